@@ -1,0 +1,242 @@
+"""Compose fragments into a bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import medcalib
+from medcalib.bundle.contract import check_fragment
+from medcalib.bundle.digest import bundle_digest, config_digest, training_digest
+from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml
+from medcalib.bundle.layout import (
+    CONFIGS,
+    DIGEST_PREFIX_LENGTH,
+    METADATA,
+    SHARED_CONFIGS,
+    Mode,
+    config_files,
+)
+from medcalib.errors import UserError
+
+__all__ = ["DEFAULT_METHOD", "generate", "list_fragments", "read_metadata"]
+
+DEFAULT_METHOD = "deterministic"
+
+_SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+
+
+def generate(templates_dir: Path, bundles_dir: Path, data: str, loss: str, method: str) -> tuple[Path, bool]:
+    """Write the bundle composed of the named fragments, unless it is there already.
+
+    Args:
+        templates_dir: the folder holding ``configs/``, ``docs/README.md`` and ``LICENSE``.
+        bundles_dir: where bundles lie.
+        data: name of a data fragment.
+        loss: name of a loss fragment.
+        method: name of a method, of a calibrator, or of both joined by ``+``.
+
+    Returns:
+        The bundle's folder, and whether it was written by this call.
+
+    Raises:
+        UserError: a name is unknown, a fragment breaks its contract, the bundle is there but was edited, or the folder
+            cannot be written.
+    """
+    sources = _sources(templates_dir / CONFIGS, data, loss, method)
+    configs = {name: read_yaml(path) for name, path in sources.items()}
+    shared: dict[str, Any] = {}
+    for name in SHARED_CONFIGS:
+        shared |= configs[name]
+    for kind in FragmentKind:
+        if kind in configs:
+            check_fragment(sources[kind], kind, configs[kind], shared)
+
+    digest = config_digest(configs)
+    bundle = bundles_dir / f"{data}_{loss}_{method}_{digest[:DIGEST_PREFIX_LENGTH]}"
+    if bundle.exists():
+        if bundle_digest(bundle) != digest:
+            raise UserError(
+                f"{bundle} exists, but its configs were edited since it was generated; "
+                f"rename that folder to keep it, then generate again."
+            )
+        return bundle, False
+
+    metadata = _metadata(configs, digest, {"data": data, "loss": loss, "method": method})
+    try:
+        bundles_dir.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.", dir=bundles_dir))
+    except OSError as error:
+        raise UserError(
+            f"{bundles_dir} cannot be written: {error.strerror}; choose another folder with --bundles_dir."
+        ) from None
+    try:
+        _write(unfinished, bundle, templates_dir, sources, metadata)
+        os.rename(unfinished, bundle)
+    except OSError as error:
+        raise UserError(f"{bundle} cannot be written: {error.strerror}.") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return bundle, True
+
+
+def list_fragments(configs_dir: Path) -> dict[FragmentKind, dict[str, str]]:
+    """Every fragment with its one-line description, by kind."""
+    listing: dict[FragmentKind, dict[str, str]] = {}
+    for kind in FragmentKind:
+        listing[kind] = {}
+        for name in fragment_names(configs_dir, kind):
+            body = read_yaml(configs_dir / kind / f"{name}.yaml").get(kind, {})
+            listing[kind][name] = str(body.get("description") or body.get("metadata", {}).get("title", ""))
+    return listing
+
+
+def read_metadata(bundle: Path) -> dict[str, Any]:
+    """The parsed ``configs/metadata.json`` of a bundle.
+
+    Raises:
+        UserError: the folder is no bundle of this project.
+    """
+    path = bundle / CONFIGS / METADATA
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata["medcalib"]["digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{bundle} is not a bundle made by generate_bundle.py: {path} is missing or lacks the medcalib part."
+        ) from None
+    return metadata
+
+
+def _sources(configs_dir: Path, data: str, loss: str, method: str) -> dict[str, Path]:
+    names = [*SHARED_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, "debug"]
+    sources = {str(name): configs_dir / f"{name}.yaml" for name in names}
+    sources[FragmentKind.DATA] = fragment_path(configs_dir, FragmentKind.DATA, data)
+    sources[FragmentKind.LOSS] = fragment_path(configs_dir, FragmentKind.LOSS, loss)
+    sampler, _, calibrator = method.partition("+")
+    if not calibrator and sampler in fragment_names(configs_dir, FragmentKind.CALIBRATOR):
+        sampler, calibrator = DEFAULT_METHOD, sampler
+    sources[FragmentKind.METHOD] = fragment_path(configs_dir, FragmentKind.METHOD, sampler)
+    if calibrator:
+        sources[FragmentKind.CALIBRATOR] = fragment_path(configs_dir, FragmentKind.CALIBRATOR, calibrator)
+    return sources
+
+
+def _write(
+    folder: Path, bundle: Path, templates_dir: Path, sources: Mapping[str, Path], metadata: dict[str, Any]
+) -> None:
+    configs_dir = folder / CONFIGS
+    (folder / "docs").mkdir()
+    configs_dir.mkdir()
+    for name, path in sources.items():
+        shutil.copyfile(path, configs_dir / f"{name}.yaml")
+    shutil.copyfile(templates_dir / CONFIGS / "logging.conf", configs_dir / "logging.conf")
+    shutil.copyfile(templates_dir / "LICENSE", folder / "LICENSE")
+    (configs_dir / METADATA).write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
+    readme = Template((templates_dir / "docs" / "README.md").read_text(encoding="utf-8"))
+    (folder / "docs" / "README.md").write_text(
+        readme.substitute(_readme_fields(configs_dir, bundle, metadata)), encoding="utf-8"
+    )
+    folder.chmod(0o755)
+
+
+def _readme_fields(configs_dir: Path, bundle: Path, metadata: dict[str, Any]) -> dict[str, str]:
+    def monai_command(mode: Mode) -> str:
+        files = ",".join(f"'{bundle / CONFIGS / path.name}'" for path in config_files(configs_dir, mode))
+        return (
+            f'python -m monai.bundle run --config_file "[{files}]" \\\n'
+            f"    --meta_file {bundle / CONFIGS / METADATA} --logging_file {bundle / CONFIGS / 'logging.conf'} \\\n"
+            f"    --bundle_root {bundle}"
+        )
+
+    own = metadata["medcalib"]
+    return {
+        "name": bundle.name,
+        "description": metadata["description"],
+        "data": own["fragments"]["data"],
+        "loss": own["fragments"]["loss"],
+        "method": own["fragments"]["method"],
+        "digest": own["digest"],
+        "licence": metadata["data_licence"],
+        "source": metadata["data_source"],
+        "classes": metadata["label_classes"],
+        **{f"monai_{mode}": monai_command(mode) for mode in Mode},
+    }
+
+
+def _metadata(configs: dict[str, Any], digest: str, fragments: dict[str, str]) -> dict[str, Any]:
+    data = configs[FragmentKind.DATA]["data"]
+    about = data["metadata"]
+    classes = [str(name) for name in data["class_names"]]
+    channels = [str(name) for name in data["channel_names"]]
+    return {
+        "schema": _SCHEMA,
+        "version": medcalib.__version__,
+        "changelog": {medcalib.__version__: "generated by medcalib"},
+        "monai_version": _version("monai"),
+        "pytorch_version": _version("torch"),
+        "numpy_version": _version("numpy"),
+        "required_packages_version": {
+            name: _version(name) for name in ("pytorch-ignite", "nibabel", "scipy", "matplotlib", "pandas", "tensorboard")
+        },
+        "name": f"{about['title']}: {fragments['loss']}, {fragments['method']}",
+        "task": about["task"],
+        "description": f"{about['description']} Trained with {fragments['loss']}, predicted with {fragments['method']}.",
+        "authors": "The medcalib developers",
+        "copyright": "Copyright (c) The medcalib developers, Apache-2.0",
+        "data_source": about["source"],
+        "data_licence": about["licence"],
+        "data_type": about.get("data_type", "nifti"),
+        "image_classes": ", ".join(channels),
+        "label_classes": ", ".join(f"{index}: {name}" for index, name in enumerate(classes)),
+        "pred_classes": ", ".join(f"{index}: {name}" for index, name in enumerate(classes)),
+        "intended_use": "Research only; not for diagnosis.",
+        "references": [about["reference"]] if "reference" in about else [],
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "format": about.get("format", "magnitude"),
+                    "modality": about["modality"],
+                    "num_channels": len(channels),
+                    "spatial_shape": list(data["patch_size"]),
+                    "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": True,
+                    "channel_def": {str(index): name for index, name in enumerate(channels)},
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "image",
+                    "format": "logits",
+                    "num_channels": len(classes),
+                    "spatial_shape": list(data["patch_size"]),
+                    "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": True,
+                    "channel_def": {str(index): name for index, name in enumerate(classes)},
+                }
+            },
+        },
+        "medcalib": {
+            "version": medcalib.__version__,
+            "fragments": fragments,
+            "digest": digest,
+            "training_digest": training_digest(configs),
+        },
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,141 @@
+"""What a fragment must and may contain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from medcalib.bundle.fragments import FragmentKind, suggestion
+from medcalib.errors import UserError
+
+__all__ = ["CONTRACTS", "Field", "check_fragment", "lookup"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One id below a fragment's top-level key.
+
+    Attributes:
+        types: accepted types of the value; a text that starts with ``$`` or ``@`` is always accepted.
+        meaning: one line for the documentation.
+        required: whether a fragment must have it.
+    """
+
+    types: tuple[type, ...]
+    meaning: str
+    required: bool = True
+
+
+CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
+    FragmentKind.DATA: {
+        "dataset_dir": Field((str,), "folder of the download; `--data::dataset_dir=...` points elsewhere"),
+        "channel_names": Field((list,), "one name per image channel"),
+        "class_names": Field((list,), "one name per class, in the order of the label values, background first"),
+        "cases": Field((dict,), "`_target_` of a function that returns the split: training, validation, test cases"),
+        "label_map": Field((dict, NoneType), "label value on disk: class index, where they differ; null if nowhere"),
+        "preprocessing": Field((list,), "deterministic transforms of image and label, after loading"),
+        "augmentation": Field((list,), "random transforms of the training patches"),
+        "patch_size": Field((list,), "voxels per axis of training patches and inference windows"),
+        "batch_size": Field((int,), "training cases per step"),
+        "max_epochs": Field((int,), "epochs of one training"),
+        "network": Field((dict,), "size of the SegResNetDS: init_filters, blocks_down, dsdepth, resolution"),
+        "metadata": Field((dict,), "title, task, description, modality, licence, source, reference of the data"),
+    },
+    FragmentKind.LOSS: {
+        "function": Field((dict,), "`_target_` of the loss: called with logits (B, C, ...) and labels (B, 1, ...)"),
+        "description": Field((str,), "one line for lists of losses"),
+        "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
+    },
+    FragmentKind.METHOD: {
+        "description": Field((str,), "one line for lists of methods"),
+        "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
+    },
+    FragmentKind.CALIBRATOR: {
+        "description": Field((str,), "one line for lists of calibrators"),
+        "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
+    },
+}
+
+_METADATA = ("title", "task", "description", "modality", "licence", "source")
+
+
+def check_fragment(path: Path, kind: FragmentKind, content: dict[str, Any], shared: dict[str, Any]) -> None:
+    """Check a parsed fragment against the contract of its kind.
+
+    Args:
+        path: where it was read, for messages.
+        kind: the folder it lies in.
+        content: the parsed fragment.
+        shared: what `common.yaml`, `train.yaml` and `validation.yaml` define together; override ids must exist there.
+
+    Raises:
+        UserError: an id is missing, unknown, or of another type than the contract says.
+    """
+    if kind not in content:
+        raise UserError(f"{path} must have the top-level key {kind!r}, as every fragment in the folder {kind}/.")
+    body = content[kind]
+    if not isinstance(body, dict):
+        raise UserError(f"{path}: the value of {kind} must be a mapping, not {type(body).__name__}.")
+    fields = CONTRACTS[kind]
+    for name, field in fields.items():
+        if name not in body:
+            if field.required:
+                raise UserError(f"{path} lacks the id {kind}::{name} ({field.meaning}).")
+            continue
+        value = body[name]
+        is_reference = isinstance(value, str) and value[:1] in ("$", "@")
+        if not is_reference and (not isinstance(value, field.types) or isinstance(value, bool)):
+            wanted = " or ".join(t.__name__ for t in field.types)
+            raise UserError(f"{path}: {kind}::{name} must be a {wanted}, not {value!r} ({field.meaning}).")
+    for name in body:
+        if name not in fields:
+            raise UserError(f"{path}: the id {kind}::{name} is unknown{suggestion(name, fields)}")
+    if kind is FragmentKind.DATA:
+        _check_data(path, body)
+    for key in content:
+        if key != kind:
+            _check_override(path, str(key), shared)
+
+
+def _check_data(path: Path, body: dict[str, Any]) -> None:
+    for name in _METADATA:
+        if name not in body["metadata"]:
+            raise UserError(f"{path} lacks the id data::metadata::{name}.")
+    names = body["class_names"]
+    if isinstance(names, list) and (len(set(map(str, names))) != len(names) or len(names) < 2):
+        raise UserError(f"{path}: data::class_names must hold at least two different names, background first.")
+
+
+def _check_override(path: Path, key: str, shared: dict[str, Any]) -> None:
+    id_ = key.removeprefix("+")
+    if lookup(shared, id_)[0]:
+        return
+    parent, _, leaf = id_.rpartition("::")
+    found, value = lookup(shared, parent) if parent else (False, None)
+    if found and isinstance(value, dict) and "_target_" in value:
+        return  # one more argument of a component; whether it takes it is checked before a run
+    siblings = value if found and isinstance(value, dict) else shared
+    raise UserError(f"{path}: the override id {key} does not exist in the shared files{suggestion(leaf, siblings)}")
+
+
+def lookup(config: Any, id_: str) -> tuple[bool, Any]:
+    """Look an id up in a nested configuration.
+
+    Returns:
+        Whether it exists, and its value.
+
+    Example:
+        >>> lookup({"a": {"b": [1, 2]}}, "a::b::1")
+        (True, 2)
+    """
+    value = config
+    for key in id_.split("::"):
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return False, None
+    return True, value

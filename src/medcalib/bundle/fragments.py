@@ -1,0 +1,135 @@
+"""Find and read YAML fragments."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medcalib.errors import UserError
+
+__all__ = ["FragmentKind", "fragment_names", "fragment_path", "read_yaml", "suggestion", "walk"]
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+class FragmentKind(StrEnum):
+    """Folders of fragments under ``configs/``; also the one top-level key that a fragment of that folder has."""
+
+    DATA = "data"
+    LOSS = "loss"
+    METHOD = "method"
+    CALIBRATOR = "calibrator"
+
+
+class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """A safe loader that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise UserError(f"line {key_node.start_mark.line + 1}: the key {key!r} stands there twice; keep one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one configuration file.
+
+    Args:
+        path: a YAML file holding a mapping.
+
+    Returns:
+        The parsed mapping.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, holds a key twice, is no mapping, or holds a number that YAML
+            reads as text, such as ``1e-5``.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506
+    except UserError as error:
+        raise UserError(f"{path}, {error}.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: this is not valid YAML: {getattr(error, 'problem', error)}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping of ids, not {type(content).__name__}.")
+    for key, value in walk(content):
+        if isinstance(value, str) and "metadata" not in key.split("::") and _NUMBER.fullmatch(value):
+            raise UserError(
+                f"{path}: the value of {key} is the text {value!r}, not a number; "
+                f"YAML wants a dot in front of the exponent and no quotes, so write {_as_yaml_number(value)}."
+            )
+    return content
+
+
+def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every ``(id, leaf value)`` of a nested configuration, ids joined by ``::``.
+
+    Example:
+        >>> list(walk({"a": {"b": 1, "c": [2]}}))
+        [('a::b', 1), ('a::c::0', 2)]
+    """
+    if isinstance(config, dict):
+        children = config.items()
+    elif isinstance(config, list):
+        children = enumerate(config)
+    else:
+        yield prefix, config
+        return
+    for key, value in children:
+        yield from walk(value, f"{prefix}::{key}" if prefix else str(key))
+
+
+def fragment_names(configs_dir: Path, kind: FragmentKind) -> list[str]:
+    """Names of the fragments of one kind, sorted."""
+    return sorted(path.stem for path in (configs_dir / kind).glob("*.yaml"))
+
+
+def fragment_path(configs_dir: Path, kind: FragmentKind, name: str) -> Path:
+    """Path of a fragment.
+
+    Raises:
+        UserError: there is no fragment of that name; the message names the nearest ones.
+    """
+    names = fragment_names(configs_dir, kind)
+    if name not in names:
+        raise UserError(
+            f"There is no {kind} fragment called {name!r} in {configs_dir / kind}"
+            f"{suggestion(name, names, list_all=True)}"
+        )
+    return configs_dir / kind / f"{name}.yaml"
+
+
+def suggestion(name: str, known: Iterable[str], list_all: bool = False) -> str:
+    """End of an error message: the known names nearest to a wrong one.
+
+    Example:
+        >>> suggestion("hipocampus", ["phantom", "hippocampus"])
+        '; did you mean hippocampus?'
+    """
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    if list_all and known:
+        return f"; there is {', '.join(known)}."
+    return "."
+
+
+def _as_yaml_number(text: str) -> str:
+    mantissa, exponent, power = text.lower().partition("e")
+    if not exponent:
+        return text
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{power if power[0] in '+-' else '+' + power}"

@@ -1,0 +1,190 @@
+"""Check with MONAI what a configuration names: components, imports, arguments, references."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+import torch
+from monai.bundle import ComponentLocator, ConfigParser, ReferenceResolver
+
+from medcalib.bundle.contract import lookup
+from medcalib.bundle.fragments import read_yaml, suggestion, walk
+from medcalib.bundle.layout import CONFIGS, Mode, bundle_configs, config_files
+from medcalib.errors import UserError
+
+__all__ = ["check_bundle", "check_config", "check_overrides", "merged_config", "resolved_config"]
+
+_RESERVED = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_")
+_IMPORT = re.compile(r"\$\s*import\s+([\w.]+)")
+
+
+def check_bundle(bundle: Path) -> None:
+    """Check every mode of a bundle.
+
+    Raises:
+        UserError: as of `check_config`.
+    """
+    for mode in Mode:
+        files = config_files(bundle / CONFIGS, mode)
+        check_config(merged_config(files), files)
+
+
+def merged_config(files: Iterable[Path]) -> dict[str, Any]:
+    """Merge configuration files in order, as MONAI does."""
+    return ConfigParser.load_config_files([str(path) for path in files])
+
+
+def check_config(config: dict[str, Any], files: Iterable[Path] = ()) -> None:
+    """Check that all a merged configuration names exists.
+
+    Args:
+        config: the merged configuration.
+        files: files it was merged from, to name the one at fault.
+
+    Raises:
+        UserError: a ``_target_`` or ``$import`` does not resolve, a component does not take one of its arguments, or a
+            reference names an id that does not exist.
+    """
+    for id_, value in walk(config):
+        if not isinstance(value, str):
+            continue
+        if id_.rpartition("::")[2] == "_target_" and value[:1] not in ("$", "@", "%"):
+            parent = lookup(config, id_.rpartition("::")[0])[1]
+            _check_component(id_, value, parent, files)
+        elif match := _IMPORT.match(value):
+            _check_import(id_, match[1], files)
+        elif value[:1] in ("$", "@"):
+            _check_references(id_, value, config, files)
+
+
+def check_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Check that every overridden id exists, or is one more argument of a component.
+
+    Raises:
+        UserError: an id does not exist; the message names the nearest ones.
+    """
+    for id_ in overrides:
+        if lookup(config, id_)[0]:
+            continue
+        parent_id, _, leaf = id_.rpartition("::")
+        found, parent = lookup(config, parent_id) if parent_id else (True, config)
+        if found and isinstance(parent, dict) and "_target_" in parent:
+            target = parent["_target_"]
+            known = _arguments(target)
+            if known is None or leaf in known:
+                continue
+            raise UserError(f"--{id_}: {target} takes no argument {leaf}{suggestion(leaf, known)}")
+        siblings = [f"{parent_id}::{key}" if parent_id else key for key in parent] if isinstance(parent, dict) else []
+        ids = siblings or [key for key, _ in walk(config)]
+        raise UserError(f"The override id --{id_} does not exist in the bundle's configs{suggestion(id_, ids)}")
+
+
+def resolved_config(parser: ConfigParser) -> dict[str, Any]:
+    """The merged configuration with every reference and expression that has a plain value replaced by that value.
+
+    What makes or uses a component stays as it is, so the result can be run again.
+    """
+    config = {key: value for key, value in parser.get().items() if key != ConfigParser.meta_key}
+    return {
+        key: value if key in ("imports", "initialize", "run", "finalize") else _resolved(key, value, config, parser)
+        for key, value in config.items()
+    }
+
+
+def _resolved(id_: str, value: Any, config: dict[str, Any], parser: ConfigParser) -> Any:
+    if isinstance(value, dict):
+        return {key: _resolved(f"{id_}::{key}", item, config, parser) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolved(f"{id_}::{index}", item, config, parser) for index, item in enumerate(value)]
+    if isinstance(value, str) and value[:1] in ("$", "@") and not _uses_component(value, config):
+        result = parser.get_parsed_content(id_)
+        if isinstance(result, torch.device | torch.dtype):
+            return str(result)
+        if _is_plain(result):
+            return result
+    return value
+
+
+def _uses_component(value: Any, config: dict[str, Any]) -> bool:
+    if isinstance(value, dict):
+        return "_target_" in value or any(_uses_component(item, config) for item in value.values())
+    if isinstance(value, list):
+        return any(_uses_component(item, config) for item in value)
+    if isinstance(value, str) and value[:1] in ("$", "@"):
+        references = ReferenceResolver.match_refs_pattern(value)
+        return any(_uses_component(lookup(config, reference)[1], config) for reference in references)
+    return False
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str | int) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _check_component(id_: str, target: str, config: dict[str, Any], files: Iterable[Path]) -> None:
+    known = _arguments(target)
+    if _resolve(target) is None:
+        raise UserError(f"{_where(id_, files)}: {target!r} cannot be imported; check its spelling and that it is installed.")
+    if known is None:
+        return
+    for argument in config:
+        if argument not in _RESERVED and argument not in known:
+            raise UserError(f"{_where(id_, files)}: {target} takes no argument {argument}{suggestion(argument, known)}")
+
+
+def _check_import(id_: str, module: str, files: Iterable[Path]) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"{_where(id_, files)}: the module {module} cannot be imported ({error}).") from None
+
+
+def _check_references(id_: str, value: str, config: dict[str, Any], files: Iterable[Path]) -> None:
+    for reference in ReferenceResolver.match_refs_pattern(value):
+        if not lookup(config, reference)[0]:
+            ids = [key for key, _ in walk(config)]
+            raise UserError(f"{_where(id_, files)}: @{reference} does not exist{suggestion(reference, ids)}")
+
+
+@cache
+def _resolve(target: str) -> Any:
+    if "." not in target:
+        modules = ComponentLocator().get_component_module_name(target)
+        module = modules[0] if isinstance(modules, list) else modules
+        return locate(f"{module}.{target}") if module else None
+    try:
+        return locate(target)
+    except Exception:  # a module that fails while it is imported
+        return None
+
+
+def _arguments(target: Any) -> list[str] | None:
+    """Names of the arguments of a component; None when it takes any, or when they cannot be known."""
+    component = _resolve(target) if isinstance(target, str) and target[:1] not in ("$", "@", "%") else None
+    if component is None:
+        return None
+    try:
+        parameters = inspect.signature(component).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters]
+
+
+def _where(id_: str, files: Iterable[Path]) -> str:
+    for path in reversed(list(files)):
+        content = read_yaml(path)
+        if lookup(content, id_)[0] or any(id_.startswith(f"{key}::") for key in content if "::" in str(key)):
+            return f"{path}, {id_}"
+    return id_

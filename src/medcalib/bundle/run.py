@@ -1,0 +1,216 @@
+"""Run one mode of a bundle."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medcalib.bundle.compose import read_metadata
+from medcalib.bundle.digest import bundle_digest
+from medcalib.bundle.fragments import suggestion, walk
+from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
+from medcalib.errors import UserError
+
+__all__ = ["find_bundle", "run"]
+
+_VOLATILE = re.compile(r"data_dir|.*::(dataset_dir|num_workers|cache_rate|progress)|data::metadata::.*|.*::handlers::.*")
+
+
+def run(
+    bundle: str,
+    mode: str,
+    seed: int | None = None,
+    debug: bool = False,
+    allow_edited: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
+    """Train, predict or evaluate with a bundle.
+
+    Args:
+        bundle: name of a bundle under ``bundles/``, or its path.
+        mode: ``train``, ``inference_pred`` or ``inference_eval``.
+        seed: fixes the run together with the bundle; the bundle's own when None.
+        debug: a run of seconds on a few cases, in its own output folder.
+        allow_edited: accept a bundle whose configs were edited after it was generated.
+        overrides: values by configuration id.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    folder = find_bundle(bundle)
+    try:
+        mode = Mode(mode)
+    except ValueError:
+        raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}") from None
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32):
+        raise UserError(f"--seed must be a whole number from 0 to 4294967295, not {seed!r}.")
+    if not allow_edited and bundle_digest(folder) != read_metadata(folder)["medcalib"]["digest"]:
+        raise UserError(
+            f"The configs of {folder} were edited since it was generated, so its name no longer says what it does; "
+            f"edit the templates and generate again, or run it as it is with --allow_edited."
+        )
+    _run(folder, mode, {"bundle_root": str(folder)} | ({} if seed is None else {"seed": seed}), overrides or {}, debug)
+
+
+def find_bundle(bundle: str, bundles_dir: Path = Path("bundles")) -> Path:
+    """The folder of a bundle given by name or path.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
+    for folder in (bundles_dir / bundle, Path(bundle)):
+        if (folder / CONFIGS).is_dir():
+            return folder
+    names = [path.parent.parent.name for path in bundles_dir.glob(f"*/{CONFIGS}/{METADATA}")]
+    if not names:
+        raise UserError(f"There is no bundle {bundle!r}, and none under {bundles_dir}; generate one with generate_bundle.py.")
+    raise UserError(f"There is no bundle {bundle!r}{suggestion(bundle, names, list_all=True)}")
+
+
+def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[str, Any], debug: bool) -> None:
+    from monai.bundle import ConfigWorkflow
+
+    from medcalib.bundle.resolve import check_config, check_overrides, merged_config, resolved_config
+
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)  # else it reports on the logging file
+    files = config_files(folder / CONFIGS, mode, debug)
+    config = merged_config(files)
+    check_overrides(config, overrides)
+    workflow = ConfigWorkflow(
+        config_file=[str(path) for path in files],
+        meta_file=str(folder / CONFIGS / METADATA),
+        logging_file=str(folder / CONFIGS / "logging.conf"),
+        workflow_type="train" if mode is Mode.TRAIN else "infer",
+        **settings,
+        **overrides,
+    )
+    check_config({key: value for key, value in workflow.parser.get().items() if key != "_meta_"}, files)
+    output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
+    with _writable(output_dir), _locked(output_dir):
+        if mode is Mode.TRAIN:
+            if _is_finished(workflow):
+                return
+            _check_same_training(workflow, output_dir)
+        else:
+            _check_trained(workflow, folder, debug)
+        _write(
+            output_dir / CONFIGS / f"{mode}.yaml",
+            yaml.safe_dump(resolved_config(workflow.parser), sort_keys=False, allow_unicode=True),
+        )
+        try:
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
+        except KeyboardInterrupt:
+            hint = "the same command resumes after the last complete epoch" if mode is Mode.TRAIN else "nothing was written"
+            raise UserError(f"Interrupted; {hint}.") from None
+        except Exception as error:
+            if cause := _user_error(error):
+                raise UserError(cause) from None
+            raise
+    print(f"Results: {output_dir}")
+
+
+@contextmanager
+def _writable(output_dir: Path) -> Iterator[None]:
+    existed = output_dir.exists()
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{output_dir} cannot be written ({error.strerror}); choose another folder with --output_dir."
+        ) from None
+    try:
+        yield
+    finally:
+        if not existed and not any(path.is_file() and path.name != ".lock" for path in output_dir.rglob("*")):
+            _remove_empty(output_dir)
+
+
+def _remove_empty(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    folder.rmdir()
+
+
+@contextmanager
+def _locked(output_dir: Path) -> Iterator[None]:
+    with (output_dir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another run of this bundle and seed is writing to {output_dir}; wait for it or choose another --seed."
+            ) from None
+        yield
+
+
+def _is_finished(workflow: Any) -> bool:
+    from medcalib.handlers.checkpoint import finished_epochs
+
+    models_dir = workflow.parser.get_parsed_content("models_dir")
+    done, wanted = finished_epochs(models_dir), workflow.parser.get_parsed_content("train::trainer::max_epochs")
+    if done < wanted:
+        if done:
+            print(f"Resuming after epoch {done} of {wanted}.")
+        return False
+    print(f"This training finished {done} of {wanted} epochs already; its weights are in {models_dir}.")
+    return True
+
+
+def _check_same_training(workflow: Any, output_dir: Path) -> None:
+    """Refuse to resume a training with other settings than it was started with."""
+    record = output_dir / "models" / "training.json"
+    config = workflow.parser.get()
+    deciding = {key: config[key] for key in ("seed", "data", "loss", "method", "network_def", "train") if key in config}
+    settings = {id_: value for id_, value in walk(deciding) if not _VOLATILE.fullmatch(id_)}
+    if (output_dir / "models" / "checkpoint.pt").exists() and record.exists():
+        before = json.loads(record.read_text(encoding="utf-8"))
+        for id_ in sorted(before.keys() | settings.keys()):
+            if before.get(id_) != settings.get(id_):
+                raise UserError(
+                    f"The training in {output_dir} was started with {id_}={before.get(id_)}, not {settings.get(id_)}; "
+                    f"go on with the old value, or start another training with another --seed or --output_dir."
+                )
+        return
+    _write(record, json.dumps(settings, indent=2, default=str) + "\n")
+
+
+def _check_trained(workflow: Any, folder: Path, debug: bool) -> None:
+    checkpoint = Path(workflow.parser.get_parsed_content("checkpoint"))
+    if not checkpoint.exists():
+        seed = workflow.parser.get_parsed_content("seed")
+        raise UserError(
+            f"{checkpoint} does not exist, so this bundle is not trained with seed {seed} yet; train it first: "
+            f"python run_bundle.py --bundle {folder} --mode train --seed {seed}{' --debug' if debug else ''}"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _user_error(error: BaseException) -> str | None:
+    """The message of a user error that another exception wraps, also one that came from a worker process."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    lines = re.findall(r"medcalib\.errors\.UserError: (.*)", str(error))
+    return lines[-1] if lines else None

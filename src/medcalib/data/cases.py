@@ -1,0 +1,140 @@
+"""Cases and splits: what a dataset is to the rest of the package.
+
+A *case* is a dict with the keys of :class:`~medcalib.keys.CaseKeys`; a *split* is a dict from every member of
+:class:`~medcalib.keys.SplitKeys` to a list of cases. Both hold nothing but strings and lists, so that they can be
+written into a configuration as they are.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medcalib.errors import UserError
+from medcalib.keys import CaseKeys, SplitKeys
+
+__all__ = ["Case", "Split", "assemble_split", "split_cases", "split_digest"]
+
+Case = dict[str, Any]
+Split = dict[str, list[Case]]
+
+_DISJOINT_PARTS = (SplitKeys.TRAINING, SplitKeys.VALIDATION, SplitKeys.TEST)
+
+
+def assemble_split(
+    training: Sequence[Case],
+    validation: Sequence[Case],
+    test: Sequence[Case],
+    calibration: Sequence[Case] | None = None,
+) -> Split:
+    """Put the parts of a split together and check that they do not leak into each other.
+
+    Args:
+        training: cases the network learns from.
+        validation: cases that choose the checkpoint.
+        test: cases the results are reported on.
+        calibration: cases the calibrators are fitted on; the validation cases by default.
+
+    Returns:
+        The split, with plain strings as keys.
+
+    Raises:
+        UserError: if a part is empty, holds a case twice, or shares one with a part it must be kept apart from.
+
+    Example:
+        >>> split = assemble_split([{"case": "a"}], [{"case": "b"}], [{"case": "c"}])
+        >>> split["calibration"]
+        [{'case': 'b'}]
+    """
+    parts = {
+        SplitKeys.TRAINING: training,
+        SplitKeys.VALIDATION: validation,
+        SplitKeys.TEST: test,
+        SplitKeys.CALIBRATION: validation if calibration is None else calibration,
+    }
+    ids = {part: [case[CaseKeys.CASE] for case in cases] for part, cases in parts.items()}
+    for part, names in ids.items():
+        if not names:
+            raise UserError(f"The {part} part of the split is empty: give it at least one case.")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(
+                f"Case '{repeated[0]}' appears twice in the {part} part of the split: give each case its own name."
+            )
+    apart = [(one, other) for one in _DISJOINT_PARTS for other in _DISJOINT_PARTS if one < other]
+    apart.append((SplitKeys.CALIBRATION, SplitKeys.TEST))
+    for one, other in apart:
+        if shared := sorted(set(ids[one]) & set(ids[other])):
+            raise UserError(
+                f"Case '{shared[0]}' is in both the {one} and the {other} part of the split: keep it in one of them."
+            )
+    return {part.value: list(cases) for part, cases in parts.items()}
+
+
+def split_cases(cases: Sequence[Case], fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Split:
+    """Divide cases at random into training, validation and test.
+
+    The cases are ranked by a hash of seed and case name. The result therefore depends on neither the order in which the
+    cases are given nor the version of a random number generator.
+
+    Args:
+        cases: the cases to divide.
+        fractions: shares of training, validation and test, each above 0, with sum 1. The last two are rounded to whole
+            cases but never to none; training takes the rest.
+        seed: another seed, another division.
+
+    Returns:
+        The split; calibration uses the validation cases.
+
+    Raises:
+        UserError: if the fractions are not three positive shares of 1, if the seed is not a whole number, or if there
+            are too few cases for one in every part.
+
+    Example:
+        >>> cases = [{"case": f"case_{i}"} for i in range(10)]
+        >>> {part: len(members) for part, members in split_cases(cases).items()}
+        {'training': 7, 'validation': 1, 'test': 2, 'calibration': 1}
+    """
+    shares = list(fractions)
+    if not all(isinstance(share, (int, float)) for share in shares) or (
+        len(shares) != 3 or not min(shares) > 0 or not abs(sum(shares) - 1) < 1e-6
+    ):
+        raise UserError(
+            f"fractions is {shares}: give three numbers above 0 whose sum is 1 (training, validation, test)."
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise UserError(f"seed is {seed!r}: give a whole number.")
+    num_validation, num_test = (max(1, round(share * len(cases))) for share in shares[1:])
+    num_training = len(cases) - num_validation - num_test
+    if num_training < 1:
+        raise UserError(
+            f"{len(cases)} case(s) cannot fill a split of {shares[0]:g} : {shares[1]:g} : {shares[2]:g}: add cases or "
+            "change the fractions so that training, validation and test get at least one each."
+        )
+    ranked = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case[CaseKeys.CASE]}".encode()).hexdigest())
+    return assemble_split(
+        training=ranked[:num_training],
+        validation=ranked[num_training : num_training + num_validation],
+        test=ranked[num_training + num_validation :],
+    )
+
+
+def split_digest(split: Mapping[str, Sequence[Case]]) -> str:
+    """Fingerprint of who is in which part of a split.
+
+    Only case names enter, so the same split has the same digest on every machine; neither the order of the parts nor
+    that of the cases within one matters.
+
+    Args:
+        split: the split.
+
+    Returns:
+        SHA-256 as 64 hexadecimal digits.
+
+    Example:
+        >>> split = assemble_split([{"case": "a"}], [{"case": "b"}], [{"case": "c"}])
+        >>> split_digest(split)[:8]
+        '1c7b9687'
+    """
+    names = {str(part): sorted(str(case[CaseKeys.CASE]) for case in cases) for part, cases in split.items()}
+    canonical = json.dumps(names, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

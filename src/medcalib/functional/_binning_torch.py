@@ -1,0 +1,102 @@
+"""Bin statistics in plain torch: slow, on any device, and what the fast paths are compared with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medcalib.functional._inputs import select
+
+__all__ = ["backward", "bin_boundaries", "forward", "hard_bins", "soft_bins"]
+
+
+def bin_boundaries(num_bins: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return the ``num_bins + 1`` boundaries in float32, the last a little above 1."""
+    return torch.linspace(0.0, 1.0 + torch.finfo(torch.float32).eps, num_bins + 1, device=device)
+
+
+def hard_bins(probs: Tensor, num_bins: int, right: bool = False) -> Tensor:
+    """Return the bin of each probability; a boundary belongs to the lower bin, or to the upper one if ``right``."""
+    inner = bin_boundaries(num_bins, probs.device)[1:]
+    return torch.bucketize(probs.float().contiguous(), inner, right=right).clamp_(max=num_bins - 1)
+
+
+def soft_bins(probs: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
+    """Return the lower of the two nearest bin centres, and the weight (float64) that goes to the one above it."""
+    position = (probs.double() * num_bins - 0.5).clamp_(0, num_bins - 1)
+    lower = position.long().clamp_(max=max(num_bins - 2, 0))
+    return lower, position - lower
+
+
+def forward(
+    probs: Tensor,
+    y: Tensor,
+    num_bins: int,
+    mask: Tensor | None = None,
+    *,
+    use_labels: bool,
+    soft: bool,
+    right: bool = False,
+    first_class: int = 0,
+) -> Tensor:
+    """Bin probabilities (B, C, voxels) with labels (B, voxels) or a target (B, C, voxels).
+
+    Returns:
+        Counts, sums of predictions and of targets stacked last, (B, C, bins, 3), float64.
+    """
+    batch, classes = probs.shape[:2]
+    sums = torch.zeros(batch, classes, num_bins, 3, dtype=torch.float64, device=probs.device)
+    for b in range(batch):
+        case, truth = select(probs, mask, b), select(y, mask, b)
+        for c in range(classes):
+            true = (truth == c + first_class if use_labels else truth[c]).double()
+            columns = torch.stack([torch.ones_like(true), case[c].double(), true], -1)
+            if soft:
+                lower, above = soft_bins(case[c], num_bins)
+                sums[b, c].index_add_(0, lower, columns * (1 - above)[:, None])
+                sums[b, c].index_add_(0, (lower + 1).clamp_(max=num_bins - 1), columns * above[:, None])
+            else:
+                sums[b, c].index_add_(0, hard_bins(case[c], num_bins, right), columns)
+    return sums
+
+
+def backward(
+    probs: Tensor,
+    y: Tensor,
+    grad_counts: Tensor,
+    grad_gaps: Tensor,
+    *,
+    use_labels: bool,
+    soft: bool,
+    right: bool = False,
+    first_class: int = 0,
+) -> Tensor:
+    """Return the gradient with respect to ``probs``.
+
+    Args:
+        probs: probabilities (B, C, voxels).
+        y: labels (B, voxels) or target (B, C, voxels).
+        grad_counts: gradient of the counts (B, C, bins); only soft counts move.
+        grad_gaps: gradient of the sums of prediction minus target (B, C, bins).
+        use_labels: whether ``y`` holds labels.
+        soft: soft or hard bins.
+        right: side of the boundaries.
+        first_class: the class of the first channel.
+    """
+    grad = torch.empty_like(probs)
+    num_bins = grad_gaps.shape[-1]
+    for b in range(probs.shape[0]):
+        for c in range(probs.shape[1]):
+            p, gaps, counts = probs[b, c], grad_gaps[b, c].to(probs.dtype), grad_counts[b, c].to(probs.dtype)
+            if not soft:
+                grad[b, c] = gaps[hard_bins(p, num_bins, right)]
+                continue
+            true = (y[b] == c + first_class if use_labels else y[b, c]).to(probs.dtype)
+            position = p * num_bins - 0.5
+            lower, above = soft_bins(p, num_bins)
+            upper = (lower + 1).clamp_(max=num_bins - 1)
+            slope = gaps[upper] - gaps[lower]
+            moved = slope * (p - true) + counts[upper] - counts[lower]
+            between = (position > 0) & (position < num_bins - 1)
+            grad[b, c] = gaps[lower] + above.to(p.dtype) * slope + num_bins * moved.where(between, moved.new_zeros(()))
+    return grad

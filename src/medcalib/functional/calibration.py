@@ -1,0 +1,134 @@
+"""Calibration errors: arithmetic on bin statistics."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from medcalib.functional.binning import BinStatistics
+
+__all__ = ["BrierDecomposition", "brier_decomposition", "calibration_error", "calibration_gap", "mean_calibration_gap"]
+
+
+class BrierDecomposition(NamedTuple):
+    """The three terms of the binned Brier score, each (batch, class), float64.
+
+    Attributes:
+        reliability: count-weighted mean squared gap, in [0, 1]; 0 is perfect calibration.
+        resolution: count-weighted variance of the bins' observed frequencies, in [0, 0.25]; more is better.
+        uncertainty: variance of the target at its base rate, in [0, 0.25]; a property of the data alone.
+    """
+
+    reliability: Tensor
+    resolution: Tensor
+    uncertainty: Tensor
+
+
+def calibration_gap(statistics: BinStatistics) -> Tensor:
+    r"""Signed gap per bin, :math:`g_k = (P_k - Y_k) / n_k`: positive where the prediction is over-confident.
+
+    Args:
+        statistics: bin statistics (batch, class, bin).
+
+    Returns:
+        Gaps (batch, class, bin), float64, in [-1, 1]; NaN in empty bins.
+
+    Example:
+        >>> import torch
+        >>> from medcalib.functional import bin_statistics
+        >>> p, y = torch.tensor([[[0.2, 0.2, 0.9, 0.9]]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
+        >>> calibration_gap(bin_statistics(p, y, num_bins=2))
+        tensor([[[0.2000, 0.4000]]], dtype=torch.float64)
+    """
+    return (statistics.sum_pred - statistics.sum_true) / statistics.counts
+
+
+def mean_calibration_gap(statistics: BinStatistics) -> Tensor:
+    r"""Count-weighted mean of the signed gaps, :math:`\sum_k (P_k - Y_k) / \sum_k n_k`.
+
+    Args:
+        statistics: bin statistics (batch, class, bin).
+
+    Returns:
+        Mean gaps (batch, class), float64, in [-1, 1]: positive means too much probability on the class over all;
+        NaN where no bin is filled.
+
+    Example:
+        >>> import torch
+        >>> from medcalib.functional import bin_statistics
+        >>> p, y = torch.tensor([[[0.2, 0.2, 0.9, 0.9]]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
+        >>> mean_calibration_gap(bin_statistics(p, y, num_bins=2))
+        tensor([[0.3000]], dtype=torch.float64)
+    """
+    return (statistics.sum_pred - statistics.sum_true).sum(-1) / statistics.counts.sum(-1)
+
+
+def calibration_error(statistics: BinStatistics, reduction: str = "expected") -> Tensor:
+    r"""Calibration error of each class from its bin gaps :math:`g_k`.
+
+    ``"expected"`` (ECE) is :math:`\sum_k n_k |g_k| / \sum_k n_k`, ``"average"`` (ACE) the plain mean of :math:`|g_k|`
+    over filled bins, ``"maximum"`` (MCE) their largest (Guo et al. 2017, https://arxiv.org/abs/1706.04599; average
+    and maximum per class as in https://arxiv.org/abs/2506.03942).
+
+    Args:
+        statistics: bin statistics (batch, class, bin). Pool them first for a value over all cases (micro).
+        reduction: ``"expected"``, ``"average"`` or ``"maximum"``.
+
+    Returns:
+        Errors (batch, class), float64, in [0, 1]; NaN where no bin is filled.
+
+    Raises:
+        ValueError: If ``reduction`` is none of the three.
+
+    Example:
+        >>> import torch
+        >>> from medcalib.functional import bin_statistics
+        >>> p, y = torch.tensor([[[0.2, 0.2, 0.2, 0.9]]]), torch.tensor([[[0.0, 0.0, 0.0, 0.0]]])
+        >>> statistics = bin_statistics(p, y, num_bins=2)
+        >>> [round(calibration_error(statistics, name).item(), 3) for name in ("expected", "average", "maximum")]
+        [0.375, 0.55, 0.9]
+    """
+    gap = calibration_gap(statistics).abs()
+    if reduction == "expected":
+        return (statistics.sum_pred - statistics.sum_true).abs().sum(-1) / statistics.counts.sum(-1)
+    if reduction == "average":
+        return gap.nanmean(-1)
+    if reduction == "maximum":
+        largest = gap.nan_to_num(-1.0).amax(-1)
+        return largest.masked_fill(largest < 0, torch.nan)
+    raise ValueError(f'reduction must be "expected", "average" or "maximum", got {reduction!r}.')
+
+
+def brier_decomposition(statistics: BinStatistics) -> BrierDecomposition:
+    r"""Split the Brier score of each class into reliability, resolution and uncertainty.
+
+    .. math::
+        \frac{1}{N} \sum_k n_k (\bar p_k - \bar y_k)^2, \quad \frac{1}{N} \sum_k n_k (\bar y_k - \bar y)^2, \quad
+        \bar y (1 - \bar y)
+
+    The Brier score is reliability - resolution + uncertainty up to the spread of the probabilities inside each bin,
+    which no binned sum keeps (Murphy 1973, https://doi.org/10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2).
+
+    Args:
+        statistics: bin statistics (batch, class, bin) of hard bins and a binary target.
+
+    Returns:
+        The three terms, each (batch, class), float64; NaN where no bin is filled.
+
+    Example:
+        >>> import torch
+        >>> from medcalib.functional import bin_statistics
+        >>> p, y = torch.tensor([[[0.25, 0.25, 0.75, 0.75]]]), torch.tensor([[[0.0, 1.0, 1.0, 1.0]]])
+        >>> [round(term.item(), 4) for term in brier_decomposition(bin_statistics(p, y, num_bins=2))]
+        [0.0625, 0.0625, 0.1875]
+    """
+    total = statistics.counts.sum(-1)
+    base_rate = statistics.sum_true.sum(-1) / total
+    share = statistics.counts / total[..., None]
+    reliability = (share * calibration_gap(statistics).square()).nansum(-1)
+    resolution = (share * (statistics.mean_true - base_rate[..., None]).square()).nansum(-1)
+    return BrierDecomposition(
+        reliability.where(total > 0, torch.nan), resolution.where(total > 0, torch.nan), base_rate * (1 - base_rate)
+    )

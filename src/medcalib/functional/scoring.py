@@ -1,0 +1,165 @@
+"""Proper scoring rules per class and over exclusive classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medcalib.functional._inputs import (
+    check_probabilities,
+    is_label_map,
+    plain,
+    prepare_labels,
+    prepare_mask,
+    prepare_target,
+    select,
+)
+
+__all__ = ["brier_score", "categorical_brier_score", "categorical_negative_log_likelihood", "negative_log_likelihood"]
+
+
+def _prepare(y_pred: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, bool]:
+    labels = is_label_map(y_pred, y)
+    voxel_mask = prepare_mask(y_pred, mask)
+    probs = plain(y_pred).reshape(*y_pred.shape[:2], -1)
+    check_probabilities(probs, voxel_mask)
+    y = prepare_labels(y, probs.shape[1], voxel_mask) if labels else prepare_target(y, voxel_mask)
+    return probs, y, voxel_mask, labels
+
+
+def _clamped(probs: Tensor) -> Tensor:
+    # 1 - eps is exact in the dtype, eps is the least distance from 1 that a prediction of that dtype can express.
+    eps = torch.finfo(probs.dtype).eps
+    return (probs if probs.dtype == torch.float64 else probs.float()).clamp(eps, 1 - eps)
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(-1, dtype=torch.float64)
+
+
+def negative_log_likelihood(y_pred: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    r"""Mean negative log-likelihood of each class as a binary problem against all others.
+
+    .. math::
+        -\frac{1}{N} \sum_i y_i \ln p_i + (1 - y_i) \ln(1 - p_i)
+
+    Probabilities are clamped to ``[eps, 1 - eps]`` with the machine epsilon of their dtype (float32: 1.2e-7), so one
+    certain and wrong voxel costs at most ``-ln(eps)``.
+
+    Args:
+        y_pred: probabilities (B, C, ...).
+        y: integer label map (B, 1, ...) or target (B, C, ...).
+        mask: optional (B, 1, ...); voxels where it is zero do not count.
+
+    Returns:
+        Values (B, C) in nats per voxel, float64; NaN where no voxel counts.
+
+    Raises:
+        ValueError: If shapes do not fit, or values or labels are out of range.
+
+    Example:
+        >>> import torch
+        >>> negative_log_likelihood(torch.full((1, 1, 4), 0.5), torch.ones(1, 1, 4))
+        tensor([[0.6931]], dtype=torch.float64)
+    """
+    probs, truth, voxel_mask, labels = _prepare(y_pred, y, mask)
+    result = torch.empty(probs.shape[:2], dtype=torch.float64, device=probs.device)
+    for b in range(probs.shape[0]):
+        case, true = select(probs, voxel_mask, b), select(truth, voxel_mask, b)
+        for c in range(probs.shape[1]):
+            p = _clamped(case[c])
+            if labels or truth.dtype == torch.bool:
+                positive = true == c if labels else true[c]
+                likelihood = torch.where(positive, p, 1 - p)
+                result[b, c] = -_mean(likelihood.log_())
+            else:
+                t = true[c].to(p.dtype)
+                result[b, c] = -_mean(t * p.log() + (1 - t) * torch.log1p(-p))
+    return result
+
+
+def brier_score(y_pred: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    r"""Mean squared difference of each class as a binary problem, :math:`\frac{1}{N} \sum_i (p_i - y_i)^2`.
+
+    Args:
+        y_pred: probabilities (B, C, ...).
+        y: integer label map (B, 1, ...) or target (B, C, ...).
+        mask: optional (B, 1, ...); voxels where it is zero do not count.
+
+    Returns:
+        Values (B, C) in [0, 1], float64; NaN where no voxel counts (Brier 1950,
+        https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2).
+
+    Raises:
+        ValueError: If shapes do not fit, or values or labels are out of range.
+
+    Example:
+        >>> import torch
+        >>> brier_score(torch.full((1, 1, 4), 0.5), torch.ones(1, 1, 4))
+        tensor([[0.2500]], dtype=torch.float64)
+    """
+    probs, truth, voxel_mask, labels = _prepare(y_pred, y, mask)
+    result = torch.empty(probs.shape[:2], dtype=torch.float64, device=probs.device)
+    for b in range(probs.shape[0]):
+        case, true = select(probs, voxel_mask, b), select(truth, voxel_mask, b)
+        for c in range(probs.shape[1]):
+            p = case[c] if case.dtype == torch.float64 else case[c].float()
+            t = (true == c if labels else true[c]).to(p.dtype)
+            result[b, c] = _mean(t.sub_(p).square_() if labels else (p - t).square_())
+    return result
+
+
+def categorical_negative_log_likelihood(y_pred: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    r"""Mean negative log-likelihood of exclusive classes, :math:`-\frac{1}{N} \sum_i \sum_c y_{ic} \ln p_{ic}`.
+
+    Probabilities are clamped from below at the machine epsilon of their dtype (float32: 1.2e-7).
+
+    Args:
+        y_pred: probabilities (B, C, ...) that sum to 1 over the classes, C at least 2.
+        y: integer label map (B, 1, ...) or one-hot or soft target (B, C, ...).
+        mask: optional (B, 1, ...); voxels where it is zero do not count.
+
+    Returns:
+        Values (B,) in nats per voxel, float64; NaN where no voxel counts.
+
+    Raises:
+        ValueError: If shapes do not fit, or values or labels are out of range.
+
+    Example:
+        >>> import torch
+        >>> categorical_negative_log_likelihood(torch.full((1, 4, 8), 0.25), torch.zeros(1, 1, 8))
+        tensor([1.3863], dtype=torch.float64)
+    """
+    probs, truth, voxel_mask, labels = _prepare(y_pred, y, mask)
+    result = torch.zeros(probs.shape[0], dtype=torch.float64, device=probs.device)
+    for b in range(probs.shape[0]):
+        case, true = select(probs, voxel_mask, b), select(truth, voxel_mask, b)
+        if labels:
+            result[b] = -_mean(_clamped(case.gather(0, true[None].long())[0]).log_())
+            continue
+        for c in range(probs.shape[1]):
+            p = _clamped(case[c])
+            result[b] -= _mean(true[c].to(p.dtype) * p.log())
+    return result
+
+
+def categorical_brier_score(y_pred: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    r"""Mean squared distance of exclusive classes, :math:`\frac{1}{N} \sum_i \sum_c (p_{ic} - y_{ic})^2`.
+
+    Args:
+        y_pred: probabilities (B, C, ...) that sum to 1 over the classes.
+        y: integer label map (B, 1, ...) or one-hot or soft target (B, C, ...).
+        mask: optional (B, 1, ...); voxels where it is zero do not count.
+
+    Returns:
+        Values (B,) in [0, 2], float64; NaN where no voxel counts.
+
+    Raises:
+        ValueError: If shapes do not fit, or values or labels are out of range.
+
+    Example:
+        >>> import torch
+        >>> categorical_brier_score(torch.full((1, 4, 8), 0.25), torch.zeros(1, 1, 8))
+        tensor([0.7500], dtype=torch.float64)
+    """
+    return brier_score(y_pred, y, mask).sum(1)

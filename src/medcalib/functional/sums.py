@@ -1,0 +1,195 @@
+"""Differentiable sums over a volume, from which losses are made.
+
+Each function reduces a volume to small tables per batch element and class. Whatever is computed from the tables is
+ordinary autograd; only the way from voxels to tables has a backward of its own, which recomputes what it needs from
+the input. Nothing of the size (batch, class, bin, voxel) and no one-hot target ever exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from medcalib.functional._backends import bin_volume, bin_volume_backward, choose_backend
+from medcalib.functional._inputs import is_label_map, plain, prepare_labels, prepare_target
+
+__all__ = ["BinSums", "SoftmaxSums", "bin_sums", "can_fuse", "softmax_sums"]
+
+
+class BinSums(NamedTuple):
+    """What a calibration loss needs, float64.
+
+    Attributes:
+        counts: weight of each bin, (batch, class, bin).
+        gaps: sum of prediction minus target in each bin, (batch, class, bin).
+        present: sum of the target of each class, (batch, class); carries no gradient.
+    """
+
+    counts: Tensor
+    gaps: Tensor
+    present: Tensor
+
+
+class SoftmaxSums(NamedTuple):
+    """What calibration, Dice and cross-entropy losses need together, float64; all but ``bins`` are (batch, class).
+
+    Attributes:
+        bins: bin sums of the softmax.
+        total: sum of the softmax.
+        squared: sum of its squares.
+        overlap: sum of the softmax where the class is true.
+        log_true: sum of the log-softmax where the class is true.
+    """
+
+    bins: BinSums
+    total: Tensor
+    squared: Tensor
+    overlap: Tensor
+    log_true: Tensor
+
+
+class _BinSumsFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, probs: Tensor, y: Tensor, num_bins: int, check: bool, options: dict) -> tuple[Tensor, ...]:
+        probs = probs.detach()
+        sums = bin_volume(probs, y, num_bins, check=check, **options)
+        ctx.save_for_backward(probs, y)
+        ctx.options = options
+        counts, present = sums[..., 0].contiguous(), sums[..., 2].sum(-1)
+        ctx.mark_non_differentiable(present)
+        return counts, sums[..., 1] - sums[..., 2], present
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_counts: Tensor, grad_gaps: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        probs, y = ctx.saved_tensors
+        return bin_volume_backward(probs, y, grad_counts, grad_gaps, **ctx.options), None, None, None, None
+
+
+class _SoftmaxSumsFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, num_bins: int, soft: bool, right: bool
+    ) -> tuple[Tensor, Tensor]:
+        from medcalib.functional import _fused_numba
+
+        bins, sums, log_norm, valid = _fused_numba.forward(logits.detach(), labels, num_bins, soft=soft, right=right)
+        if not valid:
+            raise ValueError("the logits hold NaN or infinity, so their softmax is not a probability.")
+        ctx.save_for_backward(logits, labels, log_norm)
+        ctx.options = {"soft": soft, "right": right}
+        return bins, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_bins: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
+        from medcalib.functional import _fused_numba
+
+        logits, labels, log_norm = ctx.saved_tensors
+        grad = _fused_numba.backward(logits.detach(), labels, log_norm, grad_bins, grad_sums, **ctx.options)
+        return grad, None, None, None, None
+
+
+def bin_sums(
+    y_pred: Tensor,
+    y: Tensor,
+    num_bins: int = 20,
+    *,
+    soft: bool = False,
+    right: bool = False,
+    first_class: int = 0,
+    check: bool = True,
+    backend: str | None = None,
+) -> BinSums:
+    r"""Sum voxels and gaps over bins of the predicted probability, differentiably in ``y_pred``.
+
+    With hard bins :math:`\partial G_k / \partial p_i` is 1 in the bin of :math:`p_i`; with soft bins
+    :math:`w_k(p_i) + w_k'(p_i)(p_i - y_i)`, and the counts move with :math:`w_k'(p_i)`.
+
+    Args:
+        y_pred: probabilities (B, C, ...).
+        y: integer label map (B, 1, ...) or target (B, C, ...).
+        num_bins: number of bins.
+        soft: soft instead of hard bins, as in :func:`medcalib.functional.bin_statistics`.
+        right: give a probability on a boundary to the upper bin instead of the lower one.
+        first_class: the class of the first channel, where leading channels were left out of ``y_pred``.
+        check: raise for invalid values. Without it nothing waits for a CUDA device, and invalid probabilities or
+            labels turn the sums into NaN.
+        backend: ``"torch"``, ``"numba"`` or ``"triton"`` instead of what fits the device.
+
+    Returns:
+        Sums, differentiable once.
+
+    Raises:
+        ValueError: If shapes do not fit or ``num_bins < 1``; if ``check``, also for values out of range.
+
+    Example:
+        >>> import torch
+        >>> y_pred = torch.tensor([[[0.2, 0.9]]], requires_grad=True)
+        >>> gaps = bin_sums(y_pred, torch.tensor([[[0.0, 1.0]]]), num_bins=2).gaps
+        >>> gaps.abs().sum().backward()
+        >>> y_pred.grad
+        tensor([[[ 1., -1.]]])
+    """
+    labels = is_label_map(y_pred, y, num_bins) or (first_class > 0 and y.shape[1] == 1)
+    probs = y_pred.as_subclass(torch.Tensor).reshape(*y_pred.shape[:2], -1)
+    if probs.dtype in (torch.float16, torch.bfloat16):
+        probs = probs.float()
+    check = check or probs.device.type == "cpu"
+    classes = probs.shape[1] + first_class
+    truth = prepare_labels(y, classes, check=check) if labels else prepare_target(y, check=check)
+    options = {"use_labels": labels, "soft": soft, "right": right, "first_class": first_class, "backend": backend}
+    sums = BinSums(*_BinSumsFunction.apply(probs, truth, num_bins, check, options))
+    if check:
+        return sums
+    wrong = (truth < 0) | (truth >= classes) if labels else ~((truth >= 0) & (truth <= 1))
+    return sums._replace(gaps=sums.gaps.masked_fill(wrong.any(), torch.nan))
+
+
+def can_fuse(logits: Tensor, y: Tensor) -> bool:
+    """Tell whether :func:`softmax_sums` takes these logits and this target."""
+    return (
+        logits.device.type == "cpu"
+        and logits.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and logits.ndim >= 2
+        and logits.shape[1] > 1
+        and y.shape == (logits.shape[0], 1, *logits.shape[2:])
+        and choose_backend("cpu") == "numba"
+    )
+
+
+def softmax_sums(
+    logits: Tensor, y: Tensor, num_bins: int = 20, *, soft: bool = False, right: bool = False
+) -> SoftmaxSums:
+    """Sum all that calibration, Dice and cross-entropy losses need from logits in one pass on CPU.
+
+    Args:
+        logits: float32 or half-precision logits (B, C, ...) on CPU, C at least 2; half precision is widened first.
+        y: integer label map (B, 1, ...).
+        num_bins: number of bins.
+        soft: soft instead of hard bins.
+        right: give a probability on a boundary to the upper bin instead of the lower one.
+
+    Returns:
+        Sums, differentiable once; needs numba.
+
+    Raises:
+        ValueError: If shapes do not fit, if ``num_bins < 1``, if a label is outside the classes, or if a logit is NaN
+            or infinite.
+
+    Example:
+        >>> import torch
+        >>> sums = softmax_sums(torch.zeros(1, 2, 8), torch.ones(1, 1, 8), num_bins=4)
+        >>> sums.overlap
+        tensor([[0., 4.]], dtype=torch.float64)
+    """
+    if not is_label_map(logits, y, num_bins):
+        raise ValueError(f"y must be a label map of one channel, got shape {tuple(y.shape)}.")
+    flat = logits.as_subclass(torch.Tensor).reshape(*logits.shape[:2], -1).float().contiguous()
+    labels = prepare_labels(plain(y), flat.shape[1]).contiguous()
+    bins, sums = _SoftmaxSumsFunction.apply(flat, labels, num_bins, soft, right)
+    present, total, squared, overlap, log_true = sums.unbind(-1)
+    return SoftmaxSums(BinSums(bins[..., 0], bins[..., 1], present.detach()), total, squared, overlap, log_true)

@@ -1,0 +1,141 @@
+"""Write the results of an evaluation and print them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ignite.engine import Engine, Events
+from monai.handlers import from_engine
+from monai.utils import string_list_all_gather
+
+from medcalib.handlers.binning_data import binned_cases
+from medcalib.handlers.case_tables import case_table, summary_table, write_metrics, write_table
+from medcalib.handlers.result_folder import ResultFolder
+from medcalib.keys import CaseKeys
+
+__all__ = ["EvaluationReportHandler"]
+
+_PRINTED = {
+    "mean_dice": "Dice",
+    "macro_ece": "ECE",
+    "macro_ace": "ACE",
+    "macro_mce": "MCE",
+    "nll": "NLL",
+    "brier": "Brier",
+}
+
+
+class EvaluationReportHandler:
+    """Turn the metrics of an evaluation into tables, ``summary.json`` and a printed table.
+
+    Reads ``engine.state.metric_details`` (case, class), ``engine.state.dataset_details`` (class) and the bin statistics
+    of a `BinningDataHandler`; attach it after the handlers that fill them. A case that several ranks saw counts once.
+    A class that the ground truth of a case lacks is NaN in that case's row of every metric.
+
+    Writes, for every metric, ``<metric>_raw.csv`` (one row per case, or one row called ``dataset``) and
+    ``<metric>_summary.csv``; ``metrics.csv`` with the mean of each; and ``summary.json`` with the same numbers, the
+    values per class, over how many cases each was taken, the cases that lack a class, and the provenance.
+
+    Args:
+        folder: where the files go.
+        class_names: names of the evaluated classes.
+        batch_transform: from ``engine.state.batch`` to the list of case ids.
+    """
+
+    def __init__(
+        self, folder: ResultFolder, class_names: list[str], batch_transform: Callable = from_engine(CaseKeys.CASE)
+    ) -> None:
+        self.folder = folder
+        self.class_names = [str(name) for name in class_names]
+        self.batch_transform = batch_transform
+        self._cases: list[str] = []
+        self._printed = ""
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+        engine.add_event_handler(Events.COMPLETED, self._print)
+
+    def _start(self, _engine: Engine) -> None:
+        self._cases = []
+
+    def _update(self, engine: Engine) -> None:
+        self._cases += [str(case) for case in self.batch_transform(engine.state.batch)]
+
+    def _write(self, engine: Engine) -> None:
+        cases = string_list_all_gather(self._cases)
+        if not self.folder.writes:
+            return
+        binned = binned_cases(engine, self).unique()
+        absent = dict(zip(binned.cases, binned.absent().numpy(), strict=True))
+        tables = self._tables(engine, cases, absent)
+        for name, table in tables.items():
+            write_table(table, self.folder.file(f"{name}_raw.csv"))
+            write_table(summary_table(table), self.folder.file(f"{name}_summary.csv"))
+        metrics = {name: float(table["mean"].mean()) for name, table in tables.items()}
+        write_metrics(metrics, self.folder.file("metrics.csv"))
+        summary = {
+            **metrics,
+            "num_cases": len(binned.cases),
+            "per_class": {
+                name: {c: float(table[c].mean()) for c in table.columns[1:-1]} for name, table in tables.items()
+            },
+            "num_values": {
+                name: {c: int(table[c].notna().sum()) for c in table.columns[1:]} for name, table in tables.items()
+            },
+            "cases_without_class": {
+                name: [case for case in binned.cases if absent[case][index]]
+                for index, name in enumerate(self.class_names)
+            },
+            "provenance": self.folder.provenance,
+        }
+        text = json.dumps(_without_nan(summary), indent=2, allow_nan=False)
+        self.folder.file("summary.json").write_text(text + "\n", encoding="utf-8")
+        self._printed = self._text(tables)
+
+    def _tables(self, engine: Engine, cases: list[str], absent: dict[str, np.ndarray]) -> dict[str, pd.DataFrame]:
+        first_rows = [row for row, case in enumerate(cases) if case not in cases[:row]]
+        names = [cases[row] for row in first_rows]
+        tables = {}
+        for metric, details in engine.state.metric_details.items():
+            values = np.array(details.detach().cpu(), dtype=float)[first_rows]
+            for row, case in enumerate(names):
+                values[row, absent[case]] = np.nan
+            tables[metric] = case_table(names, self.class_names, values)
+        for metric, details in engine.state.dataset_details.items():
+            tables[metric] = case_table(["dataset"], self.class_names, details.numpy()[None])
+        return tables
+
+    def _text(self, tables: dict[str, pd.DataFrame]) -> str:
+        shown = {title: tables[name] for name, title in _PRINTED.items() if name in tables}
+        rows = pd.DataFrame(
+            {title: [table[c].mean() for c in [*self.class_names, "mean"]] for title, table in shown.items()},
+            index=[*self.class_names, "mean"],
+        )
+        micro = {name.removeprefix("micro_").upper(): table for name, table in tables.items() if "micro_" in name}
+        pooled = ", ".join(f"{name} {table['mean'].mean():.4f}" for name, table in micro.items())
+        num_cases = len(next(iter(shown.values())))
+        return (
+            f"\n{rows.to_string(float_format=lambda value: f'{value:.4f}', na_rep='-')}\n\n"
+            f"Mean over {num_cases} cases; a case that lacks a class is left out of its row.\n"
+            f"Pooled over all voxels of all cases: {pooled}."
+        )
+
+    def _print(self, _engine: Engine) -> None:
+        if self.folder.writes:
+            print(self._printed)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,58 @@
+"""Say what produced a result."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from medcalib.data.cases import split_digest
+from medcalib.networks.weights import weights_digest
+
+__all__ = ["provenance"]
+
+_PACKAGES = ("medcalib", "monai", "numpy", "pytorch-ignite", "torch")
+
+
+def provenance(
+    bundle_root: str | Path,
+    checkpoint: str | Path,
+    network: nn.Module,
+    split: Mapping[str, Sequence],
+    seed: int,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Collect what a result depends on; nothing that differs between two equal runs, such as the time.
+
+    Args:
+        bundle_root: folder of the bundle.
+        checkpoint: file from which the weights were read.
+        network: network with these weights.
+        split: the dataset's split.
+        seed: seed of the run.
+        **settings: whatever else decides the numbers, such as ``num_bins``.
+
+    Returns:
+        A dictionary of plain values: name and digest of the bundle, name and digest of the checkpoint, seed, digest of
+        the split, settings, package versions.
+    """
+    metadata_file = Path(bundle_root) / "configs" / "metadata.json"
+    metadata = json.loads(metadata_file.read_text(encoding="utf-8")) if metadata_file.exists() else {}
+    own = metadata.get("medcalib", {})
+    return {
+        "bundle": Path(bundle_root).resolve().name,
+        "bundle_digest": own.get("digest"),
+        "fragments": own.get("fragments"),
+        "seed": seed,
+        "checkpoint": Path(checkpoint).name,
+        "checkpoint_digest": weights_digest(network.state_dict()),
+        "calibrator": None,
+        "split_digest": split_digest(split),
+        **settings,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+    }

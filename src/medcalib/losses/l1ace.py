@@ -1,0 +1,299 @@
+"""Marginal L1 average calibration error (mL1-ACE) as a training loss, alone and in weighted sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.losses import DiceLoss
+from monai.utils import LossReduction
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+from medcalib.functional.sums import BinSums, bin_sums, can_fuse, softmax_sums
+from medcalib.losses.weighted_sum import CrossEntropyTerm, WeightedSumLoss
+
+__all__ = [
+    "HardL1ACELoss",
+    "HardL1ACEandCELoss",
+    "HardL1ACEandDiceCELoss",
+    "HardL1ACEandDiceLoss",
+    "SoftL1ACELoss",
+    "SoftL1ACEandCELoss",
+    "SoftL1ACEandDiceCELoss",
+    "SoftL1ACEandDiceLoss",
+]
+
+
+class _L1ACELoss(_Loss):
+    """What hard and soft mL1-ACE share: everything but how a probability is shared between bins."""
+
+    soft: bool
+
+    def __init__(
+        self,
+        num_bins: int = 20,
+        include_background: bool = True,
+        to_onehot_y: bool = False,
+        sigmoid: bool = False,
+        softmax: bool = False,
+        other_act: Callable[[Tensor], Tensor] | None = None,
+        reduction: LossReduction | str = LossReduction.MEAN,
+        weight: Sequence[float] | float | Tensor | None = None,
+        right: bool = False,
+        ignore_empty_classes: bool = True,
+        empty_weight: float = 0.01,
+    ) -> None:
+        super().__init__(reduction=LossReduction(reduction).value)
+        if sum((sigmoid, softmax, other_act is not None)) > 1:
+            raise ValueError("at most one of sigmoid, softmax and other_act can be set.")
+        if num_bins < 1:
+            raise ValueError(f"num_bins must be at least 1, got {num_bins}.")
+        self.num_bins = num_bins
+        self.include_background = include_background
+        self.to_onehot_y = to_onehot_y
+        self.sigmoid = sigmoid
+        self.softmax = softmax
+        self.other_act = other_act
+        self.right = right
+        self.ignore_empty_classes = ignore_empty_classes
+        self.empty_weight = empty_weight
+        # On CUDA values are checked once, since each check waits for the device; later ones turn the loss into NaN.
+        self.check_next = True
+        weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float64)
+        if weight is not None and bool((weight < 0).any()):
+            raise ValueError("weight must hold no negative value.")
+        self.register_buffer("class_weight", weight)
+
+    def fusable(self, logits: Tensor, y: Tensor) -> bool:
+        """Tell whether the loss of this input can be taken from ``softmax_sums``."""
+        return self.softmax and self.to_onehot_y and can_fuse(logits, y)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
+        """Return the loss.
+
+        Args:
+            input: logits, or probabilities where no activation is set, (B, C, ...).
+            target: with ``to_onehot_y`` a label map (B, 1, ...), else a target (B, C, ...).
+
+        Returns:
+            A scalar in [0, 1] for the mean (times the weights); with ``reduction="none"`` (B, C, 1, ...).
+
+        Raises:
+            ValueError: If shapes do not fit, a probability is NaN or outside [0, 1], or a label outside the classes.
+        """
+        if self.fusable(input, target):
+            sums = softmax_sums(input, target, self.num_bins, soft=self.soft, right=self.right)
+            return self.reduce(sums.bins, input)
+        return self.reduce(self._bin_sums(input, target), input, sliced=True)
+
+    def _bin_sums(self, logits: Tensor, target: Tensor) -> BinSums:
+        classes = logits.shape[1]
+        if classes > 1 and not self.to_onehot_y and target.shape != logits.shape:
+            raise ValueError(
+                f"target must have the shape of the input {tuple(logits.shape)}, got {tuple(target.shape)}; set "
+                "to_onehot_y=True for a label map of one channel."
+            )
+        # The softmax of a single channel is 1 everywhere; as in MONAI's losses it is left out.
+        if self.softmax and classes > 1:
+            probs = logits.softmax(1)
+        else:
+            probs = logits.sigmoid() if self.sigmoid else logits
+        if self.other_act is not None:
+            probs = self.other_act(probs)
+        first = 0
+        if not self.include_background and classes > 1:
+            probs = probs[:, 1:]
+            if target.shape[1] == classes:
+                target = target[:, 1:]
+            else:
+                first = 1
+        check, self.check_next = self.check_next, False
+        return bin_sums(
+            probs, target, self.num_bins, soft=self.soft, right=self.right, first_class=first, check=check
+        )
+
+    def reduce(self, bins: BinSums, logits: Tensor, *, sliced: bool = False) -> Tensor:
+        """Return the loss from bin sums; ``sliced`` where they already lack the background."""
+        counts, gaps, present = bins
+        if not sliced and not self.include_background:
+            counts, gaps, present = counts[:, 1:], gaps[:, 1:], present[:, 1:]
+        filled = counts > (self.empty_weight if self.soft else 0)
+        error = (gaps / counts.where(filled, 1)).abs().where(filled, 0)
+        values = error.sum(-1) / filled.sum(-1).clamp(min=1)
+        if self.ignore_empty_classes:
+            values = values.where(present > 0, 0)
+        # A NaN from unchecked values must not vanish with the bins that it emptied.
+        values = values + gaps.detach().sum(-1).isnan().to(values).masked_fill_(gaps.detach().sum(-1).isnan(), torch.nan)
+        if self.class_weight is not None:
+            if self.class_weight.ndim and len(self.class_weight) != values.shape[1]:
+                raise ValueError(
+                    f"weight must hold one value for each of the {values.shape[1]} classes scored, got "
+                    f"{len(self.class_weight)}."
+                )
+            values = values * self.class_weight.to(values.device)
+        values = values.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+        if self.reduction == LossReduction.MEAN.value:
+            return values.mean()
+        if self.reduction == LossReduction.SUM.value:
+            return values.sum()
+        return values.reshape(*values.shape, *[1] * (logits.ndim - 2))
+
+
+class HardL1ACELoss(_L1ACELoss):
+    r"""Marginal L1 average calibration error over hard bins.
+
+    .. math::
+        \frac{1}{BC} \sum_{b,c} \frac{1}{|K_{bc}|} \sum_{k \in K_{bc}} \left| \bar p_{bck} - \bar y_{bck} \right|
+
+    with the mean probability and the observed frequency of the filled bins :math:`K_{bc}` of each image and class
+    (https://arxiv.org/abs/2506.03942). The gradient reaches the probabilities, not the choice of the bin.
+
+    Args:
+        num_bins: number of equal bins on [0, 1].
+        include_background: score channel 0 as well.
+        to_onehot_y: the target is a label map (B, 1, ...); it is never expanded.
+        sigmoid: apply a sigmoid first.
+        softmax: apply a softmax over the classes first.
+        other_act: another activation to apply first.
+        reduction: ``"mean"`` or ``"sum"`` over images and classes, or ``"none"``.
+        weight: factor for each scored class, or one for all.
+        right: a probability on a boundary belongs to the upper bin instead of the lower one.
+        ignore_empty_classes: a class that an image's target lacks counts as 0 (it still counts in the mean).
+
+    Raises:
+        ValueError: If more than one activation is set, ``num_bins < 1``, or a weight is negative.
+
+    Example:
+        >>> import torch
+        >>> loss = HardL1ACELoss(softmax=True, to_onehot_y=True)
+        >>> logits = torch.zeros(1, 2, 8, 8, requires_grad=True)
+        >>> label = (torch.arange(64) % 4 == 0).reshape(1, 1, 8, 8)
+        >>> round(loss(logits, label).item(), 4)
+        0.25
+    """
+
+    soft = False
+
+    def __init__(
+        self,
+        num_bins: int = 20,
+        include_background: bool = True,
+        to_onehot_y: bool = False,
+        sigmoid: bool = False,
+        softmax: bool = False,
+        other_act: Callable[[Tensor], Tensor] | None = None,
+        reduction: LossReduction | str = LossReduction.MEAN,
+        weight: Sequence[float] | float | Tensor | None = None,
+        right: bool = False,
+        ignore_empty_classes: bool = True,
+    ) -> None:
+        super().__init__(
+            num_bins,
+            include_background,
+            to_onehot_y,
+            sigmoid,
+            softmax,
+            other_act,
+            reduction,
+            weight,
+            right,
+            ignore_empty_classes,
+        )
+
+
+class SoftL1ACELoss(_L1ACELoss):
+    r"""Marginal L1 average calibration error over soft bins.
+
+    As :class:`HardL1ACELoss`, but each probability is shared linearly between the two nearest bin centres, so the loss
+    is continuous and its gradient also moves probability between bins (https://arxiv.org/abs/2506.03942).
+
+    Args:
+        num_bins: number of equal bins on [0, 1].
+        include_background: score channel 0 as well.
+        to_onehot_y: the target is a label map (B, 1, ...); it is never expanded.
+        sigmoid: apply a sigmoid first.
+        softmax: apply a softmax over the classes first.
+        other_act: another activation to apply first.
+        reduction: ``"mean"`` or ``"sum"`` over images and classes, or ``"none"``.
+        weight: factor for each scored class, or one for all.
+        right: without effect, since soft bins have no boundaries; for the same arguments as the hard loss.
+        ignore_empty_classes: a class that an image's target lacks counts as 0 (it still counts in the mean).
+        empty_weight: bins with no more weight than this are left out.
+
+    Raises:
+        ValueError: If more than one activation is set, ``num_bins < 1``, or a weight is negative.
+
+    Example:
+        >>> import torch
+        >>> loss = SoftL1ACELoss(softmax=True, to_onehot_y=True)
+        >>> logits = torch.zeros(1, 2, 8, 8, requires_grad=True)
+        >>> label = (torch.arange(64) % 4 == 0).reshape(1, 1, 8, 8)
+        >>> round(loss(logits, label).item(), 4)
+        0.25
+    """
+
+    soft = True
+
+
+def _ace(cls: type[_L1ACELoss], to_onehot_y: bool, params: dict[str, Any] | None) -> _L1ACELoss:
+    return cls(**{"to_onehot_y": to_onehot_y, **(params or {})})
+
+
+def _dice(to_onehot_y: bool, params: dict[str, Any] | None) -> DiceLoss:
+    return DiceLoss(**{"to_onehot_y": to_onehot_y, **(params or {})})
+
+
+class _L1ACEandCELoss(WeightedSumLoss):
+    ace_class: type[_L1ACELoss]
+
+    def __init__(
+        self,
+        to_onehot_y: bool = False,
+        ace_weight: float = 0.5,
+        ce_weight: float = 0.5,
+        ace_params: dict[str, Any] | None = None,
+        ce_params: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            (_ace(self.ace_class, to_onehot_y, ace_params), ace_weight),
+            (CrossEntropyTerm(**(ce_params or {})), ce_weight),
+        )
+
+
+class _L1ACEandDiceLoss(WeightedSumLoss):
+    ace_class: type[_L1ACELoss]
+
+    def __init__(
+        self,
+        to_onehot_y: bool = False,
+        ace_weight: float = 0.5,
+        dice_weight: float = 0.5,
+        ace_params: dict[str, Any] | None = None,
+        dice_params: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            (_ace(self.ace_class, to_onehot_y, ace_params), ace_weight),
+            (_dice(to_onehot_y, dice_params), dice_weight),
+        )
+
+
+class _L1ACEandDiceCELoss(WeightedSumLoss):
+    ace_class: type[_L1ACELoss]
+
+    def __init__(
+        self,
+        to_onehot_y: bool = False,
+        ace_weight: float = 0.33,
+        dice_weight: float = 0.33,
+        ce_weight: float = 0.33,
+        ace_params: dict[str, Any] | None = None,
+        dice_params: dict[str, Any] | None = None,
+        ce_params: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            (_ace(self.ace_class, to_onehot_y, ace_params), ace_weight),
+            (_dice(to_onehot_y, dice_params), dice_weight),
+            (CrossEntropyTerm(**(ce_params or {})), ce_weight),
+        )

@@ -1,0 +1,56 @@
+"""Check labels after preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from medcalib.errors import UserError
+from medcalib.keys import CaseKeys
+
+__all__ = ["CheckLabeld"]
+
+
+class CheckLabeld(MapTransform):
+    """Check that a label map holds class indices only, and make it uint8.
+
+    Args:
+        keys: keys of label maps (1, ...); one that a case lacks is passed over.
+        class_names: one name per class, so that valid labels are 0 to their number less one.
+
+    Raises:
+        UserError: on call, naming the case: a value is no class index.
+
+    Example:
+        >>> check = CheckLabeld("label", class_names=["background", "organ"])
+        >>> check({"case": "a", "label": torch.tensor([[0.0, 1.0]])})["label"].dtype
+        torch.uint8
+        >>> check({"case": "a", "label": torch.tensor([[0.0, 2.0]])})
+        Traceback (most recent call last):
+        ...
+        medcalib.errors.UserError: Case a: its label holds the value 2, but data::class_names lists 2 classes, 0 to 1; \
+correct the label, or map its values in data::label_map.
+    """
+
+    def __init__(self, keys: KeysCollection, class_names: Sequence[str]) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.num_classes = len(class_names)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the case with checked uint8 labels."""
+        checked = dict(data)
+        for key in self.key_iterator(checked):
+            label = checked[key]
+            wrong = (label < 0) | (label >= self.num_classes) | (label != label.round())
+            if wrong.any():
+                raise UserError(
+                    f"Case {checked.get(CaseKeys.CASE, '?')}: its {key} holds the value {float(label[wrong][0]):g}, "
+                    f"but data::class_names lists {self.num_classes} classes, 0 to {self.num_classes - 1}; correct the "
+                    f"label, or map its values in data::label_map."
+                )
+            checked[key] = label.to(torch.uint8)
+        return checked

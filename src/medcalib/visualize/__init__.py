@@ -1,0 +1,17 @@
+"""Figures: arrays in, a Matplotlib figure out; nothing here writes a file or knows of ``pyplot``."""
+
+from medcalib.visualize.histogram import draw_dataset_reliability_histograms
+from medcalib.visualize.reliability import (
+    CaseReliabilityDrawer,
+    draw_case_reliability_diagrams,
+    draw_dataset_reliability_diagrams,
+)
+from medcalib.visualize.style import ReliabilityStyle
+
+__all__ = [
+    "CaseReliabilityDrawer",
+    "ReliabilityStyle",
+    "draw_case_reliability_diagrams",
+    "draw_dataset_reliability_diagrams",
+    "draw_dataset_reliability_histograms",
+]

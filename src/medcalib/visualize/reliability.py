@@ -1,0 +1,276 @@
+"""Reliability diagrams of one case and of a data set: arrays of bin statistics in, a Matplotlib figure out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from medcalib.visualize.bins import Array, bin_means, calibration_errors, check_statistics, mean_without_nan
+from medcalib.visualize.layout import panel_grid
+from medcalib.visualize.panels import (
+    count_bars,
+    diagonal,
+    frequency_bars,
+    legend_entries,
+    note,
+    readable_number,
+    spread_lines,
+    write_note,
+)
+from medcalib.visualize.style import ReliabilityStyle
+
+__all__ = ["CaseReliabilityDrawer", "draw_case_reliability_diagrams", "draw_dataset_reliability_diagrams"]
+
+
+def draw_case_reliability_diagrams(
+    counts: ArrayLike,
+    sum_pred: ArrayLike,
+    sum_true: ArrayLike,
+    class_names: Sequence[str],
+    title: str | None = None,
+    show_counts: bool = True,
+    columns: int | None = None,
+    style: ReliabilityStyle | None = None,
+) -> Figure:
+    """Reliability diagram of every class of one case.
+
+    A bar shows the observed frequency of its confidence bin, and the hatched part the gap to the mean confidence, above
+    the bar where the prediction is over-confident and inside it where it is under-confident. ECE, ACE and MCE stand in
+    the panel. A class that does not occur in the reference is said to be absent and gets no numbers, because they would
+    only say how seldom it was predicted.
+
+    Args:
+        counts: voxels in each bin, ``(class, bin)``; bins have equal width on [0, 1].
+        sum_pred: sum of the predicted probabilities in each bin, same shape.
+        sum_true: sum of the labels in each bin, same shape.
+        class_names: one name for each class.
+        title: title of the figure, such as the case id.
+        show_counts: whether a strip with the number of voxels of each bin, on a logarithmic scale, lies below.
+        columns: panels in a row; by default up to 3, and 4 from ten classes on.
+        style: sizes, colours and words.
+
+    Returns:
+        A figure that belongs to no window and needs no closing.
+
+    Raises:
+        ValueError: when the shapes, the number of class names, a count or ``columns`` is wrong.
+
+    Example:
+        >>> counts = [[90.0, 0.0, 10.0]]
+        >>> figure = draw_case_reliability_diagrams(counts, [[9.0, 0.0, 9.0]], [[9.0, 0.0, 7.0]], ["liver"])
+        >>> print(figure.axes[0].texts[0].get_text())
+        ECE 0.0200
+        ACE 0.1000
+        MCE 0.2000
+    """
+    drawer = CaseReliabilityDrawer(class_names, title is not None, show_counts, columns, style)
+    return drawer.draw(counts, sum_pred, sum_true, title)
+
+
+class CaseReliabilityDrawer:
+    """The diagrams of :func:`draw_case_reliability_diagrams` for many cases, drawn into one figure again and again.
+
+    Setting up axes, ticks and legend takes as long as drawing the marks; for the cases of a data set this is done once.
+
+    Args:
+        class_names: one name for each class.
+        show_title: whether room for a title is kept.
+        show_counts: whether a strip with the number of voxels of each bin lies below.
+        columns: panels in a row; by default up to 3, and 4 from ten classes on.
+        style: sizes, colours and words.
+
+    Raises:
+        ValueError: when ``columns`` is below 1 or too large for the width of the figure.
+
+    Example:
+        >>> drawer = CaseReliabilityDrawer(["liver"])
+        >>> first = drawer.draw([[90.0, 10.0]], [[9.0, 9.0]], [[9.0, 7.0]], title="case 1")
+        >>> second = drawer.draw([[80.0, 20.0]], [[8.0, 18.0]], [[8.0, 18.0]], title="case 2")
+        >>> second is first, second.axes[0].texts[0].get_text().splitlines()[0]
+        (True, 'ECE 0.0000')
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        show_title: bool = True,
+        show_counts: bool = True,
+        columns: int | None = None,
+        style: ReliabilityStyle | None = None,
+    ) -> None:
+        self.class_names = tuple(class_names)
+        self.style = style or ReliabilityStyle()
+        self.grid = panel_grid(
+            self.class_names,
+            self.style,
+            columns=columns,
+            title=" " if show_title else None,
+            legend_entries=legend_entries(self.style),
+            strip="below" if show_counts else None,
+        )
+        self.notes = [note(panel.main, self.style) for panel in self.grid.panels]
+        for panel in self.grid.panels:
+            diagonal(panel.main)
+        self.marks: list[Artist] = []
+
+    def draw(self, counts: ArrayLike, sum_pred: ArrayLike, sum_true: ArrayLike, title: str | None = None) -> Figure:
+        """The figure of one case, the same object in every call.
+
+        Args:
+            counts: voxels in each bin, ``(class, bin)``.
+            sum_pred: sum of the predicted probabilities in each bin, same shape.
+            sum_true: sum of the labels in each bin, same shape.
+            title: title of the figure, such as the case id.
+
+        Returns:
+            The figure, to be saved before the next case is drawn.
+
+        Raises:
+            ValueError: when the shapes or a count is wrong.
+        """
+        voxels, predicted, observed = check_statistics(counts, sum_pred, sum_true, self.class_names, ndim=2)
+        confidence, frequency = bin_means(voxels, predicted, observed)
+        errors = calibration_errors(voxels, predicted, observed)
+        for mark in self.marks:
+            mark.remove()
+        self.marks = []
+        if self.grid.title is not None:
+            self.grid.title.set_text(title or "")
+        for index, panel in enumerate(self.grid.panels):
+            self.marks += frequency_bars(panel.main, confidence[index], frequency[index], self.style)
+            if panel.count_strip is not None:
+                self.marks.append(count_bars(panel.count_strip, voxels[index], self.style))
+            if voxels[index].sum() == 0:
+                text = self.style.empty_label
+            elif observed[index].sum() == 0:
+                text = self.style.absent_label
+            else:
+                text = "\n".join(f"{name} {readable_number(float(values[index]))}" for name, values in errors.items())
+            write_note(self.notes[index], text, confidence[index], frequency[index])
+        return self.grid.figure
+
+
+def draw_dataset_reliability_diagrams(
+    counts: ArrayLike,
+    sum_pred: ArrayLike,
+    sum_true: ArrayLike,
+    class_names: Sequence[str],
+    title: str | None = None,
+    show_counts: bool = True,
+    show_average: bool = True,
+    columns: int | None = None,
+    style: ReliabilityStyle | None = None,
+) -> Figure:
+    """Reliability diagram of every class over all cases, and of their mean, with the spread over the cases.
+
+    The bars pool the voxels of all cases. A vertical line spans the middle half of the cases that have the class, each
+    with its own observed frequency in that bin. *Micro* errors are those of the pooled bins, *macro* errors the means
+    of the errors of the cases that have the class. The panel of the mean averages frequencies, confidences and errors
+    over the classes that occur in some case.
+
+    Args:
+        counts: voxels in each bin, ``(case, class, bin)``; bins have equal width on [0, 1].
+        sum_pred: sum of the predicted probabilities in each bin, same shape.
+        sum_true: sum of the labels in each bin, same shape.
+        class_names: one name for each class.
+        title: title of the figure.
+        show_counts: whether a strip with the number of voxels of each bin, on a logarithmic scale, lies below.
+        show_average: whether a panel of the mean over classes follows; it never does for a single class.
+        columns: panels in a row; by default up to 3, and 4 from ten panels on.
+        style: sizes, colours and words.
+
+    Returns:
+        A figure that belongs to no window and needs no closing.
+
+    Raises:
+        ValueError: when the shapes, the number of class names, a count or ``columns`` is wrong.
+
+    Example:
+        >>> counts = np.array([[[90.0, 10.0]], [[80.0, 20.0]]])
+        >>> figure = draw_dataset_reliability_diagrams(counts, counts * [0.1, 0.9], counts * [0.1, 0.7], ["liver"])
+        >>> print(figure.axes[0].texts[0].get_text().splitlines()[1])
+        ECE .0300 .0300
+    """
+    style = style or ReliabilityStyle()
+    voxels, predicted, observed = check_statistics(counts, sum_pred, sum_true, class_names, ndim=3)
+    present = observed.sum(axis=-1) > 0
+    pooled = [array.sum(axis=0) for array in (voxels, predicted, observed)]
+    confidence, frequency = bin_means(*pooled)
+    micro = calibration_errors(*pooled)
+    absent = ~present.any(axis=0)
+    macro = {
+        name: mean_without_nan(np.where(present, values, np.nan), axis=0)
+        for name, values in calibration_errors(voxels, predicted, observed).items()
+    }
+    case_frequency = np.where(present[..., None], bin_means(voxels, predicted, observed)[1], np.nan)
+    shown = list(zip(confidence, frequency, np.moveaxis(case_frequency, 1, 0), pooled[0], strict=True))
+    notes = [
+        style.empty_label
+        if pooled[0][index].sum() == 0
+        else style.absent_label
+        if absent[index]
+        else error_table(micro, macro, index) + f"\n{cases_with_class(present[:, index], style)}"
+        for index in range(len(class_names))
+    ]
+    names = list(class_names)
+    if show_average and len(names) > 1:
+        names.append(style.average_label)
+        known = ~absent
+        shown.append(
+            (
+                mean_without_nan(confidence[known], axis=0),
+                mean_without_nan(frequency[known], axis=0),
+                mean_without_nan(case_frequency[:, known], axis=1),
+                pooled[0][known].sum(axis=0),
+            )
+        )
+        averages = [
+            {name: values[known].mean(keepdims=True) for name, values in kind.items()} for kind in (micro, macro)
+        ]
+        notes.append(error_table(*averages, 0) if known.any() else style.absent_label)
+
+    spread = f"middle half of the {style.case_label}" if len(voxels) > 1 else None
+    grid = panel_grid(
+        names,
+        style,
+        columns=columns,
+        title=title,
+        legend_entries=legend_entries(style, spread),
+        strip="below" if show_counts else None,
+    )
+    for panel, text, (confidences, frequencies, cases, voxels_of_bins) in zip(grid.panels, notes, shown, strict=True):
+        diagonal(panel.main)
+        frequency_bars(panel.main, confidences, frequencies, style)
+        if spread:
+            low, high = quartiles(cases)
+            spread_lines(panel.main, confidences, low, high)
+        write_note(note(panel.main, style), text, confidences, frequencies)
+        if panel.count_strip is not None:
+            count_bars(panel.count_strip, voxels_of_bins, style)
+    return grid.figure
+
+
+def quartiles(values: Array) -> tuple[Array, Array]:
+    """Lower and upper quartile of each column of ``values``, ``(case, bin)``, over the entries that are not NaN."""
+    ends = np.full((2, values.shape[1]), np.nan)
+    for column in np.flatnonzero(~np.isnan(values).all(axis=0)):
+        known = values[:, column]
+        ends[:, column] = np.percentile(known[~np.isnan(known)], (25, 75))
+    return ends[0], ends[1]
+
+
+def error_table(micro: dict[str, Array], macro: dict[str, Array], index: int) -> str:
+    """Micro and macro errors of one class, a line each, in columns narrow enough for four panels in a row."""
+    lines = [
+        " ".join([name, *(readable_number(float(kind[name][index])).removeprefix("0") for kind in (micro, macro))])
+        for name in micro
+    ]
+    return "\n".join(["        micro macro", *lines])
+
+
+def cases_with_class(present: Array, style: ReliabilityStyle) -> str:
+    """How many cases the macro numbers of one class were taken over."""
+    with_class = int(present.sum())
+    return f"{style.case_label}: {with_class}" + (f" of {len(present)}" if with_class < len(present) else "")

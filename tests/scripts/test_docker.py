@@ -1,0 +1,347 @@
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOLS = Path(sys.executable).parent
+
+RECORDER = f"""#!{sys.executable}
+import json, os, sys
+with open(os.environ["DOCKER_RECORD"], "a") as record:
+    record.write(json.dumps(sys.argv[1:]) + "\\n")
+if sys.argv[1:3] == ["container", "inspect"]:
+    if "DOCKER_RUNNING" not in os.environ:
+        sys.exit("Error: No such container")
+    print(os.environ["DOCKER_RUNNING"])
+elif sys.argv[1] == "run":
+    print("0123456789abcdef")
+    sys.exit(int(os.environ.get("DOCKER_EXIT", 0)))
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """The scripts in a project folder of their own, whose path has a space."""
+    root = tmp_path / "my project"
+    (root / "scripts").mkdir(parents=True)
+    for name in ("docker_build.sh", "docker_run.sh"):
+        (root / "scripts" / name).write_bytes((ROOT / "scripts" / name).read_bytes())
+        (root / "scripts" / name).chmod(0o755)
+    (root / "bundles" / "net_1").mkdir(parents=True)
+    (root / "requirements.lock").touch()
+    return root
+
+
+@pytest.fixture
+def docker(project, tmp_path):
+    """Run a script with a stand-in for docker first on PATH, which records how it is called."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "docker").write_text(RECORDER)
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    record = tmp_path / "record"
+
+    def run(script, *arguments, cwd=project, **environment):
+        record.write_text("")
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MEDCALIB_", "SUDO_"))}
+        done = subprocess.run(
+            [project / "scripts" / script, *arguments],
+            cwd=cwd,
+            env={**inherited, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "DOCKER_RECORD": str(record)}
+            | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        done.calls = [json.loads(line) for line in record.read_text().splitlines()]
+        return done
+
+    return run
+
+
+def run_call(done):
+    assert done.returncode == 0, done.stderr
+    return done.calls[-1]
+
+
+def pairs(call, option):
+    return [value for key, value in pairwise(call) if key == option]
+
+
+class TestLint:
+    def test_shellcheck(self):
+        scripts = sorted((ROOT / "scripts").glob("docker_*.sh"))
+        assert len(scripts) == 2
+        done = subprocess.run([TOOLS / "shellcheck", *scripts], capture_output=True)
+        assert done.returncode == 0, done.stdout.decode()
+
+    def test_hadolint(self):
+        done = subprocess.run([TOOLS / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "")
+
+    @pytest.mark.parametrize("name", ["docker_build.sh", "docker_run.sh"])
+    def test_scripts_can_be_executed(self, name):
+        assert os.access(ROOT / "scripts" / name, os.X_OK)
+
+
+class TestRun:
+    def test_exact_arguments(self, docker, project, tmp_path):
+        (tmp_path / "medical data").mkdir()
+        done = docker(
+            "docker_run.sh",
+            *("--mode", "train", "--bundle", "net_1", "--gpu", "0", "--cpus", "0-5", "--shm-size", "8g"),
+            *("--seed", "7", "--data", str(tmp_path / "medical data"), "--train::trainer::max_epochs=3"),
+            *("--description", "two words", "--note=a 'b' $c"),
+        )
+        assert done.returncode == 0
+        assert done.stderr == ""
+        assert done.calls == [
+            ["container", "inspect", "--format", "{{.State.Running}}", "net_1_train_seed_7"],
+            [
+                *("run", "--detach", "--name", "net_1_train_seed_7", "--init", "--shm-size", "8g"),
+                *("--mount", f"type=bind,source={project},target=/workspace/medcalib"),
+                *("--mount", f"type=bind,source={tmp_path / 'medical data'},target=/data"),
+                *("--gpus", '"device=0"', "--cpuset-cpus", "0-5", "medcalib:latest"),
+                *("python", "run_bundle.py", "--bundle", "net_1", "--mode", "train", "--seed", "7"),
+                *("--train::trainer::max_epochs=3", "--description", "two words", "--note=a 'b' $c"),
+            ],
+        ]
+
+    def test_defaults(self, docker, project):
+        done = docker("docker_run.sh", "--mode", "inference_eval", "--bundle", "net_1")
+        assert run_call(done) == [
+            *("run", "--detach", "--name", "net_1_inference_eval_seed_12345", "--init", "--shm-size", "32g"),
+            *("--mount", f"type=bind,source={project},target=/workspace/medcalib"),
+            *("--mount", f"type=bind,source={project / 'data'},target=/data", "medcalib:latest"),
+            *("python", "run_bundle.py", "--bundle", "net_1", "--mode", "inference_eval", "--seed", "12345"),
+        ]
+        assert (project / "data").is_dir()
+
+    def test_both_forms_of_an_option_mean_the_same(self, docker, tmp_path):
+        options = {"mode": "train", "bundle": "net_1", "gpu": "1", "cpus": "0,2", "shm-size": "1g", "seed": "3"}
+        options |= {"data": str(tmp_path), "image": "medcalib:ada"}
+        spaced = docker("docker_run.sh", *(part for key, value in options.items() for part in (f"--{key}", value)))
+        joined = docker("docker_run.sh", *(f"--{key}={value}" for key, value in options.items()))
+        assert run_call(spaced) == run_call(joined)
+        assert "medcalib:ada" in run_call(joined)
+
+    @pytest.mark.parametrize(
+        ("gpu", "expected"),
+        [("0", '"device=0"'), ("0,3", '"device=0,3"'), ("all", "all"), ("GPU-1a2b-3c", '"device=GPU-1a2b-3c"')],
+    )
+    def test_gpus(self, docker, gpu, expected):
+        done = docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", "--gpu", gpu)
+        assert pairs(run_call(done), "--gpus") == [expected]
+
+    def test_options_of_the_program_are_left_alone(self, docker, tmp_path):
+        rest = ["--debug", "--data::dataset_dir=/data/x", "--data::num_workers", "2", "--gpu_memory=1", ""]
+        done = docker("docker_run.sh", *rest[:2], "--mode=train", "--bundle=net_1", *rest[2:])
+        assert run_call(done)[-len(rest) :] == rest
+        assert pairs(run_call(done), "--name") == ["net_1_train_seed_12345_debug"]
+
+    def test_data_folder_of_the_environment(self, docker, tmp_path):
+        (tmp_path / "sets").mkdir()
+        done = docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", MEDCALIB_DATA_DIR=str(tmp_path / "sets"))
+        assert f"type=bind,source={tmp_path / 'sets'},target=/data" in run_call(done)
+
+    @pytest.mark.parametrize("bundle", ["net_1", "bundles/net_1", "./bundles/net_1/", "{project}/bundles/net_1"])
+    def test_bundle_by_name_or_path(self, docker, project, bundle):
+        done = docker("docker_run.sh", "--mode", "train", "--bundle", bundle.format(project=project))
+        assert pairs(run_call(done), "--bundle") == ["net_1"]
+        assert pairs(run_call(done), "--name") == ["net_1_train_seed_12345"]
+        assert done.stderr == ""
+
+    @pytest.mark.parametrize(("cwd", "bundle"), [("bundles", "./net_1"), ("scripts", "bundles/net_1")])
+    def test_bundle_path_from_another_folder(self, docker, project, cwd, bundle):
+        done = docker("docker_run.sh", "--mode", "train", "--bundle", bundle, cwd=project / cwd)
+        assert pairs(run_call(done), "--bundle") == ["net_1"]
+
+    def test_bundle_elsewhere_in_the_project(self, docker, project):
+        (project / "other" / "net 2").mkdir(parents=True)
+        done = docker("docker_run.sh", "--mode", "train", "--bundle", "other/net 2")
+        assert pairs(run_call(done), "--bundle") == ["other/net 2"]
+        assert pairs(run_call(done), "--name") == ["net_2_train_seed_12345"]
+
+    def test_warns_of_a_bundle_that_is_not_there(self, docker):
+        done = docker("docker_run.sh", "--mode", "train", "--bundle", "net_9")
+        assert done.returncode == 0
+        assert "no bundle 'net_9'" in done.stderr
+
+    def test_says_how_to_follow(self, docker):
+        done = docker("docker_run.sh", "--mode", "train", "--bundle", "net_1")
+        assert "docker logs -f net_1_train_seed_12345" in done.stdout
+        assert "docker stop net_1_train_seed_12345" in done.stdout
+        assert "0123456789abcdef" not in done.stdout
+
+    def test_foreground_without_a_terminal(self, docker):
+        done = docker("docker_run.sh", "--foreground", "--mode", "train", "--bundle", "net_1")
+        call = run_call(done)
+        assert call[:4] == ["run", "--rm", "--name", "net_1_train_seed_12345"]
+        assert not {"--detach", "--interactive", "--tty", "--foreground"} & set(call)
+
+    @pytest.mark.parametrize("foreground", [[], ["--foreground"]])
+    def test_failure_of_docker_is_passed_on(self, docker, foreground):
+        done = docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", *foreground, DOCKER_EXIT="125")
+        assert done.returncode == 125
+        assert "Started" not in done.stdout
+
+    def test_finished_container_makes_room(self, docker):
+        done = docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", DOCKER_RUNNING="false")
+        assert done.calls[1] == ["container", "rm", "net_1_train_seed_12345"]
+        assert run_call(done)[0] == "run"
+
+    def test_running_container_is_left_alone(self, docker):
+        done = docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", DOCKER_RUNNING="true")
+        assert done.returncode == 2
+        assert "running already" in done.stderr
+        assert len(done.calls) == 1
+
+
+class TestRunErrors:
+    GOOD = ("--mode", "train", "--bundle", "net_1")
+
+    def message(self, done):
+        assert done.returncode == 2, (done.stdout, done.stderr)
+        assert done.calls == []
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.endswith(".\n")
+        return done.stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            ([], "--mode is missing"),
+            (["--bundle", "net_1"], "--mode is missing"),
+            (["--mode", "train"], "--bundle is missing"),
+            (["--mode", "trian", "--bundle", "net_1"], "Unknown mode 'trian': give train, inference_pred"),
+            ([*GOOD, "--gpu"], "Option --gpu needs a value"),
+            ([*GOOD, "--gpu="], "Option --gpu needs a value"),
+            (["--mode", "--bundle", "net_1"], "Option --mode needs a value"),
+            ([*GOOD, "--seed", "one"], "--seed is 'one'"),
+            ([*GOOD, "--seed", "-1"], "--seed is '-1'"),
+            ([*GOOD, "--gpu", "0, 1"], "--gpu is '0, 1'"),
+            ([*GOOD, "--cpus", "all"], "--cpus is 'all'"),
+            ([*GOOD, "--data", "/no/such/folder"], "'/no/such/folder' does not exist"),
+            (["--mode", "train", "--bundle", "/tmp"], "Bundle '/tmp' lies outside"),
+            (["--mode", "train", "--bundle", "../net_1"], "lies outside"),
+        ],
+    )
+    def test_bad_options(self, docker, arguments, expected):
+        assert expected in self.message(docker("docker_run.sh", *arguments))
+
+    def test_no_docker(self, docker, project, tmp_path):
+        (tmp_path / "few").mkdir()
+        for tool in ("bash", "dirname", "mkdir"):
+            found = subprocess.run(["which", tool], capture_output=True, text=True, check=True).stdout.strip()
+            (tmp_path / "few" / tool).symlink_to(found)
+        done = docker("docker_run.sh", *self.GOOD, PATH=str(tmp_path / "few"))
+        assert "docker was not found" in self.message(done)
+        assert not (project / "data").exists()
+
+    def test_path_that_docker_would_split(self, docker, tmp_path):
+        (tmp_path / "a,b").mkdir()
+        assert "without commas" in self.message(docker("docker_run.sh", *self.GOOD, "--data", str(tmp_path / "a,b")))
+
+    def test_help(self, docker):
+        done = docker("docker_run.sh", "--help")
+        assert done.returncode == 0
+        assert "--shm-size" in done.stdout
+
+
+class TestBuild:
+    IDS = ("--user_id", "1234", "--group_id", "567")
+
+    def test_exact_arguments(self, docker, project):
+        done = docker("docker_build.sh", *self.IDS, "--base_image", "a/b:c", "--no-cache", "--label", "two words")
+        assert done.returncode == 0, done.stderr
+        assert done.calls == [
+            [
+                *("build", "--tag", "medcalib:latest", "--build-arg", "USER_ID=1234", "--build-arg", "GROUP_ID=567"),
+                *("--build-arg", "BASE_IMAGE=a/b:c", "--no-cache", "--label", "two words", str(project)),
+            ]
+        ]
+
+    def test_both_forms_of_an_option_mean_the_same(self, docker):
+        options = {"user_id": "1", "group_id": "2", "tag": "x:y", "base_image": "b", "torch_index_url": "https://c"}
+        spaced = docker("docker_build.sh", *(part for key, value in options.items() for part in (f"--{key}", value)))
+        joined = docker("docker_build.sh", *(f"--{key}={value}" for key, value in options.items()))
+        assert run_call(spaced) == run_call(joined)
+        assert pairs(run_call(joined), "--tag") == ["x:y"]
+        assert "TORCH_INDEX_URL=https://c" in pairs(run_call(joined), "--build-arg")
+
+    def test_takes_the_ids_of_the_caller(self, docker, tmp_path):
+        (tmp_path / "bin" / "id").write_text('#!/bin/sh\n[ "$1" = -u ] && echo 1003 || echo 1004\n')
+        (tmp_path / "bin" / "id").chmod(0o755)
+        assert pairs(run_call(docker("docker_build.sh")), "--build-arg") == ["USER_ID=1003", "GROUP_ID=1004"]
+
+    def test_takes_the_ids_of_the_caller_behind_sudo(self, docker):
+        done = docker("docker_build.sh", SUDO_UID="1001", SUDO_GID="1002")
+        assert pairs(run_call(done), "--build-arg") == ["USER_ID=1001", "GROUP_ID=1002"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (["--user_id", "0"], "must not run as root"),
+            (["--user_id", "ada"], "--user_id is 'ada'"),
+            (["--base_image"], "Option --base_image needs a value"),
+            (["--tag", "--no-cache"], "Option --tag needs a value"),
+        ],
+    )
+    def test_bad_options(self, docker, arguments, expected):
+        done = docker("docker_build.sh", *self.IDS, *arguments)
+        assert done.returncode == 2
+        assert expected in done.stderr
+        assert done.calls == []
+
+    def test_missing_lock_file(self, docker, project):
+        (project / "requirements.lock").unlink()
+        done = docker("docker_build.sh", *self.IDS)
+        assert done.returncode == 2
+        assert "requirements.lock' is missing" in done.stderr
+
+
+class TestImage:
+    def test_devcontainer_builds_the_same_image(self):
+        described = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+        assert (ROOT / ".devcontainer" / described["build"]["dockerfile"]).resolve() == ROOT / "Dockerfile"
+        assert (ROOT / ".devcontainer" / described["build"]["context"]).resolve() == ROOT
+        dockerfile = (ROOT / "Dockerfile").read_text()
+        assert f"WORKDIR {described['workspaceFolder']}\n" in dockerfile
+        assert "useradd --no-log-init --create-home" in dockerfile
+        assert f'"${{GROUP_ID}}" {described["remoteUser"]} \\' in dockerfile
+
+    def test_build_context_holds_what_the_dockerfile_copies(self):
+        copied = [line.split()[1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY")]
+        ignored = (ROOT / ".dockerignore").read_text().splitlines()
+        assert "*" in ignored
+        assert [line[1:] for line in ignored if line.startswith("!")] == copied
+
+    @pytest.mark.parametrize(
+        "lock",
+        [
+            "numpy==2.3.1\ntorch==2.13.0\ntqdm==4.67.1\n",
+            "--extra-index-url https://download.pytorch.org/whl/cpu\nnumpy==2.3.1\ntorch==2.13.0+cpu\ntqdm==4.67.1\n",
+            "-f wheels\nnumpy==2.3.1\ntorch==2.13.0 ; sys_platform == 'linux'  # why\ntqdm==4.67.1\n",
+        ],
+    )
+    def test_torch_is_taken_out_of_the_lock_file(self, lock, tmp_path):
+        """The Dockerfile's own sed lines leave the choice of the CUDA build to TORCH_INDEX_URL."""
+        (tmp_path / "requirements.lock").write_text(lock)
+        commands = [
+            line.strip().removeprefix("&& ").removesuffix(" \\").replace("/tmp/", f"{tmp_path}/")
+            for line in (ROOT / "Dockerfile").read_text().splitlines()
+            if " sed " in line
+        ]
+        assert len(commands) == 2
+        subprocess.run(["bash", "-c", " && ".join(commands)], check=True)
+        assert (tmp_path / "torch.txt").read_text() == "torch==2.13.0\n"
+        assert (tmp_path / "others.txt").read_text() == "numpy==2.3.1\ntqdm==4.67.1\n"
+
+    def test_lock_file_pins_torch(self):
+        lines = (ROOT / "requirements.lock").read_text().splitlines()
+        assert sum(line.startswith("torch==") for line in lines) == 1

@@ -1,0 +1,303 @@
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import LogNorm, PowerNorm
+
+from medcalib.visualize import (
+    CaseReliabilityDrawer,
+    ReliabilityStyle,
+    draw_case_reliability_diagrams,
+    draw_dataset_reliability_diagrams,
+    draw_dataset_reliability_histograms,
+)
+
+DATASET_FIGURES = [draw_dataset_reliability_diagrams, draw_dataset_reliability_histograms]
+
+
+def random_statistics(cases, classes, bins=10, seed=0):
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 50, (cases, classes, bins)) * (rng.random((cases, classes, bins)) > 0.2)
+    confidence = (np.arange(bins) + rng.random((cases, classes, bins))) / bins
+    return counts, counts * confidence, rng.binomial(counts, confidence)
+
+
+def errors_by_loop(counts, sum_pred, sum_true):
+    gaps = [(n, abs(p / n - t / n)) for n, p, t in zip(counts, sum_pred, sum_true, strict=True) if n > 0]
+    total = sum(n for n, _ in gaps)
+    values = [gap for _, gap in gaps]
+    return {"ECE": sum(n * g for n, g in gaps) / total, "ACE": sum(values) / len(values), "MCE": max(values)}
+
+
+def marks(axes, label):
+    (found,) = [c for c in axes.collections if isinstance(c, PolyCollection) and c.get_label() == label]
+    return [path.get_extents() for path in found.get_paths()]
+
+
+def texts(axes):
+    return "\n".join(text.get_text() for text in axes.texts)
+
+
+def main_axes(figure):
+    return [axes for axes in figure.axes if axes.texts or axes.lines]
+
+
+def test_bars_end_at_the_observed_frequency_and_gaps_at_the_mean_confidence():
+    counts, sum_pred, sum_true = (array[0] for array in random_statistics(1, 2))
+    axes = draw_case_reliability_diagrams(counts, sum_pred, sum_true, ["a", "b"]).axes[2]
+    known = np.flatnonzero(counts[1])
+    frequency, confidence = sum_true[1, known] / counts[1, known], sum_pred[1, known] / counts[1, known]
+
+    bars = marks(axes, "observed frequency")
+    np.testing.assert_allclose([bar.x0 for bar in bars], known / 10)
+    np.testing.assert_allclose([bar.x1 for bar in bars], (known + 1) / 10)
+    np.testing.assert_allclose([bar.y1 for bar in bars], frequency)
+    over, under = marks(axes, "over-confident"), marks(axes, "under-confident")
+    np.testing.assert_allclose([gap.y0 for gap in over], frequency[confidence > frequency])
+    np.testing.assert_allclose([gap.y1 for gap in over], confidence[confidence > frequency])
+    np.testing.assert_allclose([gap.y0 for gap in under], confidence[confidence < frequency])
+    np.testing.assert_allclose([gap.y1 for gap in under], frequency[confidence < frequency])
+
+
+def test_hatching_stays_inside_the_gaps_and_leans_with_their_sign():
+    figure = draw_case_reliability_diagrams([[10.0, 10.0]], [[4.0, 6.0]], [[1.0, 9.0]], ["a"], show_counts=False)
+    over, under = (c.get_segments() for c in figure.axes[0].collections if not isinstance(c, PolyCollection))
+    assert over
+    assert under
+    for lines, left, low, high, slope in ((over, 0.0, 0.1, 0.4, 1), (under, 0.5, 0.6, 0.9, -1)):
+        ends = np.array(lines)
+        assert ends[..., 0].min() >= left - 1e-9
+        assert ends[..., 0].max() <= left + 0.5 + 1e-9
+        assert ends[..., 1].min() >= low - 1e-9
+        assert ends[..., 1].max() <= high + 1e-9
+        np.testing.assert_allclose(np.diff(ends[..., 1]) / np.diff(ends[..., 0]), slope)
+
+
+def test_case_panels_print_the_errors():
+    counts, sum_pred, sum_true = (array[0] for array in random_statistics(1, 3))
+    figure = draw_case_reliability_diagrams(counts, sum_pred, sum_true, ["a", "b", "c"], show_counts=False)
+    for index, axes in enumerate(figure.axes):
+        expected = errors_by_loop(counts[index], sum_pred[index], sum_true[index])
+        assert texts(axes) == "\n".join(f"{name} {value:.4f}" for name, value in expected.items())
+
+
+def test_count_strip_shows_every_count():
+    counts, sum_pred, sum_true = (array[0] for array in random_statistics(1, 1))
+    strip = draw_case_reliability_diagrams(counts, sum_pred, sum_true, ["a"]).axes[1]
+    np.testing.assert_allclose([bar.y1 for bar in marks(strip, "voxels")], counts[counts > 0])
+    assert strip.get_yscale() == "log"
+
+
+def test_absent_and_empty_classes_are_said_to_be_so():
+    counts = np.array([[5.0, 5.0], [0.0, 0.0], [np.nan, np.nan], [5.0, 5.0]])
+    sum_true = np.array([[0.0, 0.0], [0.0, 0.0], [np.nan, np.nan], [1.0, 4.0]])
+    figure = draw_case_reliability_diagrams(counts, counts * [0.2, 0.8], sum_true, list("abcd"), show_counts=False)
+    first, second, third, fourth = (texts(axes) for axes in figure.axes)
+    assert (first, second, third) == ("class absent", "no voxels", "no voxels")
+    assert fourth.startswith("ECE 0.0000")
+
+
+def test_drawer_draws_what_the_function_draws():
+    drawer = CaseReliabilityDrawer(["a", "b"])
+    for seed in range(3):
+        statistics = [array[0] for array in random_statistics(1, 2, seed=seed)]
+        reused = drawer.draw(*statistics, title=f"case {seed}")
+        fresh = draw_case_reliability_diagrams(*statistics, ["a", "b"], title=f"case {seed}")
+        reused.canvas.draw()
+        fresh.canvas.draw()
+        pictures = [np.asarray(render(figure)) for figure in (reused, fresh)]
+        np.testing.assert_array_equal(*pictures)
+
+
+def render(figure):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return canvas.buffer_rgba()
+
+
+def test_dataset_panels_pool_sums_and_average_cases():
+    counts, sum_pred, sum_true = random_statistics(7, 2)
+    sum_true[3, 1] = 0
+    figure = draw_dataset_reliability_diagrams(counts, sum_pred, sum_true, ["a", "b"], show_counts=False)
+    expected = {"micro": [], "macro": []}
+    for index in range(2):
+        micro = errors_by_loop(*(array[:, index].sum(0) for array in (counts, sum_pred, sum_true)))
+        cases = [
+            errors_by_loop(counts[i, index], sum_pred[i, index], sum_true[i, index])
+            for i in range(7)
+            if sum_true[i, index].sum() > 0
+        ]
+        macro = {name: np.mean([case[name] for case in cases]) for name in micro}
+        expected["micro"].append(micro)
+        expected["macro"].append(macro)
+        lines = texts(figure.axes[index]).splitlines()
+        for line, name in zip(lines[1:4], micro, strict=True):
+            assert line == f"{name} {micro[name]:.4f} {macro[name]:.4f}".replace(" 0.", " .")
+        assert lines[4] == ("cases: 7" if index == 0 else "cases: 6 of 7")
+    for line, name in zip(texts(figure.axes[2]).splitlines()[1:4], ("ECE", "ACE", "MCE"), strict=True):
+        averages = [np.mean([values[name] for values in expected[kind]]) for kind in ("micro", "macro")]
+        assert line == f"{name} {averages[0]:.4f} {averages[1]:.4f}".replace(" 0.", " .")
+
+
+def test_perfectly_calibrated_cases_pool_to_zero_gap():
+    counts = np.array([[[10000.0]], [[1.0]]])
+    confidence = np.array([[[0.901]], [[0.949]]])
+    figure = draw_dataset_reliability_diagrams(counts, counts * confidence, counts * confidence, ["a"])
+    assert texts(figure.axes[0]).splitlines()[1] == "ECE .0000 .0000"
+
+
+def test_spread_spans_the_quartiles_of_the_cases_with_the_class():
+    counts, sum_pred, sum_true = random_statistics(9, 1)
+    sum_true[4] = 0
+    axes = draw_dataset_reliability_diagrams(counts, sum_pred, sum_true, ["a"], show_counts=False).axes[0]
+    (lines,) = [c for c in axes.collections if c.get_label() == "spread"]
+    pooled = counts[:, 0].sum(0)
+    for k, line in zip(np.flatnonzero(pooled), lines.get_segments(), strict=True):
+        values = [sum_true[i, 0, k] / counts[i, 0, k] for i in range(9) if counts[i, 0, k] > 0 and i != 4]
+        np.testing.assert_allclose(line[:, 0], sum_pred[:, 0, k].sum() / pooled[k])
+        np.testing.assert_allclose(line[:, 1], np.percentile(values, [25, 75]))
+
+
+def test_heat_map_counts_cases():
+    counts, sum_pred, sum_true = random_statistics(30, 2)
+    figure = draw_dataset_reliability_histograms(counts, sum_pred, sum_true, ["a", "b"], num_accuracy_bins=7)
+    expected = np.zeros((2, 7, 10))
+    for case, index, k in zip(*np.nonzero(counts), strict=True):
+        # The small step down puts a frequency on an edge into the lower bin.
+        row = max(int(np.ceil(sum_true[case, index, k] / counts[case, index, k] * 7 - 1e-6)) - 1, 0)
+        expected[index, row, k] += 1
+    panels = main_axes(figure)
+    heat = [panel.collections[0].get_array().filled(0) for panel in panels]
+    np.testing.assert_array_equal(heat[0], expected[0])
+    np.testing.assert_array_equal(heat[1], expected[1])
+    np.testing.assert_allclose(heat[2], expected.mean(0))
+    np.testing.assert_array_equal(expected.sum(1), (counts > 0).sum(0))
+    side = figure.axes[2]
+    np.testing.assert_allclose([bar.x1 for bar in marks(side, "voxels")], [n for n in expected[0].sum(1) if n])
+    curve = panels[1].lines[-1]
+    np.testing.assert_allclose(curve.get_ydata(), sum_true[:, 1].sum(0) / counts[:, 1].sum(0))
+    np.testing.assert_allclose(curve.get_xdata(), sum_pred[:, 1].sum(0) / counts[:, 1].sum(0))
+
+
+@pytest.mark.parametrize(("norm", "kind"), [("power", PowerNorm), ("log", LogNorm)])
+def test_colour_scale_is_shared_by_the_panels(norm, kind):
+    figure = draw_dataset_reliability_histograms(*random_statistics(5, 3), list("abc"), norm=norm)
+    scales = {panel.collections[0].norm for panel in main_axes(figure)}
+    assert len(scales) == 1
+    (scale,) = scales
+    assert isinstance(scale, kind)
+
+
+@pytest.mark.parametrize("draw", DATASET_FIGURES)
+def test_class_absent_everywhere_stays_out_of_the_mean(draw):
+    counts, sum_pred, sum_true = random_statistics(4, 2)
+    sum_true[:, 1] = 0
+    panels = main_axes(draw(counts, sum_pred, sum_true, ["here", "missing"]))
+    assert texts(panels[1]) == "class absent"
+    alone = main_axes(draw(counts[:, :1], sum_pred[:, :1], sum_true[:, :1], ["here"]))[0]
+    np.testing.assert_allclose(panels[2].lines[-1].get_ydata(), alone.lines[-1].get_ydata())
+    assert texts(panels[2]).splitlines()[:4] == texts(alone).splitlines()[:4]
+
+
+@pytest.mark.parametrize("draw", DATASET_FIGURES)
+def test_cases_in_another_order_give_the_same_figure(draw):
+    statistics = random_statistics(6, 2)
+    pictures = [
+        np.asarray(render(draw(*(a[order] for a in statistics), ["a", "b"])))
+        for order in (range(6), [3, 1, 5, 0, 2, 4])
+    ]
+    np.testing.assert_array_equal(*pictures)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [1, 3])
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+def test_every_size_can_be_saved_and_fits_the_page(tmp_path, classes, cases, suffix):
+    counts, sum_pred, sum_true = random_statistics(cases, classes)
+    names = [f"class number {index}" for index in range(classes)]
+    figures = [draw(counts, sum_pred, sum_true, names, title="data") for draw in DATASET_FIGURES]
+    figures.append(draw_case_reliability_diagrams(counts[0], sum_pred[0], sum_true[0], names))
+    for figure in figures:
+        width, height = figure.get_size_inches()
+        assert width <= 7.0 + 1e-6
+        assert height <= 10.0
+        path = tmp_path / f"figure.{suffix}"
+        figure.savefig(path)
+        assert path.stat().st_size > 1000
+
+
+def test_no_text_is_smaller_than_seven_points():
+    counts, sum_pred, sum_true = random_statistics(3, 15)
+    for draw in DATASET_FIGURES:
+        figure = draw(counts, sum_pred, sum_true, [str(index) for index in range(15)])
+        figure.canvas.draw()
+        sizes = [t.get_fontsize() for t in figure.findobj(matplotlib.text.Text) if t.get_text() and t.get_visible()]
+        assert min(sizes) >= 7
+
+
+def test_words_and_sizes_can_be_set():
+    style = ReliabilityStyle(
+        count_label="images", absent_label="nicht vorhanden", panel_size=1.5, case_label="patients"
+    )
+    figure = draw_case_reliability_diagrams([[4.0]], [[2.0]], [[0.0]], ["a"], style=style)
+    assert texts(figure.axes[0]) == "nicht vorhanden"
+    assert figure.axes[1].get_ylabel() == "images"
+    np.testing.assert_allclose(figure.axes[0].get_position().width * figure.get_figwidth(), 1.5)
+    figure = draw_dataset_reliability_diagrams([[[4.0]]], [[[2.0]]], [[[2.0]]], ["a"], style=style)
+    assert texts(figure.axes[0]).splitlines()[-1] == "patients: 1"
+
+
+def test_pyplot_is_left_alone():
+    statistics = random_statistics(2, 2)
+    before = dict(matplotlib.rcParams)
+    for draw in DATASET_FIGURES:
+        draw(*statistics, ["a", "b"])
+    assert dict(matplotlib.rcParams) == before
+    if "matplotlib.pyplot" in sys.modules:
+        assert sys.modules["matplotlib.pyplot"].get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"counts": np.ones(3)}, r"one common, non-empty shape \(class, bin\), got \(3,\)"),
+        ({"sum_pred": np.ones((1, 4))}, r"got \(1, 3\), \(1, 4\) and \(1, 3\)"),
+        ({"class_names": ["a", "b"]}, "must name the 1 classes of the statistics, got 2"),
+        ({"counts": -np.ones((1, 3))}, "counts must not be negative, got -1"),
+        ({"sum_true": np.full((1, 3), 9.0)}, "sum_true must lie between 0 and counts in every bin, got 9"),
+        ({"columns": 0}, "columns must be at least 1, got 0"),
+    ],
+)
+def test_wrong_input_is_named(change, message):
+    arguments = {
+        "counts": np.ones((1, 3)),
+        "sum_pred": np.ones((1, 3)),
+        "sum_true": np.ones((1, 3)),
+        "class_names": "a",
+    }
+    with pytest.raises(ValueError, match=message):
+        draw_case_reliability_diagrams(**{**arguments, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm": "cubic"}, "norm must be 'power', 'log' or 'linear', got 'cubic'"),
+        ({"gamma": 0.0}, "gamma must be above 0, got 0.0"),
+        ({"num_accuracy_bins": 0}, "num_accuracy_bins must be at least 1, got 0"),
+        ({"columns": 3}, "columns=3 leaves no room for panels in a figure 1.5 inches wide"),
+    ],
+)
+def test_wrong_histogram_arguments_are_named(change, message):
+    style = ReliabilityStyle(width=1.5) if "columns" in change else None
+    with pytest.raises(ValueError, match=message):
+        draw_dataset_reliability_histograms(*random_statistics(2, 2), ["a", "b"], style=style, **change)
+
+
+def test_style_refuses_sizes_below_zero():
+    with pytest.raises(ValueError, match="panel_size must be above 0, got -1"):
+        ReliabilityStyle(panel_size=-1)
