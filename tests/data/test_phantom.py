@@ -8,10 +8,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from medcalib.data import make_phantom, phantom_cases, split_digest
 from medcalib.data.phantom_model import PhantomModel
 from medcalib.errors import UserError
+from medcalib.functional import bin_statistics, calibration_error
 
 SMALL = {"num_training": 2, "num_validation": 1, "num_test": 1}
 
@@ -121,9 +123,6 @@ class TestProbabilitiesAreTrue:
         assert np.all(sharp_ace > 5 * ace), (sharp_ace, ace)
 
     def test_functional_says_the_same(self, pooled):
-        torch = pytest.importorskip("torch")
-        from medcalib.functional import bin_statistics, calibration_error
-
         label = torch.from_numpy(pooled[1].astype(np.int64))[None, None]
         for probability in (pooled[0], sharpened(pooled[0]).astype(np.float32)):
             statistics = bin_statistics(torch.from_numpy(probability).T[None], label, num_bins=20)

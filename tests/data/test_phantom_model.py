@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import ndimage, stats
 
 from medcalib.data.phantom_model import PhantomModel, gaussian_random_field
 
@@ -56,8 +56,6 @@ class TestDraw:
                 assert np.mean(border == 0) > 0.97
 
     def test_one_organ_and_one_lesion_but_for_specks(self, volumes):
-        from scipy import ndimage
-
         for drawn in volumes:
             for structure in (drawn.label > 0, drawn.label == 2):
                 components, _ = ndimage.label(structure)

@@ -1,5 +1,7 @@
 import json
 import os
+import pty
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -45,7 +47,7 @@ def docker(project, tmp_path):
     (tmp_path / "bin" / "docker").chmod(0o755)
     record = tmp_path / "record"
 
-    def run(script, *arguments, cwd=project, **environment):
+    def run(script, *arguments, cwd=project, streams=None, **environment):
         record.write_text("")
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MEDCALIB_", "SUDO_"))}
         done = subprocess.run(
@@ -53,8 +55,7 @@ def docker(project, tmp_path):
             cwd=cwd,
             env={**inherited, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "DOCKER_RECORD": str(record)}
             | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
+            **(streams or {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}),
             text=True,
         )
         done.calls = [json.loads(line) for line in record.read_text().splitlines()]
@@ -183,6 +184,16 @@ class TestRun:
         assert call[:4] == ["run", "--rm", "--name", "net_1_train_seed_12345"]
         assert not {"--detach", "--interactive", "--tty", "--foreground"} & set(call)
 
+    def test_foreground_in_a_terminal(self, docker):
+        main, terminal = pty.openpty()
+        done = docker(
+            *("docker_run.sh", "--foreground", "--mode", "train", "--bundle", "net_1"),
+            streams={"stdin": terminal, "stdout": terminal},
+        )
+        os.close(main)
+        os.close(terminal)
+        assert {"--rm", "--interactive", "--tty"} < set(run_call(done))
+
     @pytest.mark.parametrize("foreground", [[], ["--foreground"]])
     def test_failure_of_docker_is_passed_on(self, docker, foreground):
         done = docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", *foreground, DOCKER_EXIT="125")
@@ -237,8 +248,7 @@ class TestRunErrors:
     def test_no_docker(self, docker, project, tmp_path):
         (tmp_path / "few").mkdir()
         for tool in ("bash", "dirname", "mkdir"):
-            found = subprocess.run(["which", tool], capture_output=True, text=True, check=True).stdout.strip()
-            (tmp_path / "few" / tool).symlink_to(found)
+            (tmp_path / "few" / tool).symlink_to(shutil.which(tool))
         done = docker("docker_run.sh", *self.GOOD, PATH=str(tmp_path / "few"))
         assert "docker was not found" in self.message(done)
         assert not (project / "data").exists()

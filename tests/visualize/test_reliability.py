@@ -201,6 +201,9 @@ def test_class_absent_everywhere_stays_out_of_the_mean(draw):
     alone = main_axes(draw(counts[:, :1], sum_pred[:, :1], sum_true[:, :1], ["here"]))[0]
     np.testing.assert_allclose(panels[2].lines[-1].get_ydata(), alone.lines[-1].get_ydata())
     assert texts(panels[2]).splitlines()[:4] == texts(alone).splitlines()[:4]
+    if draw is draw_dataset_reliability_histograms:
+        heat = [panel.collections[0].get_array().filled(0) for panel in (panels[2], alone)]
+        np.testing.assert_array_equal(*heat)
 
 
 @pytest.mark.parametrize("draw", DATASET_FIGURES)

@@ -74,7 +74,7 @@ def check_fragment(path: Path, kind: FragmentKind, content: dict[str, Any], shar
         UserError: an id is missing, unknown, or of another type than the contract says.
     """
     if kind not in content:
-        raise UserError(f"{path} must have the top-level key {kind!r}, as every fragment in the folder {kind}/.")
+        raise UserError(f"{path} must have the top-level key {str(kind)!r}, as every fragment in the folder {kind}/.")
     body = content[kind]
     if not isinstance(body, dict):
         raise UserError(f"{path}: the value of {kind} must be a mapping, not {type(body).__name__}.")
@@ -103,6 +103,12 @@ def _check_data(path: Path, body: dict[str, Any]) -> None:
     for name in _METADATA:
         if name not in body["metadata"]:
             raise UserError(f"{path} lacks the id data::metadata::{name}.")
+    for index, transform in enumerate(body["preprocessing"]):
+        if isinstance(transform, dict) and "label" in transform.get("keys", ()) and not transform.get("allow_missing_keys"):
+            raise UserError(
+                f"{path}: data::preprocessing::{index} acts on the label, so it needs allow_missing_keys: true; "
+                f"images without label are predicted, too."
+            )
     names = body["class_names"]
     if isinstance(names, list) and (len(set(map(str, names))) != len(names) or len(names) < 2):
         raise UserError(f"{path}: data::class_names must hold at least two different names, background first.")

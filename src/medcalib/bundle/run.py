@@ -105,7 +105,7 @@ def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[
             _check_trained(workflow, folder, debug)
         _write(
             output_dir / CONFIGS / f"{mode}.yaml",
-            yaml.safe_dump(resolved_config(workflow.parser), sort_keys=False, allow_unicode=True),
+            yaml.dump(resolved_config(workflow.parser), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True),
         )
         try:
             workflow.initialize()
@@ -196,6 +196,13 @@ def _check_trained(workflow: Any, folder: Path, debug: bool) -> None:
             f"{checkpoint} does not exist, so this bundle is not trained with seed {seed} yet; train it first: "
             f"python run_bundle.py --bundle {folder} --mode train --seed {seed}{' --debug' if debug else ''}"
         )
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes a value out wherever it stands, instead of pointing to its first occurrence."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _write(path: Path, text: str) -> None:

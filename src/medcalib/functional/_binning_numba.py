@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medcalib.functional._binning_torch import bin_boundaries
+from medcalib.functional._binning_torch import bin_boundaries, bin_centres
 from medcalib.functional._inputs import ROUNDING
 from medcalib.functional._numba_runtime import TILE, compiled, map_parts, split
 
-__all__ = ["backward", "forward", "kernel_boundaries"]
+__all__ = ["backward", "forward", "kernel_tables", "padded"]
 
 # Consecutive voxels add to separate copies of the bins: neighbours mostly fall into one bin, and a sum that waits for
 # the one before it would cost several times as much.
@@ -36,6 +38,12 @@ def _bin_right(p, num_bins, boundaries):  # noqa: ANN001, ANN202
     return guess - np.uint32(value < boundaries[guess]) + np.uint32(value >= boundaries[guess + np.uint32(1)])
 
 
+@compiled(inline="always")
+def _lower_centre(p, num_bins, last):  # noqa: ANN001, ANN202
+    position = min(max(np.float64(p) * num_bins - 0.5, 0.0), np.float64(last))
+    return np.uint32(np.int32(position))
+
+
 @compiled()
 def _fill_truth(labels, dense, use_labels, b, c, first_class, start, size, truth):  # noqa: ANN001, ANN202
     if use_labels:
@@ -56,6 +64,8 @@ def _forward_part(  # noqa: ANN202
     mask,  # noqa: ANN001
     use_mask,  # noqa: ANN001
     boundaries,  # noqa: ANN001
+    centres,  # noqa: ANN001
+    steps,  # noqa: ANN001
     soft,  # noqa: ANN001
     right,  # noqa: ANN001
     first_class,  # noqa: ANN001
@@ -86,9 +96,8 @@ def _forward_part(  # noqa: ANN202
             _fill_truth(labels, dense, use_labels, b, c, first_class, first, size, truth)
             if soft:
                 for j in range(size):
-                    position = min(max(np.float64(row[j]) * num_bins - 0.5, 0.0), num_bins - 1.0)
-                    where[j] = min(np.uint32(np.int32(position)), last)
-                    above[j] = position - where[j]
+                    where[j] = _lower_centre(row[j], num_bins, last)
+                    above[j] = min(max((row[j] - centres[where[j]]) * steps[where[j]], 0.0), 1.0)
             elif right:
                 for j in range(size):
                     where[j] = _bin_right(row[j], num_bins, boundaries)
@@ -124,6 +133,8 @@ def _backward_part(  # noqa: ANN202
     dense,  # noqa: ANN001
     use_labels,  # noqa: ANN001
     boundaries,  # noqa: ANN001
+    centres,  # noqa: ANN001
+    steps,  # noqa: ANN001
     soft,  # noqa: ANN001
     right,  # noqa: ANN001
     first_class,  # noqa: ANN001
@@ -136,34 +147,42 @@ def _backward_part(  # noqa: ANN202
 ):
     classes, num_bins = probs.shape[1], boundaries.shape[0] - 1
     truth = np.empty(TILE, np.float32)
+    last, one = np.uint32(max(num_bins - 2, 0)), np.uint32(1)
     for first in range(start, stop, TILE):
         size = min(TILE, stop - first)
         for c in range(classes):
             row, out = probs[b, c, first : first + size], grad[b, c, first : first + size]
+            gaps, counts = grad_gaps[b, c], grad_counts[b, c]
             if soft:
                 _fill_truth(labels, dense, use_labels, b, c, first_class, first, size, truth)
                 for j in range(size):
-                    position = np.float64(row[j]) * num_bins - 0.5
-                    if position <= 0 or position >= num_bins - 1:
-                        out[j] = grad_gaps[b, c, 0 if position <= 0 else num_bins - 1]
-                    else:
-                        k = np.int32(position)
-                        slope = grad_gaps[b, c, k + 1] - grad_gaps[b, c, k]
-                        moved = slope * (row[j] - truth[j]) + grad_counts[b, c, k + 1] - grad_counts[b, c, k]
-                        out[j] = grad_gaps[b, c, k] + (position - k) * slope + num_bins * moved
+                    p = np.float64(row[j])
+                    k = _lower_centre(p, num_bins, last)
+                    above = min(max((p - centres[k]) * steps[k], 0.0), 1.0)
+                    slope = gaps[k + one] - gaps[k]
+                    moved = slope * (p - truth[j]) + counts[k + one] - counts[k]
+                    speed = steps[k] if (p > centres[0]) and (p < centres[num_bins - 1]) else 0.0
+                    out[j] = gaps[k] + above * slope + speed * moved
             elif right:
                 for j in range(size):
-                    out[j] = grad_gaps[b, c, _bin_right(row[j], num_bins, boundaries)]
+                    out[j] = gaps[_bin_right(row[j], num_bins, boundaries)]
             else:
                 for j in range(size):
-                    out[j] = grad_gaps[b, c, _bin_left(row[j], num_bins, boundaries)]
+                    out[j] = gaps[_bin_left(row[j], num_bins, boundaries)]
 
 
-def kernel_boundaries(num_bins: int) -> NDArray:
-    """Return the bin boundaries in float32 with the outermost at infinity, as the kernels want them."""
+@cache
+def kernel_tables(num_bins: int) -> tuple[NDArray, NDArray, NDArray]:
+    """Return what the kernels look up: bin boundaries with the outermost at infinity, centres, inverse distances."""
     boundaries = bin_boundaries(num_bins).numpy()
     boundaries[0], boundaries[-1] = -np.inf, np.inf
-    return boundaries
+    centres, steps = bin_centres(num_bins)
+    return boundaries, centres.numpy(), steps.numpy()
+
+
+def padded(table: Tensor) -> NDArray:
+    """Return a table (B, C, bins) with the last bin repeated, so that the bin above it needs no branch."""
+    return torch.cat([table, table[..., -1:]], -1).numpy()
 
 
 def _arrays(probs: Tensor, y: Tensor, use_labels: bool) -> tuple[NDArray, NDArray, NDArray, bool]:
@@ -196,12 +215,14 @@ def forward(
         probabilities that count lie in [0, 1].
     """
     batch, classes, voxels = probs.shape
-    arrays, edges = _arrays(probs, y, use_labels), kernel_boundaries(num_bins)
+    arrays, tables = _arrays(probs, y, use_labels), kernel_tables(num_bins)
     use_mask = mask is not None
     mask_array = mask.contiguous().numpy() if use_mask else np.empty((0, 0), np.bool_)
 
     def part(b: int, start: int, stop: int) -> tuple[NDArray, bool]:
-        return _forward_part(*arrays, mask_array, use_mask, edges, soft, right, first_class, _ROUNDING, b, start, stop)
+        return _forward_part(
+            *arrays, mask_array, use_mask, *tables, soft, right, first_class, _ROUNDING, b, start, stop
+        )
 
     parts = split(batch, voxels, probs.numel())
     sums = np.zeros((batch, classes, num_bins, 3))
@@ -225,12 +246,12 @@ def backward(
 ) -> Tensor:
     """Return the gradient with respect to ``probs``, arguments as in the plain torch version."""
     batch, _, voxels = probs.shape
-    arrays, edges = _arrays(probs, y, use_labels), kernel_boundaries(grad_gaps.shape[-1])
-    counts, gaps = grad_counts.contiguous().numpy(), grad_gaps.contiguous().numpy()
+    arrays, tables = _arrays(probs, y, use_labels), kernel_tables(grad_gaps.shape[-1])
+    counts, gaps = padded(grad_counts), padded(grad_gaps)
     grad = np.empty_like(arrays[0])
 
     def part(b: int, start: int, stop: int) -> None:
-        _backward_part(*arrays, edges, soft, right, first_class, counts, gaps, grad, b, start, stop)
+        _backward_part(*arrays, *tables, soft, right, first_class, counts, gaps, grad, b, start, stop)
 
     map_parts(part, split(batch, voxels, probs.numel()), probs.numel())
     return torch.from_numpy(grad)

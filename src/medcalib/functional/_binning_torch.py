@@ -7,7 +7,7 @@ from torch import Tensor
 
 from medcalib.functional._inputs import select
 
-__all__ = ["backward", "bin_boundaries", "forward", "hard_bins", "soft_bins"]
+__all__ = ["backward", "bin_boundaries", "bin_centres", "forward", "hard_bins", "soft_bins"]
 
 
 def bin_boundaries(num_bins: int, device: torch.device | str = "cpu") -> Tensor:
@@ -21,11 +21,22 @@ def hard_bins(probs: Tensor, num_bins: int, right: bool = False) -> Tensor:
     return torch.bucketize(probs.float().contiguous(), inner, right=right).clamp_(max=num_bins - 1)
 
 
-def soft_bins(probs: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
-    """Return the lower of the two nearest bin centres, and the weight (float64) that goes to the one above it."""
-    position = (probs.double() * num_bins - 0.5).clamp_(0, num_bins - 1)
-    lower = position.long().clamp_(max=max(num_bins - 2, 0))
-    return lower, position - lower
+def bin_centres(num_bins: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Return the bin centres, rounded to float32 as published, and the inverse distance from each to the next one."""
+    first = 0.5 / num_bins
+    last = 1.0 + torch.finfo(torch.float32).eps - first
+    centres = torch.linspace(first, last, num_bins, dtype=torch.float32, device=device).double()
+    return centres, torch.cat([centres.diff().reciprocal(), centres.new_zeros(1)])
+
+
+def soft_bins(probs: Tensor, num_bins: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the lower of the two nearest bins, the weight of the one above it, and that weight's derivative."""
+    centres, steps = bin_centres(num_bins, probs.device)
+    values = probs.double()
+    lower = (values * num_bins - 0.5).clamp_(0, max(num_bins - 2, 0)).long()
+    above = ((values - centres[lower]) * steps[lower]).clamp_(0, 1)
+    between = (values > centres[0]) & (values < centres[-1])
+    return lower, above, steps[lower].where(between, 0.0)
 
 
 def forward(
@@ -52,7 +63,7 @@ def forward(
             true = (truth == c + first_class if use_labels else truth[c]).double()
             columns = torch.stack([torch.ones_like(true), case[c].double(), true], -1)
             if soft:
-                lower, above = soft_bins(case[c], num_bins)
+                lower, above, _ = soft_bins(case[c], num_bins)
                 sums[b, c].index_add_(0, lower, columns * (1 - above)[:, None])
                 sums[b, c].index_add_(0, (lower + 1).clamp_(max=num_bins - 1), columns * above[:, None])
             else:
@@ -87,16 +98,14 @@ def backward(
     num_bins = grad_gaps.shape[-1]
     for b in range(probs.shape[0]):
         for c in range(probs.shape[1]):
-            p, gaps, counts = probs[b, c], grad_gaps[b, c].to(probs.dtype), grad_counts[b, c].to(probs.dtype)
+            p, gaps, counts = probs[b, c], grad_gaps[b, c], grad_counts[b, c]
             if not soft:
                 grad[b, c] = gaps[hard_bins(p, num_bins, right)]
                 continue
-            true = (y[b] == c + first_class if use_labels else y[b, c]).to(probs.dtype)
-            position = p * num_bins - 0.5
-            lower, above = soft_bins(p, num_bins)
+            true = (y[b] == c + first_class if use_labels else y[b, c]).double()
+            lower, above, speed = soft_bins(p, num_bins)
             upper = (lower + 1).clamp_(max=num_bins - 1)
             slope = gaps[upper] - gaps[lower]
-            moved = slope * (p - true) + counts[upper] - counts[lower]
-            between = (position > 0) & (position < num_bins - 1)
-            grad[b, c] = gaps[lower] + above.to(p.dtype) * slope + num_bins * moved.where(between, moved.new_zeros(()))
+            moved = slope * (p.double() - true) + counts[upper] - counts[lower]
+            grad[b, c] = gaps[lower] + above * slope + speed * moved
     return grad

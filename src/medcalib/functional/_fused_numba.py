@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medcalib.functional._binning_numba import LANES, _bin_left, _bin_right, kernel_boundaries
+from medcalib.functional._binning_numba import LANES, _bin_left, _bin_right, _lower_centre, kernel_tables, padded
 from medcalib.functional._numba_runtime import TILE, compiled, map_parts, split
 
 __all__ = ["backward", "forward"]
@@ -23,7 +23,7 @@ _LOWEST = np.float32(-87.0)
 _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(order)) for order in range(2, 8))
 
 
-@compiled(inline="always")
+@compiled(reorder=False)
 def _exp(x):  # noqa: ANN001, ANN202
     # A Taylor polynomial on [-ln2/2, ln2/2] is exact to 1e-8 and, unlike the library's exp, runs in vector registers.
     x = x if not x < _LOWEST else _LOWEST
@@ -38,8 +38,11 @@ def _exp(x):  # noqa: ANN001, ANN202
 def _forward_part(  # noqa: ANN202
     logits,  # noqa: ANN001
     labels,  # noqa: ANN001
-    log_norm,  # noqa: ANN001
+    top,  # noqa: ANN001
+    inverse,  # noqa: ANN001
     boundaries,  # noqa: ANN001
+    centres,  # noqa: ANN001
+    steps,  # noqa: ANN001
     soft,  # noqa: ANN001
     right,  # noqa: ANN001
     b,  # noqa: ANN001
@@ -50,23 +53,23 @@ def _forward_part(  # noqa: ANN202
     bins = np.zeros((classes, num_bins + 1, LANES, 2))
     sums = np.zeros((classes, 5))
     probs = np.empty((classes, TILE), np.float32)
-    top, total, truth = np.empty(TILE, np.float32), np.empty(TILE, np.float32), np.empty(TILE, np.float32)
-    where, above = np.empty(TILE, np.uint32), np.empty(TILE, np.float32)
-    width, low, high = np.float32(num_bins), _ZERO, np.float32(num_bins - 1)
+    total, truth = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
+    where, above = np.empty(TILE, np.uint32), np.empty(TILE)
     last = np.uint32(max(num_bins - 2, 0))
     valid = True
     for first in range(start, stop, TILE):
         size = min(TILE, stop - first)
-        top[:size] = logits[b, 0, first : first + size]
+        shift, scale = top[b, first : first + size], inverse[b, first : first + size]
+        shift[:] = logits[b, 0, first : first + size]
         for c in range(1, classes):
             row = logits[b, c, first : first + size]
             for j in range(size):
-                top[j] = max(top[j], row[j])
+                shift[j] = max(shift[j], row[j])
         total[:] = _ZERO
         for c in range(classes):
             row, prob = logits[b, c, first : first + size], probs[c]
             for j in range(size):
-                value = _exp(row[j] - top[j])
+                value = _exp(row[j] - shift[j])
                 prob[j] = value
                 total[j] += value
         inside = 0
@@ -74,14 +77,13 @@ def _forward_part(  # noqa: ANN202
             inside += np.int32(total[j] >= _HALF)
         valid = valid and inside == size
         for j in range(size):
-            log_norm[b, first + j] = top[j] + math.log(total[j])
-        for j in range(size):
-            total[j] = _ONE / total[j]
+            scale[j] = _ONE / total[j]
+            total[j] = math.log(total[j])
         for c in range(classes):
             row, prob, hist = logits[b, c, first : first + size], probs[c], bins[c]
             present, power, square, overlap, log_true = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
             for j in range(size):
-                p = prob[j] * total[j]
+                p = prob[j] * scale[j]
                 t = _ONE if labels[b, first + j] == c else _ZERO
                 prob[j] = p
                 truth[j] = t
@@ -90,7 +92,7 @@ def _forward_part(  # noqa: ANN202
                 square += p * p
                 overlap += p * t
             for j in range(size):
-                log_true += row[j] - log_norm[b, first + j] if truth[j] > _HALF else _ZERO
+                log_true += (row[j] - shift[j]) - total[j] if truth[j] > _HALF else _ZERO
             sums[c, 0] += present
             sums[c, 1] += power
             sums[c, 2] += square
@@ -98,11 +100,10 @@ def _forward_part(  # noqa: ANN202
             sums[c, 4] += log_true
             if soft:
                 for j in range(size):
-                    position = min(max(prob[j] * width - _HALF, low), high)
-                    where[j] = min(np.uint32(np.int32(position)), last)
-                    above[j] = position - np.float32(where[j])
+                    where[j] = _lower_centre(prob[j], num_bins, last)
+                    above[j] = min(max((prob[j] - centres[where[j]]) * steps[where[j]], 0.0), 1.0)
                 for j in range(size):
-                    k, lane, share, gap = where[j], np.uint32(j) % LANES, np.float64(above[j]), prob[j] - truth[j]
+                    k, lane, share, gap = where[j], np.uint32(j) % LANES, above[j], prob[j] - truth[j]
                     hist[k, lane, 0] += 1.0 - share
                     hist[k, lane, 1] += (1.0 - share) * gap
                     k += np.uint32(1)
@@ -126,8 +127,11 @@ def _forward_part(  # noqa: ANN202
 def _backward_part(  # noqa: ANN202
     logits,  # noqa: ANN001
     labels,  # noqa: ANN001
-    log_norm,  # noqa: ANN001
+    top,  # noqa: ANN001
+    inverse,  # noqa: ANN001
     boundaries,  # noqa: ANN001
+    centres,  # noqa: ANN001
+    steps,  # noqa: ANN001
     soft,  # noqa: ANN001
     right,  # noqa: ANN001
     grad_counts,  # noqa: ANN001
@@ -141,10 +145,10 @@ def _backward_part(  # noqa: ANN202
     classes, num_bins = logits.shape[1], boundaries.shape[0] - 1
     probs, outer = np.empty((classes, TILE), np.float32), np.empty((classes, TILE), np.float32)
     mean, weight = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
-    width, middle = np.float32(num_bins), np.float32(num_bins - 1)
+    last, one = np.uint32(max(num_bins - 2, 0)), np.uint32(1)
     for first in range(start, stop, TILE):
         size = min(TILE, stop - first)
-        norm = log_norm[b, first : first + size]
+        shift, scale = top[b, first : first + size], inverse[b, first : first + size]
         for j in range(size):
             weight[j] = grad_sums[b, labels[b, first + j], 4]
             mean[j] = weight[j]
@@ -153,17 +157,16 @@ def _backward_part(  # noqa: ANN202
             gaps, counts = grad_gaps[b, c], grad_counts[b, c]
             constant, linear, overlap = grad_sums[b, c, 1], _ONE * 2 * grad_sums[b, c, 2], grad_sums[b, c, 3]
             for j in range(size):
-                prob[j] = _exp(row[j] - norm[j])
+                prob[j] = _exp(row[j] - shift[j]) * scale[j]
             if soft:
                 for j in range(size):
-                    p, t = prob[j], _ONE if labels[b, first + j] == c else _ZERO
-                    position = min(max(p * width - _HALF, _ZERO), middle)
-                    k = np.uint32(np.int32(position))
-                    # One entry past the last bin repeats it, so beyond the outer centres there is no slope.
-                    slope = gaps[k + np.uint32(1)] - gaps[k]
-                    moved = slope * (p - t) + counts[k + np.uint32(1)] - counts[k]
-                    moved = moved if position > _ZERO else _ZERO
-                    out[j] = gaps[k] + (position - np.float32(k)) * slope + width * moved
+                    p, t = np.float64(prob[j]), 1.0 if labels[b, first + j] == c else 0.0
+                    k = _lower_centre(p, num_bins, last)
+                    above = min(max((p - centres[k]) * steps[k], 0.0), 1.0)
+                    slope = gaps[k + one] - gaps[k]
+                    moved = slope * (p - t) + counts[k + one] - counts[k]
+                    speed = steps[k] if (p > centres[0]) and (p < centres[num_bins - 1]) else 0.0
+                    out[j] = gaps[k] + above * slope + speed * moved
             elif right:
                 for j in range(size):
                     out[j] = gaps[_bin_right(prob[j], num_bins, boundaries)]
@@ -183,20 +186,21 @@ def _backward_part(  # noqa: ANN202
 
 def forward(
     logits: Tensor, labels: Tensor, num_bins: int, *, soft: bool, right: bool = False
-) -> tuple[Tensor, Tensor, Tensor, bool]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, bool]:
     """Sum over contiguous float32 logits (B, C, N) and labels (B, N) within the classes.
 
     Returns:
         Per bin the count and the sum of softmax minus one-hot target, (B, C, bins, 2); per class the sums of target,
-        softmax, squared softmax, softmax where the target is 1 and log-softmax where it is, (B, C, 5); the log of the
-        softmax's denominator (B, N); and whether no logit was NaN or plus infinity.
+        softmax, squared softmax, softmax where the target is 1 and log-softmax where it is, (B, C, 5); the
+        largest logit and the inverse of the softmax's denominator without it, (B, N) each; and
+        whether no logit was NaN or plus infinity.
     """
     batch, classes, voxels = logits.shape
-    x, y, edges = logits.numpy(), labels.numpy(), kernel_boundaries(num_bins)
-    log_norm = np.empty((batch, voxels), np.float32)
+    x, y, tables = logits.numpy(), labels.numpy(), kernel_tables(num_bins)
+    top, inverse = np.empty((batch, voxels), np.float32), np.empty((batch, voxels), np.float32)
 
     def part(b: int, start: int, stop: int) -> tuple[NDArray, NDArray, bool]:
-        return _forward_part(x, y, log_norm, edges, soft, right, b, start, stop)
+        return _forward_part(x, y, top, inverse, *tables, soft, right, b, start, stop)
 
     parts = split(batch, voxels, x.size)
     bins, sums = np.zeros((batch, classes, num_bins, 2)), np.zeros((batch, classes, 5))
@@ -205,13 +209,14 @@ def forward(
         bins[b] += part_bins[:, :-1].sum(2)
         sums[b] += part_sums
         valid &= fine
-    return torch.from_numpy(bins), torch.from_numpy(sums), torch.from_numpy(log_norm), valid
+    return *(torch.from_numpy(array) for array in (bins, sums, top, inverse)), valid
 
 
 def backward(
     logits: Tensor,
     labels: Tensor,
-    log_norm: Tensor,
+    top: Tensor,
+    inverse: Tensor,
     grad_bins: Tensor,
     grad_sums: Tensor,
     *,
@@ -220,14 +225,14 @@ def backward(
 ) -> Tensor:
     """Return the gradient with respect to the logits, given those with respect to ``bins`` and ``sums`` of forward."""
     batch, _, voxels = logits.shape
-    x, y, norm, edges = logits.numpy(), labels.numpy(), log_norm.numpy(), kernel_boundaries(grad_bins.shape[2])
-    padded = torch.cat([grad_bins, grad_bins[:, :, -1:]], 2).float().numpy()
-    counts, gaps = np.ascontiguousarray(padded[..., 0]), np.ascontiguousarray(padded[..., 1])
+    x, y, tables = logits.numpy(), labels.numpy(), kernel_tables(grad_bins.shape[2])
+    shift, scale = top.numpy(), inverse.numpy()
+    counts, gaps = padded(grad_bins[..., 0]), padded(grad_bins[..., 1])
     sums = grad_sums.float().contiguous().numpy()
     grad = np.empty_like(x)
 
     def part(b: int, start: int, stop: int) -> None:
-        _backward_part(x, y, norm, edges, soft, right, counts, gaps, sums, grad, b, start, stop)
+        _backward_part(x, y, shift, scale, *tables, soft, right, counts, gaps, sums, grad, b, start, stop)
 
     map_parts(part, split(batch, voxels, x.size), x.size)
     return torch.from_numpy(grad)

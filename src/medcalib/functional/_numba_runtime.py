@@ -16,18 +16,22 @@ TILE = 256
 # Below this many values starting threads costs more than it saves.
 _SERIAL = 1 << 16
 # Sums may be reordered, which lets loops use vector instructions; NaN keeps its meaning, since kernels test for it.
-_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+_REORDER = {"reassoc", "contract", "nsz", "arcp"}
 
 
-def compiled(**options: Any) -> Callable[[Callable], Callable]:
-    """Return a decorator that compiles on first call without the global lock, and caches on disk where it can."""
+def compiled(*, reorder: bool = True, **options: Any) -> Callable[[Callable], Callable]:
+    """Return a decorator that compiles on first call without the global lock, and caches on disk where it can.
+
+    Without ``reorder``, arithmetic happens in the order written, where rounding depends on it.
+    """
+    options = {"nogil": True, "error_model": "numpy", "fastmath": _REORDER if reorder else {"contract"}, **options}
 
     def decorate(function: Callable) -> Callable:
         try:
-            return numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", cache=True, **options)(function)
+            return numba.njit(cache=True, **options)(function)
         except RuntimeError:
             # numba refuses cache=True where neither the package nor the user's cache folder can be written.
-            return numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", **options)(function)
+            return numba.njit(**options)(function)
 
     return decorate
 

@@ -76,10 +76,10 @@ class _SoftmaxSumsFunction(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         from medcalib.functional import _fused_numba
 
-        bins, sums, log_norm, valid = _fused_numba.forward(logits.detach(), labels, num_bins, soft=soft, right=right)
+        bins, sums, *norm, valid = _fused_numba.forward(logits.detach(), labels, num_bins, soft=soft, right=right)
         if not valid:
             raise ValueError("the logits hold NaN or infinity, so their softmax is not a probability.")
-        ctx.save_for_backward(logits, labels, log_norm)
+        ctx.save_for_backward(logits, labels, *norm)
         ctx.options = {"soft": soft, "right": right}
         return bins, sums
 
@@ -88,8 +88,8 @@ class _SoftmaxSumsFunction(torch.autograd.Function):
     def backward(ctx: Any, grad_bins: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
         from medcalib.functional import _fused_numba
 
-        logits, labels, log_norm = ctx.saved_tensors
-        grad = _fused_numba.backward(logits.detach(), labels, log_norm, grad_bins, grad_sums, **ctx.options)
+        logits, labels, *norm = ctx.saved_tensors
+        grad = _fused_numba.backward(logits.detach(), labels, *norm, grad_bins, grad_sums, **ctx.options)
         return grad, None, None, None, None
 
 

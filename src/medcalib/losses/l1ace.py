@@ -1,33 +1,27 @@
-"""Marginal L1 average calibration error (mL1-ACE) as a training loss, alone and in weighted sums."""
+"""Marginal L1 average calibration error (mL1-ACE) as a training loss."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
-from monai.losses import DiceLoss
 from monai.utils import LossReduction
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from medcalib.functional.sums import BinSums, bin_sums, can_fuse, softmax_sums
-from medcalib.losses.weighted_sum import CrossEntropyTerm, WeightedSumLoss
 
-__all__ = [
-    "HardL1ACELoss",
-    "HardL1ACEandCELoss",
-    "HardL1ACEandDiceCELoss",
-    "HardL1ACEandDiceLoss",
-    "SoftL1ACELoss",
-    "SoftL1ACEandCELoss",
-    "SoftL1ACEandDiceCELoss",
-    "SoftL1ACEandDiceLoss",
-]
+__all__ = ["HardL1ACELoss", "L1ACELoss", "SoftL1ACELoss"]
 
 
-class _L1ACELoss(_Loss):
-    """What hard and soft mL1-ACE share: everything but how a probability is shared between bins."""
+class L1ACELoss(_Loss):
+    """What hard and soft mL1-ACE share: everything but how a probability is spread over bins.
+
+    Attributes:
+        soft: soft instead of hard bins.
+        check_next: on CUDA, check the values of the next call, which waits for the device. True at first, then false:
+            after that, invalid values turn the loss into NaN. On CPU every call is checked, which costs nothing.
+    """
 
     soft: bool
 
@@ -59,7 +53,6 @@ class _L1ACELoss(_Loss):
         self.right = right
         self.ignore_empty_classes = ignore_empty_classes
         self.empty_weight = empty_weight
-        # On CUDA values are checked once, since each check waits for the device; later ones turn the loss into NaN.
         self.check_next = True
         weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float64)
         if weight is not None and bool((weight < 0).any()):
@@ -96,11 +89,10 @@ class _L1ACELoss(_Loss):
                 "to_onehot_y=True for a label map of one channel."
             )
         # The softmax of a single channel is 1 everywhere; as in MONAI's losses it is left out.
-        if self.softmax and classes > 1:
-            probs = logits.softmax(1)
-        else:
-            probs = logits.sigmoid() if self.sigmoid else logits
-        if self.other_act is not None:
+        probs = logits.softmax(1) if self.softmax and classes > 1 else logits
+        if self.sigmoid:
+            probs = probs.sigmoid()
+        elif self.other_act is not None:
             probs = self.other_act(probs)
         first = 0
         if not self.include_background and classes > 1:
@@ -110,22 +102,20 @@ class _L1ACELoss(_Loss):
             else:
                 first = 1
         check, self.check_next = self.check_next, False
-        return bin_sums(
-            probs, target, self.num_bins, soft=self.soft, right=self.right, first_class=first, check=check
-        )
+        return bin_sums(probs, target, self.num_bins, soft=self.soft, right=self.right, first_class=first, check=check)
 
     def reduce(self, bins: BinSums, logits: Tensor, *, sliced: bool = False) -> Tensor:
         """Return the loss from bin sums; ``sliced`` where they already lack the background."""
         counts, gaps, present = bins
         if not sliced and not self.include_background:
             counts, gaps, present = counts[:, 1:], gaps[:, 1:], present[:, 1:]
-        filled = counts > (self.empty_weight if self.soft else 0)
+        filled = counts >= self.empty_weight if self.soft else counts > 0
         error = (gaps / counts.where(filled, 1)).abs().where(filled, 0)
         values = error.sum(-1) / filled.sum(-1).clamp(min=1)
         if self.ignore_empty_classes:
             values = values.where(present > 0, 0)
         # A NaN from unchecked values must not vanish with the bins that it emptied.
-        values = values + gaps.detach().sum(-1).isnan().to(values).masked_fill_(gaps.detach().sum(-1).isnan(), torch.nan)
+        values = values + 0 * gaps.detach().sum(-1)
         if self.class_weight is not None:
             if self.class_weight.ndim and len(self.class_weight) != values.shape[1]:
                 raise ValueError(
@@ -141,7 +131,7 @@ class _L1ACELoss(_Loss):
         return values.reshape(*values.shape, *[1] * (logits.ndim - 2))
 
 
-class HardL1ACELoss(_L1ACELoss):
+class HardL1ACELoss(L1ACELoss):
     r"""Marginal L1 average calibration error over hard bins.
 
     .. math::
@@ -203,7 +193,7 @@ class HardL1ACELoss(_L1ACELoss):
         )
 
 
-class SoftL1ACELoss(_L1ACELoss):
+class SoftL1ACELoss(L1ACELoss):
     r"""Marginal L1 average calibration error over soft bins.
 
     As :class:`HardL1ACELoss`, but each probability is shared linearly between the two nearest bin centres, so the loss
@@ -220,7 +210,7 @@ class SoftL1ACELoss(_L1ACELoss):
         weight: factor for each scored class, or one for all.
         right: without effect, since soft bins have no boundaries; for the same arguments as the hard loss.
         ignore_empty_classes: a class that an image's target lacks counts as 0 (it still counts in the mean).
-        empty_weight: bins with no more weight than this are left out.
+        empty_weight: bins with less weight than this are left out.
 
     Raises:
         ValueError: If more than one activation is set, ``num_bins < 1``, or a weight is negative.
@@ -235,65 +225,3 @@ class SoftL1ACELoss(_L1ACELoss):
     """
 
     soft = True
-
-
-def _ace(cls: type[_L1ACELoss], to_onehot_y: bool, params: dict[str, Any] | None) -> _L1ACELoss:
-    return cls(**{"to_onehot_y": to_onehot_y, **(params or {})})
-
-
-def _dice(to_onehot_y: bool, params: dict[str, Any] | None) -> DiceLoss:
-    return DiceLoss(**{"to_onehot_y": to_onehot_y, **(params or {})})
-
-
-class _L1ACEandCELoss(WeightedSumLoss):
-    ace_class: type[_L1ACELoss]
-
-    def __init__(
-        self,
-        to_onehot_y: bool = False,
-        ace_weight: float = 0.5,
-        ce_weight: float = 0.5,
-        ace_params: dict[str, Any] | None = None,
-        ce_params: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            (_ace(self.ace_class, to_onehot_y, ace_params), ace_weight),
-            (CrossEntropyTerm(**(ce_params or {})), ce_weight),
-        )
-
-
-class _L1ACEandDiceLoss(WeightedSumLoss):
-    ace_class: type[_L1ACELoss]
-
-    def __init__(
-        self,
-        to_onehot_y: bool = False,
-        ace_weight: float = 0.5,
-        dice_weight: float = 0.5,
-        ace_params: dict[str, Any] | None = None,
-        dice_params: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            (_ace(self.ace_class, to_onehot_y, ace_params), ace_weight),
-            (_dice(to_onehot_y, dice_params), dice_weight),
-        )
-
-
-class _L1ACEandDiceCELoss(WeightedSumLoss):
-    ace_class: type[_L1ACELoss]
-
-    def __init__(
-        self,
-        to_onehot_y: bool = False,
-        ace_weight: float = 0.33,
-        dice_weight: float = 0.33,
-        ce_weight: float = 0.33,
-        ace_params: dict[str, Any] | None = None,
-        dice_params: dict[str, Any] | None = None,
-        ce_params: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            (_ace(self.ace_class, to_onehot_y, ace_params), ace_weight),
-            (_dice(to_onehot_y, dice_params), dice_weight),
-            (CrossEntropyTerm(**(ce_params or {})), ce_weight),
-        )

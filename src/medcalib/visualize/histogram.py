@@ -146,7 +146,7 @@ def color_scale(norm: str, gamma: float, largest: float, smallest: float) -> Nor
             raise ValueError(f"gamma must be above 0, got {gamma}.")
         return PowerNorm(gamma, vmin=0.0, vmax=largest)
     if norm == "log":
-        return Normalize(vmin=smallest / 2, vmax=largest, clip=True)
+        return LogNorm(vmin=smallest / 2, vmax=largest, clip=True)
     if norm == "linear":
         return Normalize(vmin=0.0, vmax=largest)
     raise ValueError(f"norm must be 'power', 'log' or 'linear', got {norm!r}.")

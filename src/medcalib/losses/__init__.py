@@ -1,0 +1,26 @@
+"""Losses on logits: calibration errors, alone and beside Dice and cross entropy."""
+
+from medcalib.losses.cross_entropy import CrossEntropyLoss
+from medcalib.losses.l1ace import HardL1ACELoss, SoftL1ACELoss
+from medcalib.losses.l1ace_combined import (
+    HardL1ACEandCELoss,
+    HardL1ACEandDiceCELoss,
+    HardL1ACEandDiceLoss,
+    SoftL1ACEandCELoss,
+    SoftL1ACEandDiceCELoss,
+    SoftL1ACEandDiceLoss,
+)
+from medcalib.losses.weighted_sum import WeightedSumLoss
+
+__all__ = [
+    "CrossEntropyLoss",
+    "HardL1ACELoss",
+    "HardL1ACEandCELoss",
+    "HardL1ACEandDiceCELoss",
+    "HardL1ACEandDiceLoss",
+    "SoftL1ACELoss",
+    "SoftL1ACEandCELoss",
+    "SoftL1ACEandDiceCELoss",
+    "SoftL1ACEandDiceLoss",
+    "WeightedSumLoss",
+]

@@ -1,0 +1,106 @@
+"""The one weighted sum of losses, which shares the softmax and one pass over the volume where its terms allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from monai.losses import DiceLoss
+from torch import Tensor, nn
+from torch.nn.modules.loss import _Loss
+
+from medcalib.functional.sums import SoftmaxSums, softmax_sums
+from medcalib.losses.cross_entropy import CrossEntropyLoss
+from medcalib.losses.l1ace import L1ACELoss
+
+__all__ = ["WeightedSumLoss"]
+
+
+def _dice_from_sums(loss: DiceLoss, sums: SoftmaxSums) -> Tensor:
+    present, overlap = sums.bins.present, sums.overlap
+    predicted = sums.squared if loss.squared_pred else sums.total
+    if not loss.include_background:
+        present, overlap, predicted = present[:, 1:], overlap[:, 1:], predicted[:, 1:]
+    if loss.batch:
+        present, overlap, predicted = present.sum(0), overlap.sum(0), predicted.sum(0)
+    union = present + predicted
+    if loss.jaccard:
+        union = 2 * (union - overlap)
+    values = 1 - (2 * overlap + loss.smooth_nr) / (union + loss.smooth_dr)
+    return values.mean() if loss.reduction == "mean" else values.sum()
+
+
+def _cross_entropy_from_sums(loss: CrossEntropyLoss, sums: SoftmaxSums) -> Tensor:
+    total = -sums.log_true.sum()
+    return total / sums.bins.present.sum() if loss.reduction == "mean" else total
+
+
+def _from_sums(loss: nn.Module) -> Callable[[nn.Module, SoftmaxSums], Tensor] | None:
+    """Return how a plain Dice or cross-entropy loss follows from shared sums; ``None`` where an option forbids it."""
+    if type(loss) is DiceLoss:
+        plain = loss.softmax and loss.to_onehot_y and loss.reduction != "none" and not loss.soft_label
+        return _dice_from_sums if plain and loss.class_weight is None and loss.ignore_index is None else None
+    if type(loss) is CrossEntropyLoss:
+        plain = loss.weight is None and loss.label_smoothing == 0 and loss.reduction != "none" and loss.ignore_index < 0
+        return _cross_entropy_from_sums if plain else None
+    return None
+
+
+class WeightedSumLoss(_Loss):
+    r"""Weighted sum of losses on the same logits, :math:`\sum_t w_t L_t`.
+
+    Beside a softmax L1-ACE loss on a label map on CPU, plain MONAI Dice losses and cross entropies are taken from the
+    same pass over the volume; every other term, input or device goes through the terms' own modules, with the same
+    result.
+
+    Args:
+        losses: the terms, each called with logits and target.
+        weights: one factor for each, not negative; all 1 if left out.
+
+    Raises:
+        ValueError: If the numbers of losses and weights differ, or a weight is negative.
+
+    Example:
+        >>> import torch
+        >>> from medcalib.losses import CrossEntropyLoss, HardL1ACELoss, WeightedSumLoss
+        >>> loss = WeightedSumLoss([HardL1ACELoss(softmax=True, to_onehot_y=True), CrossEntropyLoss()], [0.5, 0.5])
+        >>> round(loss(torch.zeros(1, 2, 8, 8), torch.ones(1, 1, 8, 8)).item(), 4)
+        0.4716
+    """
+
+    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        weights = [1.0] * len(losses) if weights is None else [float(weight) for weight in weights]
+        if len(weights) != len(losses):
+            raise ValueError(f"each loss needs one weight, got {len(losses)} losses and {len(weights)} weights.")
+        if any(weight < 0 for weight in weights):
+            raise ValueError(f"weights must not be negative, got {weights}.")
+        self.losses = nn.ModuleList(losses)
+        self.weights = weights
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
+        """Return the weighted sum for logits (B, C, ...) and a target as the terms take it.
+
+        Raises:
+            ValueError: If shapes do not fit, or a value or label is out of range.
+        """
+        return sum(weight * term for weight, term in zip(self.weights, self.terms(input, target), strict=True))
+
+    def terms(self, input: Tensor, target: Tensor) -> list[Tensor]:  # noqa: A002
+        """Return the value of each term, unweighted and differentiable."""
+        error = next(
+            (loss for loss in self.losses if isinstance(loss, L1ACELoss) and loss.fusable(input, target)), None
+        )
+        if error is None:
+            return [loss(input, target) for loss in self.losses]
+        sums = softmax_sums(input, target, error.num_bins, soft=error.soft, right=error.right)
+        values = []
+        for loss in self.losses:
+            shortcut = _from_sums(loss)
+            if loss is error:
+                values.append(loss.reduce(sums.bins, input))
+            elif shortcut is not None:
+                values.append(shortcut(loss, sums).to(torch.float32))
+            else:
+                values.append(loss(input, target))
+        return values

@@ -1,0 +1,108 @@
+"""The voxels close to a boundary between labels, where segmentations are uncertain and calibration matters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, find_objects
+from torch import Tensor
+
+__all__ = ["boundary_band"]
+
+
+def boundary_band(y: Tensor, width: float, spacing: Sequence[float] | None = None) -> Tensor:
+    r"""Voxels within a given distance of a voxel with another label.
+
+    .. math::
+        \{ x : \min_{x' : y(x') \ne y(x)} \lVert x - x' \rVert \le \text{width} \}
+
+    Distances are between voxel centres. Calibration errors of a whole volume shrink as its empty surroundings grow;
+    those of the band do not.
+
+    Args:
+        y: label map (B, 1, ...), or overlapping binary channels (B, C, ...), for which the bands of all channels are
+            united; 1 to 3 spatial axes.
+        width: largest distance in mm, on both sides of a boundary.
+        spacing: voxel size in mm along each spatial axis; taken from ``y`` when it is a ``MetaTensor``.
+
+    Returns:
+        Booleans (B, 1, ...), on the device of ``y``; nowhere true for a volume with a single label.
+
+    Raises:
+        ValueError: If ``width`` is not above 0, or ``spacing`` is unknown, has the wrong length or is not above 0.
+
+    Example:
+        >>> import torch
+        >>> y = torch.tensor([[[0, 0, 0, 0, 1, 1]]])
+        >>> boundary_band(y, width=2.0, spacing=[1.0]).int()
+        tensor([[[0, 0, 1, 1, 1, 1]]], dtype=torch.int32)
+    """
+    if not width > 0:
+        raise ValueError(f"width of a boundary band must be above 0 mm, got {width}.")
+    spacings = _spacings(y, spacing)
+    volumes = y.detach().as_subclass(torch.Tensor).cpu()
+    if volumes.shape[1] > 1:
+        volumes = volumes > 0.5
+    volumes = volumes.numpy().astype(np.int64)
+    band = np.zeros((volumes.shape[0], 1, *volumes.shape[2:]), dtype=bool)
+    for case in range(volumes.shape[0]):
+        for channel in volumes[case]:
+            band[case, 0] |= _band(channel, width, spacings[case])
+    return torch.from_numpy(band).to(y.device)
+
+
+def _spacings(y: Tensor, spacing: Sequence[float] | None) -> list[tuple[float, ...]]:
+    axes = y.ndim - 2
+    if spacing is not None:
+        per_case = [spacing] * y.shape[0]
+    elif isinstance(y, MetaTensor):
+        per_case = y.pixdim if y.is_batch else [y.pixdim] * y.shape[0]
+    else:
+        raise ValueError("a boundary band needs the spacing in mm: pass spacing, or y as a MetaTensor.")
+    found = [tuple(float(size) for size in case)[: axes if spacing is None else None] for case in per_case]
+    for case in found:
+        if len(case) != axes or not all(size > 0 for size in case):
+            raise ValueError(f"spacing must hold {axes} voxel sizes above 0 mm, got {case}.")
+    return found
+
+
+def _band(labels: NDArray, width: float, spacing: tuple[float, ...]) -> NDArray[np.bool_]:
+    band = np.zeros(labels.shape, dtype=bool)
+    near = _surroundings(labels, width, spacing)
+    if near is None:
+        return band
+    crop = labels[near]
+    # Labels from 1 up without gaps; a band of labels is small, so sorting it costs little.
+    numbers = np.unique(crop, return_inverse=True)[1].reshape(crop.shape) + 1
+    for number, box in enumerate(find_objects(numbers), start=1):
+        # The nearest voxel of another label touches the label's own bounding box, so one voxel around it is enough.
+        wider = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
+        inside = numbers[wider] == number
+        distance = distance_transform_edt(inside, sampling=spacing)
+        # Slack for rounding: a width that is a multiple of the voxel size includes its end.
+        band[near][wider] |= inside & (distance <= width * (1 + 1e-9))
+    return band
+
+
+def _surroundings(labels: NDArray, width: float, spacing: tuple[float, ...]) -> tuple[slice, ...] | None:
+    """The box that holds every voxel within ``width`` of a change of label; None where no label changes."""
+    changes = np.zeros(labels.shape, dtype=bool)
+    for axis in range(labels.ndim):
+        lower = tuple(slice(None, -1) if other == axis else slice(None) for other in range(labels.ndim))
+        upper = tuple(slice(1, None) if other == axis else slice(None) for other in range(labels.ndim))
+        differs = labels[lower] != labels[upper]
+        changes[lower] |= differs
+        changes[upper] |= differs
+    if not changes.any():
+        return None
+    box = []
+    for axis, size in enumerate(spacing):
+        others = tuple(other for other in range(labels.ndim) if other != axis)
+        places = np.flatnonzero(changes.any(axis=others))
+        margin = int(width / size) + 1
+        box.append(slice(max(int(places[0]) - margin, 0), int(places[-1]) + margin + 1))
+    return tuple(box)
