@@ -17,7 +17,7 @@ TEXT
 }
 
 fail() {
-    printf '%s\n' "$1" >&2
+    printf 'error: %s\n' "$1" >&2
     exit 2
 }
 

@@ -21,7 +21,7 @@ TEXT
 }
 
 fail() {
-    printf '%s\n' "$1" >&2
+    printf 'error: %s\n' "$1" >&2
     exit 2
 }
 
@@ -90,7 +90,6 @@ esac
 command -v docker > /dev/null || fail "docker was not found on PATH: install it from https://docs.docker.com/engine/install."
 
 # The container sees the project and nothing around it, under another path.
-bundle=${bundle%/}
 if [[ $bundle == */* ]]; then
     [[ -d $bundle || $bundle == /* ]] || bundle=$project_dir/$bundle
     bundle=$(realpath --canonicalize-missing "$bundle")
@@ -99,7 +98,7 @@ if [[ $bundle == */* ]]; then
     bundle=${bundle#bundles/}
 fi
 if [[ ! -d $project_dir/bundles/$bundle && ! -d $project_dir/$bundle ]]; then
-    printf "Warning: there is no bundle '%s' in '%s' yet.\n" "$bundle" "$project_dir/bundles" >&2
+    printf "warning: there is no bundle '%s' in '%s' yet.\n" "$bundle" "$project_dir/bundles" >&2
 fi
 
 if [[ -z $data_dir ]]; then

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+TEMPLATES = REPOSITORY / "bundle_templates"
 PHANTOM_SIZE = {"num_training": 4, "num_validation": 2, "num_test": 3}
 
 
@@ -18,19 +19,42 @@ def phantom_dir(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def phantom_overrides(phantom_dir):
-    """What makes a bundle of the phantom data use the small dataset."""
-    return {"data::dataset_dir": str(phantom_dir)} | {
-        f"data::cases::{name}": number for name, number in PHANTOM_SIZE.items()
+@pytest.fixture(scope="session")
+def tiny(phantom_dir):
+    """Overrides that make a bundle of the phantom data run in seconds."""
+    return {
+        "data::dataset_dir": str(phantom_dir),
+        **{f"data::cases::{name}": number for name, number in PHANTOM_SIZE.items()},
+        "data::network::init_filters": 4,
+        "data::network::blocks_down": [1, 1],
+        "data::max_epochs": 2,
+        "inferer::overlap": 0.0,
     }
 
 
-@pytest.fixture
-def bundle(tmp_path):
-    """A freshly generated bundle of the phantom data."""
+@pytest.fixture(scope="session")
+def make_bundle():
+    """Generate a bundle of the phantom data under a folder."""
     from medcalib.bundle.compose import generate
 
-    return generate(
-        REPOSITORY / "bundle_templates", tmp_path / "bundles", "phantom", "baseline_dice_ce", "deterministic"
-    )[0]
+    def make(folder, data="phantom", loss="baseline_dice_ce", method="deterministic"):
+        return generate(TEMPLATES, folder / "bundles", data, loss, method)[0]
+
+    return make
+
+
+@pytest.fixture
+def bundle(tmp_path, make_bundle):
+    """A freshly generated bundle of the phantom data."""
+    return make_bundle(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, make_bundle, tiny):
+    """A bundle that was trained, used for prediction and evaluated once; its output folder is seed_12345."""
+    from medcalib.bundle.run import run
+
+    bundle = make_bundle(tmp_path_factory.mktemp("trained"))
+    for mode in ("train", "inference_pred", "inference_eval"):
+        run(str(bundle), mode, overrides=tiny)
+    return bundle

@@ -9,9 +9,8 @@ import yaml
 from medcalib.bundle.compose import generate, list_fragments
 from medcalib.bundle.digest import bundle_digest
 from medcalib.errors import UserError
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, TEMPLATES
 
-TEMPLATES = REPOSITORY / "bundle_templates"
 NAMES = ("phantom", "baseline_dice_ce", "deterministic")
 
 

@@ -18,6 +18,10 @@ COMBINED = [case for case in CASES if "loss" in case]
 KINDS = {"hard": "HardL1ACELoss", "soft": "SoftL1ACELoss"}
 
 
+# Of 100 soft bins many hold less than a voxel; the gradient reaches 1.3 there, and float32 resolves it no better.
+GRAD_ATOL = {"bins100_right/soft": 2e-6}
+
+
 @pytest.fixture(scope="module")
 def golden():
     with np.load(REFERENCE / "l1ace.npz") as arrays:
@@ -30,7 +34,7 @@ def check(loss, golden, name, prefix):
     value = loss(logits, golden[f"{name}/label"])
     value.sum().backward()
     torch.testing.assert_close(value.detach(), golden[f"{prefix}/loss"], atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(logits.grad, golden[f"{prefix}/grad"], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(logits.grad, golden[f"{prefix}/grad"], atol=GRAD_ATOL.get(prefix, 1e-6), rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -43,6 +43,7 @@ def test_bands_of_channels_are_united():
     labels[..., 5:20] = 0
     single = [boundary_band(labels[:, c : c + 1], 1.0, [1.0]) for c in range(2)]
     torch.testing.assert_close(boundary_band(labels, 1.0, [1.0]), single[0] | single[1])
+    torch.testing.assert_close(boundary_band(0.8 * labels, 1.0, [1.0]), single[0] | single[1])
 
 
 def test_spacing_of_meta_tensors_is_used_in_batches_and_lists():

@@ -164,13 +164,14 @@ def test_absent_classes_are_nan_by_option(build, use_labels):
 
 
 @pytest.mark.parametrize("build", METRICS)
-def test_class_outside_the_mask_is_absent(build):
+@pytest.mark.parametrize("use_labels", [True, False])
+def test_class_outside_the_mask_is_absent(build, use_labels):
     y_pred, y = random_batch(size=(40,))
     y[..., 20:] = 3
     y[..., :20] = y[..., :20].clamp(max=2)
     mask = torch.arange(40).expand(3, 1, 40) < 20
     metric = build()
-    metric(y_pred, y, mask=mask)
+    metric(y_pred, y if use_labels else one_hot(y, 4), mask=mask)
     values = metric.get_buffer()
     for value in values if isinstance(values, list) else [values]:
         assert value[:, 3].isnan().all()

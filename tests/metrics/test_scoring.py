@@ -3,6 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import brier_score_loss, log_loss
 
+from medcalib.functional import bin_statistics, brier_decomposition
 from medcalib.metrics import BrierScoreMetric, NegativeLogLikelihoodMetric
 
 
@@ -40,6 +41,13 @@ def test_decomposition_is_exact_for_one_probability_a_bin():
     )
     rate = y.double().mean(-1)
     torch.testing.assert_close(terms["uncertainty"], rate * (1 - rate))
+
+
+def test_decomposition_uses_the_bins_asked_for():
+    y_pred, y = torch.rand(2, 1, 60), torch.randint(2, (2, 1, 60))
+    terms = brier_decomposition(bin_statistics(y_pred, y, num_bins=3))
+    for ours, expected in zip(BrierScoreMetric(decompose=True, num_bins=3)(y_pred, y)[1:], terms, strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_mean_leaves_absent_classes_out():

@@ -75,9 +75,9 @@ def pairs(call, option):
 
 class TestLint:
     def test_shellcheck(self):
-        scripts = sorted((ROOT / "scripts").glob("docker_*.sh"))
-        assert len(scripts) == 2
-        done = subprocess.run([TOOLS / "shellcheck", *scripts], capture_output=True)
+        scripts = sorted((ROOT / "scripts").glob("*.sh"))
+        assert len(scripts) >= 2
+        done = subprocess.run([TOOLS / "shellcheck", "--external-sources", *scripts], cwd=ROOT, capture_output=True)
         assert done.returncode == 0, done.stdout.decode()
 
     def test_hadolint(self):
@@ -149,7 +149,9 @@ class TestRun:
         done = docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", MEDCALIB_DATA_DIR=str(tmp_path / "sets"))
         assert f"type=bind,source={tmp_path / 'sets'},target=/data" in run_call(done)
 
-    @pytest.mark.parametrize("bundle", ["net_1", "bundles/net_1", "./bundles/net_1/", "{project}/bundles/net_1"])
+    @pytest.mark.parametrize(
+        "bundle", ["net_1", "net_1/", "bundles/net_1", "./bundles/net_1/", "{project}/bundles/net_1"]
+    )
     def test_bundle_by_name_or_path(self, docker, project, bundle):
         done = docker("docker_run.sh", "--mode", "train", "--bundle", bundle.format(project=project))
         assert pairs(run_call(done), "--bundle") == ["net_1"]
@@ -220,6 +222,7 @@ class TestRunErrors:
         assert done.calls == []
         assert done.stdout == ""
         assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("error: ")
         assert done.stderr.endswith(".\n")
         return done.stderr
 

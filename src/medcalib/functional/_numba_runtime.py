@@ -16,15 +16,12 @@ TILE = 256
 # Below this many values starting threads costs more than it saves.
 _SERIAL = 1 << 16
 # Sums may be reordered, which lets loops use vector instructions; NaN keeps its meaning, since kernels test for it.
-_REORDER = {"reassoc", "contract", "nsz", "arcp"}
+_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
-def compiled(*, reorder: bool = True, **options: Any) -> Callable[[Callable], Callable]:
-    """Return a decorator that compiles on first call without the global lock, and caches on disk where it can.
-
-    Without ``reorder``, arithmetic happens in the order written, where rounding depends on it.
-    """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": _REORDER if reorder else {"contract"}, **options}
+def compiled(**options: Any) -> Callable[[Callable], Callable]:
+    """Return a decorator that compiles on first call without the global lock, and caches on disk where it can."""
+    options = {"nogil": True, "error_model": "numpy", "fastmath": _FASTMATH, **options}
 
     def decorate(function: Callable) -> Callable:
         try:

@@ -76,10 +76,12 @@ class _SoftmaxSumsFunction(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         from medcalib.functional import _fused_numba
 
-        bins, sums, *norm, valid = _fused_numba.forward(logits.detach(), labels, num_bins, soft=soft, right=right)
+        logits = logits.detach()
+        probs = logits.softmax(1)
+        bins, sums, valid = _fused_numba.forward(logits, probs, labels, num_bins, soft=soft, right=right)
         if not valid:
             raise ValueError("the logits hold NaN or infinity, so their softmax is not a probability.")
-        ctx.save_for_backward(logits, labels, *norm)
+        ctx.save_for_backward(probs, labels)
         ctx.options = {"soft": soft, "right": right}
         return bins, sums
 
@@ -88,9 +90,8 @@ class _SoftmaxSumsFunction(torch.autograd.Function):
     def backward(ctx: Any, grad_bins: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
         from medcalib.functional import _fused_numba
 
-        logits, labels, *norm = ctx.saved_tensors
-        grad = _fused_numba.backward(logits.detach(), labels, *norm, grad_bins, grad_sums, **ctx.options)
-        return grad, None, None, None, None
+        probs, labels = ctx.saved_tensors
+        return _fused_numba.backward(probs, labels, grad_bins, grad_sums, **ctx.options), None, None, None, None
 
 
 def bin_sums(

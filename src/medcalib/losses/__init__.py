@@ -10,6 +10,9 @@ from medcalib.losses.l1ace_combined import (
     SoftL1ACEandDiceCELoss,
     SoftL1ACEandDiceLoss,
 )
+from medcalib.losses.margin_label_smoothing import MarginLabelSmoothingLoss
+from medcalib.losses.nacl import NACLLoss
+from medcalib.losses.spatial_label_smoothing import SpatiallyVaryingLabelSmoothingLoss
 from medcalib.losses.weighted_sum import WeightedSumLoss
 
 __all__ = [
@@ -18,9 +21,12 @@ __all__ = [
     "HardL1ACEandCELoss",
     "HardL1ACEandDiceCELoss",
     "HardL1ACEandDiceLoss",
+    "MarginLabelSmoothingLoss",
+    "NACLLoss",
     "SoftL1ACELoss",
     "SoftL1ACEandCELoss",
     "SoftL1ACEandDiceCELoss",
     "SoftL1ACEandDiceLoss",
+    "SpatiallyVaryingLabelSmoothingLoss",
     "WeightedSumLoss",
 ]
