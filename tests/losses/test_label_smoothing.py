@@ -163,6 +163,15 @@ def test_autocast_stays_close(build):
     value.backward()
 
 
+def test_targets_are_not_rounded_to_the_type_of_the_logits():
+    logits, labels = random_batch((6, 6))
+    loss = SpatiallyVaryingLabelSmoothingLoss()
+    rounded = logits.bfloat16()
+    torch.testing.assert_close(loss(rounded, labels).float(), loss(rounded.float(), labels), rtol=4e-3, atol=0)
+    target = loss.smooth_target(labels[:, 0], 3, torch.bfloat16)
+    torch.testing.assert_close(target, loss.smooth_target(labels[:, 0], 3, torch.float32), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("build", BUILDS)
 def test_wrong_input_is_named(build):
     loss = build((4, 4))

@@ -9,12 +9,12 @@ from typing import Any
 import numba
 import torch
 
-__all__ = ["TILE", "compiled", "map_parts", "split"]
+__all__ = ["compiled", "map_parts", "split"]
 
-# Voxels that a kernel takes at a time: one row of every class stays in the first-level cache.
-TILE = 256
 # Below this many values starting threads costs more than it saves.
 _SERIAL = 1 << 16
+# Parts begin at multiples of this, so that only the last one ends within a kernel's tile.
+_GRAIN = 1 << 10
 # Sums may be reordered, which lets loops use vector instructions; NaN keeps its meaning, since kernels test for it.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -36,7 +36,7 @@ def compiled(**options: Any) -> Callable[[Callable], Callable]:
 def split(batch: int, voxels: int, values: int) -> list[tuple[int, int, int]]:
     """Return parts ``(batch element, start, stop)``, as many per element as torch may use threads."""
     threads = 1 if values < _SERIAL else torch.get_num_threads()
-    step = max(-(-voxels // (threads * TILE)), 1) * TILE
+    step = max(-(-voxels // (threads * _GRAIN)), 1) * _GRAIN
     return [(b, start, min(start + step, voxels)) for b in range(batch) for start in range(0, voxels, step)]
 
 

@@ -67,7 +67,7 @@ class SpatiallyVaryingLabelSmoothingLoss(_Loss):
 
     @torch.no_grad()
     def smooth_target(self, labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-        """Smooth class indices (B, ...) into targets (B, num_classes, ...) that sum to 1 over the classes."""
+        """Smooth class indices (B, ...) into targets (B, num_classes, ...), in float32 at least, that sum to 1."""
         shape = (labels.shape[0], num_classes, *labels.shape[1:])
         one_hot = torch.zeros(shape, dtype=torch.promote_types(dtype, torch.float32), device=labels.device)
         one_hot.scatter_(1, labels[:, None], 1.0)
@@ -82,7 +82,7 @@ class SpatiallyVaryingLabelSmoothingLoss(_Loss):
             center = weights[radius] ** (one_hot.ndim - 2)
             share = (1 - self.center_weight) / (1 - center) if center < 1 else 0.0
             smoothed = smoothed.mul_(share).add_(one_hot, alpha=1 - share)
-        return smoothed.to(dtype)
+        return smoothed
 
 
 def _filter(values: Tensor, axis: int, weights: list[float]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Check labels after preprocessing."""
+"""Check labels and predictions, naming the case."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monai.transforms import MapTransform
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
-__all__ = ["CheckLabeld"]
+__all__ = ["CheckLabeld", "CheckPredictiond"]
 
 
 class CheckLabeld(MapTransform):
@@ -54,3 +54,35 @@ correct the label, or map its values in data::label_map.
                 )
             checked[key] = label.to(torch.uint8)
         return checked
+
+
+class CheckPredictiond(MapTransform):
+    """Check that the network predicted numbers.
+
+    Args:
+        keys: keys of logits (C, ...).
+
+    Raises:
+        UserError: on call, naming the case: there is NaN or Inf.
+
+    Example:
+        >>> CheckPredictiond("pred")({"case": "a", "pred": torch.tensor([torch.nan])})
+        Traceback (most recent call last):
+        ...
+        medcalib.errors.UserError: Case a: the network predicts 1 NaN or Inf value(s), so its training diverged; \
+train again with a lower train::optimizer::lr.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the case as it is."""
+        for key in self.key_iterator(data):
+            wrong = int((~torch.isfinite(data[key])).sum())
+            if wrong:
+                raise UserError(
+                    f"Case {data.get(CaseKeys.CASE, '?')}: the network predicts {wrong} NaN or Inf value(s), so its "
+                    f"training diverged; train again with a lower train::optimizer::lr."
+                )
+        return dict(data)

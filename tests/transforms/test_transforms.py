@@ -1,0 +1,122 @@
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose, CropForegroundd, Orientationd, Spacingd
+
+from medcalib.errors import UserError
+from medcalib.transforms import CheckPredictiond, InvertProbabilitiesd, LoadCased, ToEvaluationSpaced
+
+LAS_OBLIQUE = np.array([[-1.5, 0.1, 0, 10], [0.1, 1.5, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1]])
+
+
+def save(path, volume, affine=LAS_OBLIQUE):
+    nib.save(nib.Nifti1Image(volume, affine), path)
+    return str(path)
+
+
+@pytest.fixture
+def smooth_case(tmp_path):
+    """A volume that varies slowly, so that resampling there and back changes little."""
+    grid = np.meshgrid(*(np.linspace(0, 1, n) for n in (24, 20, 16)), indexing="ij")
+    image = (0.3 * grid[0] + 0.2 * grid[1] ** 2 + 0.5 * grid[2]).astype(np.float32)
+    label = (image > 0.5).astype(np.uint8) * 4
+    return {"case": "a", "image": save(tmp_path / "i.nii.gz", image), "label": save(tmp_path / "l.nii.gz", label)}
+
+
+def preprocessing(*more, **load):
+    keys = {"keys": ["image", "label"], "allow_missing_keys": True}
+    return Compose(
+        [
+            LoadCased(**load),
+            Orientationd(**keys, axcodes="RAS", labels=None),
+            Spacingd(**keys, pixdim=(1.2, 1.7, 2.5), mode=["bilinear", "nearest"]),
+            *more,
+        ]
+    )
+
+
+def as_probabilities(data):
+    """Let the image itself be the prediction of the second of two classes."""
+    return data | {"pred": torch.cat([1 - data["image"], data["image"]])}
+
+
+def test_probabilities_come_back_to_where_they_were(smooth_case):
+    """The image as its own prediction, oriented, resampled and brought back, is the image in the file."""
+    prepare = preprocessing()
+    prepared = as_probabilities(prepare(smooth_case))
+    assert prepared["pred"].shape[1:] != (24, 20, 16)
+    pred = InvertProbabilitiesd("pred", transform=prepare)(prepared)["pred"]
+    stored = nib.load(smooth_case["image"]).get_fdata()
+    assert pred.shape == (2, *stored.shape)
+    inner = (slice(2, -2),) * 3
+    np.testing.assert_allclose(pred[1].numpy()[inner], stored[inner], atol=0.01)
+    torch.testing.assert_close(pred.sum(0).as_tensor(), torch.ones(stored.shape))
+
+
+def test_what_was_cropped_away_becomes_background(smooth_case):
+    prepare = preprocessing(CropForegroundd(["image"], source_key="image", select_fn=lambda x: x > 0.6))
+    prepared = as_probabilities(prepare({k: v for k, v in smooth_case.items() if k != "label"}))
+    pred = InvertProbabilitiesd("pred", transform=prepare)(prepared)["pred"]
+    torch.testing.assert_close(pred.sum(0).as_tensor(), torch.ones(24, 20, 16))
+    assert pred[0, 0, 0, 0] == 1
+
+
+def test_original_space_takes_the_stored_label(smooth_case):
+    prepare = preprocessing(label_map={4: 1})
+    prepared = as_probabilities(prepare(smooth_case))
+    load = LoadCased(label_map={4: 1})
+    invert = InvertProbabilitiesd("pred", transform=prepare)
+    same = ToEvaluationSpaced("resampled", invert, load)(prepared)
+    assert same["pred"] is prepared["pred"]
+    moved = ToEvaluationSpaced("original", invert, load)(prepared)
+    stored = np.asarray(nib.load(smooth_case["label"]).dataobj)
+    np.testing.assert_array_equal(moved["label"][0].numpy(), stored == 4)
+    assert moved["pred"].shape[1:] == moved["label"].shape[1:]
+
+
+def test_unknown_space():
+    with pytest.raises(ValueError, match="nowhere"):
+        ToEvaluationSpaced("nowhere", None, None)
+
+
+def test_label_values_are_mapped_at_once(tmp_path):
+    """Swapping two values does not merge them."""
+    volume = np.array([[[0, 1, 2]]], np.uint8)
+    path = save(tmp_path / "l.nii.gz", volume)
+    mapped = LoadCased(label_map={1: 2, 2: 1}).read_label("a", path)
+    assert mapped.flatten().tolist() == [0, 2, 1]
+
+
+def test_an_image_without_label_loads(smooth_case):
+    loaded = LoadCased()({"case": "a", "image": smooth_case["image"]})
+    assert loaded["image"].shape == (1, 24, 20, 16)
+
+
+def test_channels_are_counted(smooth_case):
+    with pytest.raises(UserError, match="Case a: .* has 1 channel.* lists 2"):
+        LoadCased(num_channels=2)(smooth_case)
+
+
+def test_channels_in_several_files(tmp_path):
+    paths = [save(tmp_path / f"{n}.nii.gz", np.full((4, 4, 4), n, np.float32)) for n in range(3)]
+    loaded = LoadCased(num_channels=3)({"case": "a", "image": paths})
+    assert loaded["image"][:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_a_tiny_difference_of_affines_is_tolerated(tmp_path):
+    volume = np.zeros((8, 8, 8), np.float32)
+    almost = LAS_OBLIQUE + np.diag([1e-4, 0, 0, 0])
+    case = {"case": "a", "image": save(tmp_path / "i.nii.gz", volume), "label": save(tmp_path / "l.nii.gz", volume, almost)}
+    LoadCased()(case)
+    with pytest.raises(UserError, match="the affines of image and label differ"):
+        LoadCased(affine_tolerance=1e-6)(case)
+
+
+def test_a_diverged_network_names_the_case():
+    check = CheckPredictiond("pred")
+    data = {"case": "a", "pred": torch.ones(2, 3)}
+    assert check(data)["pred"] is data["pred"]
+    data["pred"][0, 0] = torch.inf
+    with pytest.raises(UserError, match="Case a: the network predicts 1 NaN or Inf"):
+        check(data)
