@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Compose one data, one loss and one method fragment into a MONAI bundle.
 
-    python generate_bundle.py --data phantom --loss baseline_dice_ce --method deterministic
-    python generate_bundle.py --list
+python generate_bundle.py --data phantom --loss baseline_dice_ce --method deterministic
+python generate_bundle.py --list
 """
 
 from pathlib import Path

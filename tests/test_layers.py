@@ -19,9 +19,9 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ALLOWED = {
     "ignite": {"engines", "handlers"},
-    "monai": {"losses", "metrics", "calibrators", "networks", "data", "inferers", "transforms", "engines", "handlers", "bundle", "analysis"},
+    "monai": set().union(*LAYERS[2:]),
     "matplotlib": {"visualize", "handlers", "analysis"},
-}  # fmt: skip
+}
 
 
 def imports(source):

@@ -180,15 +180,19 @@ def test_edited_bundle(bundle, tiny):
     run(str(bundle), "train", allow_edited=True, debug=True, overrides=tiny)
 
 
+def function(target, **arguments):
+    return {"loss": {"function": {"_target_": target, **arguments}}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": {"function": {"_target_": "monai.losses.DiseLoss"}}}, "monai.losses.DiseLoss' cannot be imported"),
-        ({"loss": {"function": {"_target_": "monai.losses.DiceLoss", "soft_max": True}}}, "no argument soft_max; did you mean softmax"),
-        ({"loss": {"function": {"_target_": "monai.losses.DiceLoss", "softmax": "@no::such"}}}, "@no::such does not exist"),
+        (function("monai.losses.DiseLoss"), "monai.losses.DiseLoss' cannot be imported"),
+        (function("monai.losses.DiceLoss", soft_max=True), "no argument soft_max; did you mean softmax"),
+        (function("monai.losses.DiceLoss", softmax="@no::such"), "@no::such does not exist"),
         ({"+imports": ["$import torcht"]}, "torcht cannot be imported"),
     ],
-)  # fmt: skip
+)
 def test_names_that_do_not_resolve(bundle, tiny, change, message):
     path = bundle / "configs" / "loss.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
@@ -229,7 +233,9 @@ def test_output_folder_that_cannot_be_written(bundle, tiny):
     refused(bundle, "/proc/nowhere cannot be written .*--output_dir", overrides=tiny | {"output_dir": "/proc/nowhere"})
 
 
-@pytest.mark.skipif(Path("/root").stat().st_uid == 0 and __import__("os").getuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(
+    Path("/root").stat().st_uid == 0 and __import__("os").getuid() == 0, reason="root may write anywhere"
+)
 def test_read_only_bundle(bundle, tiny):
     bundle.chmod(0o555)
     refused(bundle, "cannot be written", overrides=tiny)

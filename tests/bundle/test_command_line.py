@@ -10,9 +10,9 @@ import time
 
 import pytest
 import torch
+from tests.conftest import REPOSITORY
 
 from medcalib.handlers.checkpoint import finished_epochs
-from tests.conftest import REPOSITORY
 
 
 def options(overrides):
@@ -37,7 +37,8 @@ def test_a_killed_training_resumes_to_the_same_weights(make_bundle, tiny, tmp_pa
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 1 <= finished_epochs(models) < 6
-    done = subprocess.run(command("--bundle", str(killed), "--mode", "train", *longer), check=True, capture_output=True, text=True)  # fmt: skip
+    again = command("--bundle", str(killed), "--mode", "train", *longer)
+    done = subprocess.run(again, check=True, capture_output=True, text=True)
     assert "Resuming after epoch" in done.stdout
     for name in ("model.pt", "checkpoint.pt"):
         first, second = (

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import yaml
+from tests.conftest import REPOSITORY, TEMPLATES
 
 from medcalib.bundle.compose import generate, list_fragments
 from medcalib.bundle.digest import bundle_digest
 from medcalib.errors import UserError
-from tests.conftest import REPOSITORY, TEMPLATES
 
 NAMES = ("phantom", "baseline_dice_ce", "deterministic")
 
@@ -33,12 +33,21 @@ def command(*arguments, cwd):
 
 
 def test_name_holds_fragments_and_digest(bundle):
-    data, loss, method, digest = bundle.name.split("_baseline_dice_ce_")[0], "baseline_dice_ce", "deterministic", bundle.name[-8:]
+    data, loss, method, digest = (
+        bundle.name.split("_baseline_dice_ce_")[0],
+        "baseline_dice_ce",
+        "deterministic",
+        bundle.name[-8:],
+    )
     assert bundle.name == f"{data}_{loss}_{method}_{digest}"
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     assert metadata["medcalib"]["digest"].startswith(digest)
     assert len(metadata["medcalib"]["digest"]) == 64
-    assert metadata["medcalib"]["fragments"] == {"data": "phantom", "loss": "baseline_dice_ce", "method": "deterministic"}
+    assert metadata["medcalib"]["fragments"] == {
+        "data": "phantom",
+        "loss": "baseline_dice_ce",
+        "method": "deterministic",
+    }
     assert bundle_digest(bundle) == metadata["medcalib"]["digest"]
 
 
@@ -151,7 +160,11 @@ def test_a_malformed_fragment_is_named(templates, tmp_path, text, message):
 
 def test_a_fragment_may_override_shared_ids(templates, tmp_path):
     def change(content):
-        content |= {"train::optimizer::lr": 0.01, "network_def::upsample_mode": "nontrainable", "+imports": ["$import math"]}
+        content |= {
+            "train::optimizer::lr": 0.01,
+            "network_def::upsample_mode": "nontrainable",
+            "+imports": ["$import math"],
+        }
 
     edit(templates / "configs" / "data" / "phantom.yaml", change)
     assert generate(templates, tmp_path / "bundles", *NAMES)[1]

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from tests.conftest import PHANTOM_SIZE
 
 from medcalib.bundle.run import run
 from medcalib.data import phantom_cases
 from medcalib.handlers import EpochSeedHandler
 from medcalib.handlers.checkpoint import finished_epochs
-from tests.conftest import PHANTOM_SIZE
 
 METRICS = [
     "mean_dice", "macro_ece", "macro_ace", "macro_mce", "micro_ece", "micro_ace", "micro_mce", "nll", "brier",
@@ -88,7 +88,7 @@ def test_every_table_has_the_agreed_shape(results, cases):
         stats = pd.read_csv(folder / f"{metric}_summary.csv").set_index("class")
         np.testing.assert_allclose(stats.loc["mean", "mean"], table["mean"].mean(), rtol=1e-12)
     metrics = pd.read_csv(folder / "metrics.csv").set_index("metric")["value"]
-    assert sorted(metrics.index) == sorted(METRICS)
+    assert sorted(metrics.index) == sorted([*METRICS, "nll_categorical"])
     for metric in METRICS:
         assert summary(results)[metric] == pytest.approx(metrics[metric], rel=1e-12)
         assert summary(results)["per_class"][metric].keys() == set(CLASSES)

@@ -75,6 +75,7 @@ def test_micro_pools_all_voxels():
 
 def test_perfectly_calibrated_cases_pool_to_zero():
     """10,000 voxels at .75 and 4 at .5 in one bin: an unweighted mean of the confidences would show a gap."""
+
     def case(name, p, size):
         pred = torch.full((3, size), 0.0)
         pred[1], pred[0] = p, 1 - p

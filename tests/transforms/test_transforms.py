@@ -107,7 +107,11 @@ def test_channels_in_several_files(tmp_path):
 def test_a_tiny_difference_of_affines_is_tolerated(tmp_path):
     volume = np.zeros((8, 8, 8), np.float32)
     almost = LAS_OBLIQUE + np.diag([1e-4, 0, 0, 0])
-    case = {"case": "a", "image": save(tmp_path / "i.nii.gz", volume), "label": save(tmp_path / "l.nii.gz", volume, almost)}
+    case = {
+        "case": "a",
+        "image": save(tmp_path / "i.nii.gz", volume),
+        "label": save(tmp_path / "l.nii.gz", volume, almost),
+    }
     LoadCased()(case)
     with pytest.raises(UserError, match="the affines of image and label differ"):
         LoadCased(affine_tolerance=1e-6)(case)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -79,7 +78,7 @@ def generate(templates_dir: Path, bundles_dir: Path, data: str, loss: str, metho
         ) from None
     try:
         _write(unfinished, bundle, templates_dir, sources, metadata)
-        os.rename(unfinished, bundle)
+        unfinished.rename(bundle)
     except OSError as error:
         raise UserError(f"{bundle} cannot be written: {error.strerror}.") from None
     finally:
@@ -184,11 +183,12 @@ def _metadata(configs: dict[str, Any], digest: str, fragments: dict[str, str]) -
         "pytorch_version": _version("torch"),
         "numpy_version": _version("numpy"),
         "required_packages_version": {
-            name: _version(name) for name in ("pytorch-ignite", "nibabel", "scipy", "matplotlib", "pandas", "tensorboard")
+            name: _version(name)
+            for name in ("pytorch-ignite", "nibabel", "scipy", "matplotlib", "pandas", "tensorboard")
         },
         "name": f"{about['title']}: {fragments['loss']}, {fragments['method']}",
         "task": about["task"],
-        "description": f"{about['description']} Trained with {fragments['loss']}, predicted with {fragments['method']}.",
+        "description": f"{about['description']} Loss: {fragments['loss']}. Method: {fragments['method']}.",
         "authors": "The medcalib developers",
         "copyright": "Copyright (c) The medcalib developers, Apache-2.0",
         "data_source": about["source"],

@@ -104,7 +104,11 @@ def _check_data(path: Path, body: dict[str, Any]) -> None:
         if name not in body["metadata"]:
             raise UserError(f"{path} lacks the id data::metadata::{name}.")
     for index, transform in enumerate(body["preprocessing"]):
-        if isinstance(transform, dict) and "label" in transform.get("keys", ()) and not transform.get("allow_missing_keys"):
+        if (
+            isinstance(transform, dict)
+            and "label" in transform.get("keys", ())
+            and not transform.get("allow_missing_keys")
+        ):
             raise UserError(
                 f"{path}: data::preprocessing::{index} acts on the label, so it needs allow_missing_keys: true; "
                 f"images without label are predicted, too."

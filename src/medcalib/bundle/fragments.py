@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             reads as text, such as ``1e-5``.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except UserError as error:
         raise UserError(f"{path}, {error}.") from None
     except yaml.YAMLError as error:

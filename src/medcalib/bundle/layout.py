@@ -34,7 +34,8 @@ def bundle_configs(configs_dir: Path) -> list[Path]:
 def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Path]:
     """The configuration files of one mode, in the order in which MONAI merges them.
 
-    A later file replaces ids of an earlier one: the shared files, the mode's own, data, loss, method, calibrator, debug.
+    A later file replaces ids of an earlier one: the shared files, the mode's own, data, loss, method, calibrator,
+    debug.
     """
     names = [*SHARED_CONFIGS]
     if mode is not Mode.TRAIN:

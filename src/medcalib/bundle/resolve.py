@@ -16,7 +16,7 @@ from monai.bundle import ComponentLocator, ConfigParser, ReferenceResolver
 
 from medcalib.bundle.contract import lookup
 from medcalib.bundle.fragments import read_yaml, suggestion, walk
-from medcalib.bundle.layout import CONFIGS, Mode, bundle_configs, config_files
+from medcalib.bundle.layout import CONFIGS, Mode, config_files
 from medcalib.errors import UserError
 
 __all__ = ["check_bundle", "check_config", "check_overrides", "merged_config", "resolved_config"]
@@ -134,7 +134,9 @@ def _is_plain(value: Any) -> bool:
 def _check_component(id_: str, target: str, config: dict[str, Any], files: Iterable[Path]) -> None:
     known = _arguments(target)
     if _resolve(target) is None:
-        raise UserError(f"{_where(id_, files)}: {target!r} cannot be imported; check its spelling and that it is installed.")
+        raise UserError(
+            f"{_where(id_, files)}: {target!r} cannot be imported; check its spelling and that it is installed."
+        )
     if known is None:
         return
     for argument in config:

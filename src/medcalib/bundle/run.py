@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,9 @@ from medcalib.errors import UserError
 
 __all__ = ["find_bundle", "run"]
 
-_VOLATILE = re.compile(r"data_dir|.*::(dataset_dir|num_workers|cache_rate|progress)|data::metadata::.*|.*::handlers::.*")
+_VOLATILE = re.compile(
+    r"data_dir|.*::(dataset_dir|num_workers|cache_rate|progress)|data::metadata::.*|.*::handlers::.*"
+)
 
 
 def run(
@@ -73,7 +74,9 @@ def find_bundle(bundle: str, bundles_dir: Path = Path("bundles")) -> Path:
             return folder
     names = [path.parent.parent.name for path in bundles_dir.glob(f"*/{CONFIGS}/{METADATA}")]
     if not names:
-        raise UserError(f"There is no bundle {bundle!r}, and none under {bundles_dir}; generate one with generate_bundle.py.")
+        raise UserError(
+            f"There is no bundle {bundle!r}, and none under {bundles_dir}; generate one with generate_bundle.py."
+        )
     raise UserError(f"There is no bundle {bundle!r}{suggestion(bundle, names, list_all=True)}")
 
 
@@ -112,7 +115,11 @@ def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[
             workflow.run()
             workflow.finalize()
         except KeyboardInterrupt:
-            hint = "the same command resumes after the last complete epoch" if mode is Mode.TRAIN else "nothing was written"
+            hint = (
+                "the same command resumes after the last complete epoch"
+                if mode is Mode.TRAIN
+                else "nothing was written"
+            )
             raise UserError(f"Interrupted; {hint}.") from None
         except Exception as error:
             if cause := _user_error(error):
@@ -209,7 +216,7 @@ def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    unfinished.replace(path)
 
 
 def _user_error(error: BaseException) -> str | None:

@@ -38,7 +38,8 @@ class SeededCacheDataset(CacheDataset):
     Example:
         >>> from monai.transforms import RandShiftIntensity
         >>> import torch
-        >>> dataset = SeededCacheDataset([torch.zeros(1, 2, 2)], RandShiftIntensity(1.0, prob=1.0), seed=0, progress=False)
+        >>> shift = RandShiftIntensity(1.0, prob=1.0)
+        >>> dataset = SeededCacheDataset([torch.zeros(1, 2, 2)], shift, seed=0, progress=False)
         >>> first = dataset[0]
         >>> bool((dataset[0] == first).all())
         True

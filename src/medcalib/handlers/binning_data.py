@@ -32,7 +32,9 @@ class BinnedCases(NamedTuple):
         """Every case once, as it was seen first."""
         rows = {case: row for row, case in reversed(list(enumerate(self.cases)))}
         order = sorted(rows.values())
-        return BinnedCases([self.cases[row] for row in order], BinStatistics(*(part[order] for part in self.statistics)))
+        return BinnedCases(
+            [self.cases[row] for row in order], BinStatistics(*(part[order] for part in self.statistics))
+        )
 
     def absent(self) -> torch.Tensor:
         """Whether the ground truth of a case lacks a class, (case, class)."""
@@ -93,7 +95,8 @@ class BinningDataHandler:
     def _gather(self, engine: Engine) -> None:
         statistics = BinStatistics(*(torch.cat(parts) for parts in zip(*self._statistics, strict=True)))
         engine.state.binned_cases = BinnedCases(
-            string_list_all_gather(self._cases), BinStatistics(*(evenly_divisible_all_gather(part) for part in statistics))
+            string_list_all_gather(self._cases),
+            BinStatistics(*(evenly_divisible_all_gather(part) for part in statistics)),
         )
 
 

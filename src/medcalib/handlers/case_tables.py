@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-__all__ = ["SUMMARY_OPS", "case_table", "summary_table", "write_metrics", "write_table"]
+__all__ = ["SUMMARY_OPS", "case_table", "overall_table", "summary_table", "write_metrics", "write_table"]
 
 SUMMARY_OPS = ("mean", "median", "max", "5percentile", "95percentile", "notnans")
 
@@ -26,6 +26,16 @@ def case_table(cases: Sequence[str], columns: Sequence[str], values: np.ndarray)
     table.insert(0, "filename", list(cases))
     table["mean"] = pd.DataFrame(values).mean(axis=1, skipna=True)
     return table
+
+
+def overall_table(cases: Sequence[str], values: np.ndarray) -> pd.DataFrame:
+    """A case table of a metric that has one value per case and none per class.
+
+    Args:
+        cases: case ids.
+        values: (case,).
+    """
+    return pd.DataFrame({"filename": list(cases), "mean": np.asarray(values, dtype=float)})
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -112,4 +111,4 @@ def finished_epochs(save_dir: str | Path) -> int:
 def _write(state: Any, path: Path) -> None:
     unfinished = path.with_suffix(".unfinished")
     torch.save(state, unfinished)
-    os.replace(unfinished, path)
+    unfinished.replace(path)

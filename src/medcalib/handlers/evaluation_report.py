@@ -14,7 +14,7 @@ from monai.handlers import from_engine
 from monai.utils import string_list_all_gather
 
 from medcalib.handlers.binning_data import binned_cases
-from medcalib.handlers.case_tables import case_table, summary_table, write_metrics, write_table
+from medcalib.handlers.case_tables import case_table, overall_table, summary_table, write_metrics, write_table
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.keys import CaseKeys
 
@@ -106,6 +106,9 @@ class EvaluationReportHandler:
         tables = {}
         for metric, details in engine.state.metric_details.items():
             values = np.array(details.detach().cpu(), dtype=float)[first_rows]
+            if values.shape[1] != len(self.class_names):
+                tables[metric] = overall_table(names, values[:, 0])
+                continue
             for row, case in enumerate(names):
                 values[row, absent[case]] = np.nan
             tables[metric] = case_table(names, self.class_names, values)

@@ -18,7 +18,7 @@ __all__ = ["ReliabilityDiagramHandler"]
 class ReliabilityDiagramHandler:
     """Write the reliability diagrams of some cases, and diagram and histogram of the dataset.
 
-    The figures go to ``reliability/case_<case>``, ``reliability/dataset_diagram`` and ``reliability/dataset_histogram``.
+    The figures go to ``reliability/``: ``case_<case>``, ``dataset_diagram`` and ``dataset_histogram``.
 
     Args:
         folder: where the files go.

@@ -31,10 +31,8 @@ def read_checkpoint(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError) as error:
-        raise UserError(
-            f"{path} is not a readable checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-            f"; delete it and train again."
-        ) from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} is not a readable checkpoint ({reason}); delete it and train again.") from None
 
 
 def load_weights(network: nn.Module, path: str | Path) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from monai.config import KeysCollection
-from monai.transforms import InvertibleTransform, Invertd, MapTransform, Transform
+from monai.transforms import Invertd, InvertibleTransform, MapTransform, Transform
 from monai.utils import CommonKeys
 
 from medcalib.keys import CaseKeys, EvaluationSpace

@@ -1,0 +1,73 @@
+#!/usr/bin/env python
+"""Write the tables of fragments and of their contracts into README.md and docs/.
+
+A table stands between <!-- table NAME --> and <!-- end -->; run this after adding a fragment. The tests fail when a
+table is out of date.
+"""
+
+import re
+from pathlib import Path
+
+from medcalib.bundle.contract import CONTRACTS
+from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONFIGS = REPOSITORY / "bundle_templates" / "configs"
+PAGES = ("README.md", "docs/adding_a_dataset.md", "docs/adding_a_loss.md", "docs/adding_a_method.md")
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def tables() -> dict[str, str]:
+    """Every table by name."""
+    bodies = {
+        kind: {name: read_yaml(CONFIGS / kind / f"{name}.yaml")[kind] for name in fragment_names(CONFIGS, kind)}
+        for kind in FragmentKind
+    }
+    result = {
+        "data": table(
+            ["`--data`", "task", "modality", "classes", "source", "licence"],
+            [
+                [
+                    f"`{name}`",
+                    body["metadata"]["task"],
+                    body["metadata"]["modality"],
+                    ", ".join(body["class_names"]),
+                    body["metadata"]["source"],
+                    body["metadata"]["licence"],
+                ]
+                for name, body in bodies[FragmentKind.DATA].items()
+            ],
+        )
+    }
+    for kind in (FragmentKind.LOSS, FragmentKind.METHOD, FragmentKind.CALIBRATOR):
+        rows = [[f"`{name}`", body["description"], body.get("reference", "")] for name, body in bodies[kind].items()]
+        option = "--loss" if kind is FragmentKind.LOSS else "--method"
+        result[kind] = table([f"`{option}`", "what it is", "reference"], rows)
+    for kind, fields in CONTRACTS.items():
+        rows = [
+            [f"`{kind}::{name}`", "yes" if field.required else "no", field.meaning] for name, field in fields.items()
+        ]
+        result[f"contract {kind}"] = table(["id", "required", "meaning"], rows)
+    return result
+
+
+def updated(text: str) -> str:
+    """The page with its tables up to date."""
+    made = tables()
+    return re.sub(
+        r"(<!-- table ([\w ]+) -->\n).*?(<!-- end -->)",
+        lambda match: f"{match[1]}{made[match[2]]}\n{match[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        path = REPOSITORY / page
+        path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
