@@ -123,7 +123,7 @@ def test_dataset_panels_pool_sums_and_average_cases():
     counts, sum_pred, sum_true = random_statistics(7, 2)
     sum_true[3, 1] = 0
     figure = draw_dataset_reliability_diagrams(counts, sum_pred, sum_true, ["a", "b"], show_counts=False)
-    expected = {"micro": [], "macro": []}
+    expected, per_case = [], [[] for _ in range(7)]
     for index in range(2):
         micro = errors_by_loop(*(array[:, index].sum(0) for array in (counts, sum_pred, sum_true)))
         cases = [
@@ -132,14 +132,18 @@ def test_dataset_panels_pool_sums_and_average_cases():
             if sum_true[i, index].sum() > 0
         ]
         macro = {name: np.mean([case[name] for case in cases]) for name in micro}
-        expected["micro"].append(micro)
-        expected["macro"].append(macro)
+        expected.append(micro)
+        for i, case in zip(np.flatnonzero(sum_true[:, index].sum(-1)), cases, strict=True):
+            per_case[i].append(case)
         lines = texts(figure.axes[index]).splitlines()
         for line, name in zip(lines[1:4], micro, strict=True):
             assert line == f"{name} {micro[name]:.4f} {macro[name]:.4f}".replace(" 0.", " .")
         assert lines[4] == ("cases: 7" if index == 0 else "cases: 6 of 7")
     for line, name in zip(texts(figure.axes[2]).splitlines()[1:4], ("ECE", "ACE", "MCE"), strict=True):
-        averages = [np.mean([values[name] for values in expected[kind]]) for kind in ("micro", "macro")]
+        averages = [
+            np.mean([values[name] for values in expected]),
+            np.mean([np.mean([values[name] for values in case]) for case in per_case]),
+        ]
         assert line == f"{name} {averages[0]:.4f} {averages[1]:.4f}".replace(" 0.", " .")
 
 

@@ -26,7 +26,7 @@ class CalibrationErrorHandler:
     *Macro* values are computed per case and class; a class that the ground truth of a case lacks is NaN there, and the
     mean is over cases of the mean over classes, both without NaN. *Micro* values are computed once from the pooled
     bins of all cases, :math:`\sum_i` of counts, probabilities and targets, so that perfectly calibrated cases pool to
-    zero.
+    zero; a class that no case has is NaN.
 
     Leaves ``macro_{ece,ace,mce}`` and ``micro_{ece,ace,mce}`` in ``engine.state.metrics``, the macro values (case,
     class) in ``engine.state.metric_details`` and the micro values (class) in ``engine.state.dataset_details``.
@@ -55,7 +55,7 @@ class CalibrationErrorHandler:
         for name, reduction in CALIBRATION_ERRORS.items():
             per_case = calibration_error(binned.statistics, reduction).masked_fill(binned.absent(), torch.nan)
             macro = calibration_error(unique.statistics, reduction).masked_fill(unique.absent(), torch.nan)
-            micro = calibration_error(pooled, reduction)[0]
+            micro = calibration_error(pooled, reduction).masked_fill(unique.absent().all(0), torch.nan)[0]
             engine.state.metric_details[f"macro_{name}"] = per_case
             engine.state.dataset_details[f"micro_{name}"] = micro
             engine.state.metrics[f"macro_{name}"] = macro.nanmean(1).nanmean().item()

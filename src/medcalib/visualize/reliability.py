@@ -167,8 +167,9 @@ def draw_dataset_reliability_diagrams(
 
     The bars pool the voxels of all cases. A vertical line spans the middle half of the cases that have the class, each
     with its own observed frequency in that bin. *Micro* errors are those of the pooled bins, *macro* errors the means
-    of the errors of the cases that have the class. The panel of the mean averages frequencies, confidences and errors
-    over the classes that occur in some case.
+    of the errors of the cases that have the class. The panel of the mean averages frequencies, confidences and micro
+    errors over the classes that occur in some case; its macro errors are the means over cases of the means over their
+    classes.
 
     Args:
         counts: voxels in each bin, ``(case, class, bin)``; bins have equal width on [0, 1].
@@ -200,10 +201,11 @@ def draw_dataset_reliability_diagrams(
     confidence, frequency = bin_means(*pooled)
     micro = calibration_errors(*pooled)
     absent = ~present.any(axis=0)
-    macro = {
-        name: mean_without_nan(np.where(present, values, np.nan), axis=0)
+    per_case = {
+        name: np.where(present, values, np.nan)
         for name, values in calibration_errors(voxels, predicted, observed).items()
     }
+    macro = {name: mean_without_nan(values, axis=0) for name, values in per_case.items()}
     case_frequency = np.where(present[..., None], bin_means(voxels, predicted, observed)[1], np.nan)
     shown = list(zip(confidence, frequency, np.moveaxis(case_frequency, 1, 0), pooled[0], strict=True))
     notes = [
@@ -226,10 +228,11 @@ def draw_dataset_reliability_diagrams(
                 pooled[0][known].sum(axis=0),
             )
         )
-        averages = [
-            {name: values[known].mean(keepdims=True) for name, values in kind.items()} for kind in (micro, macro)
-        ]
-        notes.append(error_table(*averages, 0) if known.any() else style.absent_label)
+        micro_mean = {name: values[known].mean(keepdims=True) for name, values in micro.items()}
+        macro_mean = {
+            name: mean_without_nan(mean_without_nan(values, axis=1)[None], axis=1) for name, values in per_case.items()
+        }
+        notes.append(error_table(micro_mean, macro_mean, 0) if known.any() else style.absent_label)
 
     spread = f"middle half of the {style.case_label}" if len(voxels) > 1 else None
     grid = panel_grid(
