@@ -18,8 +18,9 @@ import torch
 
 def machine() -> str:
     """Return one line naming processor, load and versions."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (line.split(":")[1].strip() for line in lines if "model name" in line),
         "?",
     )
     return (
@@ -48,7 +49,8 @@ def report(title: str, values: dict[str, float], base: str, unit: str = "ms", sc
 
 
 def _status(field: str) -> int:
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith(field)) * 1024
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
 def peak_memory(function: Callable[[], object]) -> int:

@@ -27,22 +27,27 @@ def _index(position, last):  # noqa: ANN001, ANN202
     return np.uint32(np.int32(position))
 
 
-@compiled(inline="always")
-def _bin_left(p, num_bins, boundaries):  # noqa: ANN001, ANN202
-    # The product is off by at most one bin; the float32 boundaries decide. The outermost are infinite, so that no
-    # comparison needs a branch.
-    value = np.float32(p)
-    guess = _index(value * np.float32(num_bins), np.float32(num_bins - 1))
-    down, up = value <= boundaries[guess], value > boundaries[guess + np.uint32(1)]
-    return guess - np.uint32(down and guess > 0) + np.uint32(up)
-
-
-@compiled(inline="always")
-def _bin_right(p, num_bins, boundaries):  # noqa: ANN001, ANN202
-    value = np.float32(p)
-    guess = _index(value * np.float32(num_bins), np.float32(num_bins - 1))
-    down, up = value < boundaries[guess], value >= boundaries[guess + np.uint32(1)]
-    return guess - np.uint32(down and guess > 0) + np.uint32(up)
+@compiled()
+def _fill_hard_bins(row, size, num_bins, boundaries, right, where):  # noqa: ANN001, ANN202
+    # Away from the boundaries the product alone tells the bin, in vector registers. Near them, where its rounding
+    # matters, the float32 boundaries decide; the outermost are infinite.
+    width, top, margin = np.float32(num_bins), np.float32(num_bins - 1), np.float32(4e-7 * num_bins)
+    near = 0
+    for j in range(size):
+        position = np.float32(row[j]) * width
+        bin_ = _index(position, top)
+        rest = position - np.float32(bin_)
+        where[j] = bin_
+        near += np.int32((rest < margin) & (position > margin)) + np.int32((rest > _ONE - margin) & (position < top))
+    if near == 0:
+        return
+    for j in range(size):
+        value, bin_ = np.float32(row[j]), where[j]
+        if right:
+            down, up = value < boundaries[bin_], value >= boundaries[bin_ + np.uint32(1)]
+        else:
+            down, up = value <= boundaries[bin_], value > boundaries[bin_ + np.uint32(1)]
+        where[j] = bin_ - np.uint32(down and bin_ > 0) + np.uint32(up)
 
 
 @compiled(inline="always")
@@ -104,12 +109,8 @@ def bin_forward(  # noqa: ANN202
                 for j in range(size):
                     where[j] = _lower_centre(row[j], num_bins, last)
                     above[j] = min(max((row[j] - centres[where[j]]) * steps[where[j]], 0.0), 1.0)
-            elif right:
-                for j in range(size):
-                    where[j] = _bin_right(row[j], num_bins, boundaries)
             else:
-                for j in range(size):
-                    where[j] = _bin_left(row[j], num_bins, boundaries)
+                _fill_hard_bins(row, size, num_bins, boundaries, right, where)
             if use_mask:
                 for j in range(size):
                     where[j] = where[j] if mask[b, first + j] else np.uint32(num_bins)
@@ -152,7 +153,7 @@ def bin_backward(  # noqa: ANN202
     stop,  # noqa: ANN001
 ):
     classes, num_bins = probs.shape[1], boundaries.shape[0] - 1
-    truth = np.empty(TILE, np.float32)
+    truth, where = np.empty(TILE, np.float32), np.empty(TILE, np.uint32)
     last, one = np.uint32(max(num_bins - 2, 0)), np.uint32(1)
     for first in range(start, stop, TILE):
         size = min(TILE, stop - first)
@@ -169,12 +170,10 @@ def bin_backward(  # noqa: ANN202
                     moved = slope * (p - truth[j]) + counts[k + one] - counts[k]
                     speed = steps[k] if (p > centres[0]) and (p < centres[num_bins - 1]) else 0.0
                     out[j] = gaps[k] + above * slope + speed * moved
-            elif right:
-                for j in range(size):
-                    out[j] = gaps[_bin_right(row[j], num_bins, boundaries)]
             else:
+                _fill_hard_bins(row, size, num_bins, boundaries, right, where)
                 for j in range(size):
-                    out[j] = gaps[_bin_left(row[j], num_bins, boundaries)]
+                    out[j] = gaps[where[j]]
 
 
 @compiled()
@@ -242,12 +241,7 @@ def softmax_forward(  # noqa: ANN202
                     hist[k, lane, 0] += share
                     hist[k, lane, 1] += share * gap
             else:
-                if right:
-                    for j in range(size):
-                        where[j] = _bin_right(prob[j], num_bins, boundaries)
-                else:
-                    for j in range(size):
-                        where[j] = _bin_left(prob[j], num_bins, boundaries)
+                _fill_hard_bins(prob, size, num_bins, boundaries, right, where)
                 for j in range(size):
                     k, lane = where[j], np.uint32(j) % LANES
                     hist[k, lane, 0] += 1.0
@@ -274,7 +268,7 @@ def softmax_backward(  # noqa: ANN202
 ):
     classes, num_bins = probs.shape[1], boundaries.shape[0] - 1
     outer = np.empty((classes, TILE), np.float32)
-    mean, weight = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
+    mean, weight, where = np.empty(TILE, np.float32), np.empty(TILE, np.float32), np.empty(TILE, np.uint32)
     last, one = np.uint32(max(num_bins - 2, 0)), np.uint32(1)
     for first in range(start, stop, TILE):
         size = min(TILE, stop - first)
@@ -294,12 +288,10 @@ def softmax_backward(  # noqa: ANN202
                     moved = slope * (p - t) + counts[k + one] - counts[k]
                     speed = steps[k] if (p > centres[0]) and (p < centres[num_bins - 1]) else 0.0
                     out[j] = gaps[k] + above * slope + speed * moved
-            elif right:
-                for j in range(size):
-                    out[j] = gaps[_bin_right(prob[j], num_bins, boundaries)]
             else:
+                _fill_hard_bins(prob, size, num_bins, boundaries, right, where)
                 for j in range(size):
-                    out[j] = gaps[_bin_left(prob[j], num_bins, boundaries)]
+                    out[j] = gaps[where[j]]
             for j in range(size):
                 t = _ONE if labels[b, first + j] == c else _ZERO
                 out[j] += constant + linear * prob[j] + overlap * t
