@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from tests.conftest import TEMPLATES
 
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.run import run
-from tests.conftest import TEMPLATES
 
 LOSSES = fragment_names(TEMPLATES / "configs", FragmentKind.LOSS)
 

@@ -52,7 +52,8 @@ VOLUME = {
         "channel_def": {"type": "object", "minProperties": 1, "additionalProperties": TEXT},
     },
 }
-TEXTS = ["schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors", "copyright"]  # fmt: skip
+TEXTS = ["schema", "version", "monai_version", "pytorch_version", "numpy_version"]
+TEXTS += ["task", "description", "authors", "copyright"]
 # The fields that MONAI's bundle specification asks for, written down from its text.
 SPECIFICATION = {
     "type": "object",

@@ -1,0 +1,77 @@
+"""The Triton kernel against plain torch: on CUDA, or on CPU with ``TRITON_INTERPRET=1`` in the environment."""
+
+import os
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from medcalib.functional.binning import _bin_statistics
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = [
+    pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed"),
+    pytest.mark.skipif(
+        not (torch.cuda.is_available() or INTERPRETED), reason="needs a CUDA device, or TRITON_INTERPRET=1"
+    ),
+]
+DEVICE = "cpu" if INTERPRETED else "cuda"
+
+
+def both(probs, y, num_bins=20, soft=False, mask=None, right=False):
+    wanted = _bin_statistics(probs, y, num_bins, soft, mask, right=right, backend="torch")
+    moved = (None if part is None else part.to(DEVICE) for part in (probs, y, mask))
+    probs, y, mask = moved
+    result = _bin_statistics(probs, y, num_bins, soft, mask, right=right, backend="triton")
+    for mine, theirs in zip(result, wanted, strict=True):
+        # The torch version rounds which two centres are nearest, so up to 1e-6 of a voxel on a centre may move.
+        torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-9, atol=1e-5 if soft else 1e-9)
+
+
+def example(dtype=torch.float32, shape=(9, 8, 7)):
+    generator = torch.Generator().manual_seed(0)
+    probs = (3 * torch.randn(2, 3, *shape, generator=generator)).softmax(1).to(dtype)
+    return probs, torch.randint(0, 3, (2, 1, *shape), generator=generator)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("num_bins", [1, 2, 20, 100])
+def test_equals_torch(soft, num_bins):
+    probs, labels = example()
+    both(probs, labels, num_bins, soft)
+    both(probs, labels, num_bins, soft, mask=torch.rand(labels.shape) < 0.5)
+    both(probs, torch.rand_like(probs), num_bins, soft)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes(dtype):
+    both(*example(dtype))
+    both(*example(dtype), soft=True)
+
+
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("num_bins", [3, 20])
+def test_boundaries(right, num_bins):
+    boundaries = torch.linspace(0, 1 + torch.finfo(torch.float32).eps, num_bins + 1)[:-1]
+    around = torch.cat([boundaries, boundaries.nextafter(torch.tensor(2.0)), torch.ones(1)]).reshape(1, 1, -1)
+    both(around, (around > 0.3).float(), num_bins, right=right)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_losses_on_cuda_wait_only_once():
+    from medcalib.losses import SoftL1ACEandDiceCELoss
+
+    logits, labels = (part.cuda() for part in example())
+    params = {"softmax": True}
+    loss = SoftL1ACEandDiceCELoss(to_onehot_y=True, ace_params=params, dice_params=params)
+    first = loss(logits.requires_grad_(), labels)
+    wanted = SoftL1ACEandDiceCELoss(to_onehot_y=True, ace_params=params, dice_params=params)(logits.cpu(), labels.cpu())
+    torch.testing.assert_close(first.cpu(), wanted, rtol=1e-5, atol=1e-6)
+    ace = loss.losses[0]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ace(logits, labels).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert ace(logits, labels + 7).isnan()
