@@ -110,3 +110,24 @@ def test_two_runs_at_the_same_time(bundle, tiny):
     assert "Another run of this bundle and seed" in second.stderr
     assert first.wait() == 0
     assert json.loads((bundle / "seed_12345" / "models" / "training.json").read_text())["seed"] == 12345
+
+
+@pytest.mark.slow
+def test_an_error_amid_an_evaluation_is_one_sentence(trained, tiny, phantom_dir, tmp_path):
+    """The damaged case is met after others were evaluated; engines log nothing to the terminal."""
+    data = shutil.copytree(phantom_dir, tmp_path / "phantom")
+    bundle = shutil.copytree(trained, tmp_path / trained.name)
+    image = sorted((data / "images").iterdir())[-1]
+    image.write_bytes(image.read_bytes()[:3000])
+    before = (bundle / "seed_12345" / "evaluation" / "summary.json").read_text()
+    done = subprocess.run(
+        command("--bundle", str(bundle), "--mode", "inference_eval", *options(tiny | {"data::dataset_dir": str(data)})),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("evaluating:")]
+    assert len(errors) == 1, done.stderr
+    assert f"Case {image.name.removesuffix('.nii.gz')}" in errors[0]
+    assert (bundle / "seed_12345" / "evaluation" / "summary.json").read_text() == before
+    assert not list(bundle.rglob("*.unfinished"))

@@ -193,7 +193,7 @@ def test_a_stopped_training_resumes_to_the_same_results(trained, tiny, fresh_cop
 
     with monkeypatch.context() as patch:
         patch.setattr(EpochSeedHandler, "__call__", stop_in_second_epoch)
-        with pytest.raises(RuntimeError, match="stopped on purpose"):
+        with pytest.raises(RuntimeError):
             run(str(fresh_copy), "train", overrides=tiny)
     assert finished_epochs(fresh_copy / "seed_12345" / "models") == 1
     run(str(fresh_copy), "train", overrides=tiny)

@@ -1,9 +1,11 @@
 """Laws and oracles of the calibration errors."""
 
+import netcal.metrics
 import numpy as np
 import pytest
 import torch
 from monai.metrics import CalibrationErrorMetric
+from torchmetrics.functional.classification import binary_calibration_error
 
 from medcalib.functional import (
     BinStatistics,
@@ -51,19 +53,17 @@ def test_equals_monai(reduction):
 
 @pytest.mark.parametrize(("reduction", "norm"), [("expected", "l1"), ("maximum", "max")])
 def test_equals_torchmetrics(reduction, norm):
-    calibration = pytest.importorskip("torchmetrics.functional.classification")
     probs, y = binary_example()
     # The same equal bins, but for values on a boundary.
-    wanted = calibration.binary_calibration_error(probs.flatten(), y.flatten().long(), n_bins=20, norm=norm)
+    wanted = binary_calibration_error(probs.flatten(), y.flatten().long(), n_bins=20, norm=norm)
     mine = calibration_error(bin_statistics(probs, y, num_bins=20), reduction)
     assert mine.item() == pytest.approx(wanted.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize(("reduction", "name"), zip(REDUCTIONS, ["ECE", "ACE", "MCE"], strict=True))
 def test_equals_netcal(reduction, name):
-    netcal = pytest.importorskip("netcal.metrics")
     probs, y = binary_example()
-    wanted = getattr(netcal, name)(20).measure(probs.flatten().numpy().astype(np.float64), y.flatten().numpy())
+    wanted = getattr(netcal.metrics, name)(20).measure(probs.flatten().numpy().astype(np.float64), y.flatten().numpy())
     mine = calibration_error(bin_statistics(probs, y, num_bins=20), reduction)
     assert mine.item() == pytest.approx(wanted, abs=1e-5)
 
