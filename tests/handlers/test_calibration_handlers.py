@@ -136,7 +136,7 @@ def test_a_reader_without_binning_says_so():
         evaluate(make_cases(1), [CalibrationErrorHandler(CLASSES)])
 
 
-def report(tmp_path, cases, provenance=None, **kwargs):
+def report(tmp_path, cases, provenance=None, drawing=None, **kwargs):
     folder = ResultFolder(tmp_path / "evaluation", provenance)
     brier = BrierScoreMetric(include_background=False)
     evaluate(
@@ -146,7 +146,7 @@ def report(tmp_path, cases, provenance=None, **kwargs):
             BinningDataHandler(num_bins=10),
             CalibrationErrorHandler(CLASSES, folder),
             EvaluationReportHandler(folder, CLASSES),
-            ReliabilityDiagramHandler(folder, CLASSES, num_cases=1),
+            ReliabilityDiagramHandler(folder, CLASSES, **{"num_cases": 1, **(drawing or {})}),
         ],
         metrics={"brier": IgniteMetricHandler(brier, output_transform=from_engine(["pred", "label"]))},
         **kwargs,
@@ -233,3 +233,24 @@ def test_two_ranks_equal_one(tmp_path):
     assert two["num_cases"] == 5
     tables = [pd.read_csv(f / "evaluation" / "macro_ece_raw.csv").sort_values("filename") for f in (single, double)]
     np.testing.assert_allclose(tables[0][CLASSES], tables[1][CLASSES])
+
+
+def figures(folder):
+    return {path.name: path.read_bytes() for path in (folder / "reliability").iterdir() if path.suffix == ".png"}
+
+
+@pytest.mark.parametrize(("num_cases", "drawn"), [(0, 0), (2, 2), (None, 5)])
+def test_as_many_cases_are_drawn_as_wanted(tmp_path, num_cases, drawn):
+    names = figures(report(tmp_path, make_cases(5), drawing={"num_cases": num_cases}))
+    assert sum(name.startswith("case_") for name in names) == drawn
+    assert {"dataset_diagram.png", "dataset_histogram.png"} <= names.keys()
+
+
+@pytest.mark.slow
+def test_a_worker_draws_the_same(tmp_path):
+    alone, helped = tmp_path / "alone", tmp_path / "helped"
+    alone.mkdir()
+    helped.mkdir()
+    one = figures(report(alone, make_cases(3), batch_size=2, drawing={"num_cases": None}))
+    two = figures(report(helped, make_cases(3), batch_size=2, drawing={"num_cases": None, "num_workers": 1}))
+    assert one == two

@@ -42,10 +42,10 @@ class BinnedCases(NamedTuple):
 
 
 class BinningDataHandler:
-    """Bin each batch once and keep the statistics of every case in ``engine.state.binned_cases``.
+    """Bin each batch once and keep the statistics for the handlers that are attached after this one.
 
-    Attach it before the handlers that read the statistics. Batches may have any size; with several ranks the
-    statistics of all of them are gathered when the epoch ends.
+    ``engine.state.binned_batch`` holds those of the cases of the last iteration, ``engine.state.binned_cases`` those of
+    all cases when the epoch ends, gathered from all ranks. Batches may have any size.
 
     Args:
         num_bins: number of equal bins on [0, 1].
@@ -83,21 +83,28 @@ class BinningDataHandler:
 
     def _update(self, engine: Engine) -> None:
         y_pred, y = self.output_transform(engine.state.output)
+        first = 0 if self.include_background else 1
+        cases, batch = [], []
         for case, probs, target in zip(self.batch_transform(engine.state.batch), y_pred, y, strict=True):
             try:
                 statistics = bin_statistics(probs[None], target[None], num_bins=self.num_bins)
             except ValueError as error:
                 raise UserError(f"Case {case} cannot be evaluated: {error}") from None
-            first = 0 if self.include_background else 1
-            self._cases.append(str(case))
-            self._statistics.append(BinStatistics(*(part[:, first:].cpu() for part in statistics)))
+            cases.append(str(case))
+            batch.append(BinStatistics(*(part[:, first:].cpu() for part in statistics)))
+        engine.state.binned_batch = BinnedCases(cases, _stack(batch))
+        self._cases += cases
+        self._statistics += batch
 
     def _gather(self, engine: Engine) -> None:
-        statistics = BinStatistics(*(torch.cat(parts) for parts in zip(*self._statistics, strict=True)))
         engine.state.binned_cases = BinnedCases(
             string_list_all_gather(self._cases),
-            BinStatistics(*(evenly_divisible_all_gather(part) for part in statistics)),
+            BinStatistics(*(evenly_divisible_all_gather(part) for part in _stack(self._statistics))),
         )
+
+
+def _stack(statistics: list[BinStatistics]) -> BinStatistics:
+    return BinStatistics(*(torch.cat(parts) for parts in zip(*statistics, strict=True)))
 
 
 def binned_cases(engine: Engine, reader: Any) -> BinnedCases:
