@@ -51,6 +51,8 @@ class SeededCacheDataset(CacheDataset):
     def __init__(self, data: Sequence, transform: Any, seed: int = 0, **kwargs: Any) -> None:
         self.seed = seed
         self.epoch = 1
+        if isinstance(transform, Compose):
+            transform = transform.flatten()  # a nested Compose would count as random and not be cached
         super().__init__(data=data, transform=transform, **kwargs)
 
     def set_epoch(self, epoch: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ignite.distributed as idist
+import torch
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from tqdm import tqdm
@@ -110,5 +111,5 @@ class ProgressBarHandler:
 def _loss(output: Any) -> float | None:
     first = output[0] if isinstance(output, Sequence) and output else output
     if isinstance(first, Mapping) and CommonKeys.LOSS in first:
-        return float(first[CommonKeys.LOSS])
+        return torch.as_tensor(first[CommonKeys.LOSS]).item()  # a number once the batch is decollated
     return None

@@ -1,0 +1,114 @@
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer
+from monai.utils import CommonKeys
+from torch import nn
+
+from medcalib.errors import UserError
+from medcalib.handlers import CheckpointHandler, ProgressBarHandler
+from medcalib.handlers.checkpoint import finished_epochs
+
+
+class Validation(Engine):
+    """An evaluator whose metric is given for every epoch."""
+
+    def __init__(self, metrics):
+        super().__init__(lambda _engine, _batch: None)
+        self.given = metrics
+        self.state.best_metric, self.state.best_metric_epoch = -1, -1
+        self.state.metrics = {}
+
+    def validate(self, trainer):
+        epoch = trainer.state.epoch
+        metric = self.given.get(epoch)
+        if metric is None:
+            return
+        self.state.metrics = {"mean_dice": metric}
+        if self.state.best_metric_epoch == -1 or metric > self.state.best_metric:
+            self.state.best_metric, self.state.best_metric_epoch = metric, epoch
+
+
+def train(folder, epochs, metrics, network=None, stop_after=None, more=()):
+    torch.manual_seed(0)
+    network = network or nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    evaluator = Validation(metrics)
+    batch = {CommonKeys.IMAGE: torch.ones(1, 2), CommonKeys.LABEL: torch.zeros(1, 1)}
+    trainer = SupervisedTrainer(
+        device="cpu",
+        max_epochs=epochs,
+        train_data_loader=[batch, batch],
+        network=network,
+        optimizer=optimizer,
+        loss_function=nn.MSELoss(),
+        decollate=False,
+    )
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, evaluator.validate)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _engine: scheduler.step())
+    CheckpointHandler(folder, network, optimizer, scheduler, evaluator).attach(trainer)
+    for handler in more:
+        handler(evaluator).attach(trainer)
+    if stop_after:
+        trainer.add_event_handler(Events.EPOCH_COMPLETED(once=stop_after), lambda engine: engine.terminate())
+    trainer.run()
+    return trainer, optimizer, evaluator
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["weight"]
+
+
+def test_resumed_training_equals_the_uninterrupted(tmp_path):
+    metrics = {1: 0.1, 2: 0.5, 3: 0.2, 4: 0.3}
+    train(tmp_path / "whole", 4, metrics)
+    train(tmp_path / "parts", 4, metrics, stop_after=2)
+    assert finished_epochs(tmp_path / "parts") == 2
+    trainer, optimizer, evaluator = train(tmp_path / "parts", 4, metrics)
+    assert trainer.state.iteration == 8
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5**4)
+    assert (evaluator.state.best_metric, evaluator.state.best_metric_epoch) == (0.5, 2)
+    for name in ("model.pt", "checkpoint.pt"):
+        one, other = (torch.load(tmp_path / f / name, weights_only=True) for f in ("whole", "parts"))
+        one, other = (state.get("network", state) for state in (one, other))
+        assert torch.equal(one["weight"], other["weight"]), name
+
+
+def test_model_is_the_best_epoch_and_checkpoint_the_last(tmp_path):
+    train(tmp_path / "a", 3, {1: 0.1, 2: 0.5, 3: 0.2})
+    train(tmp_path / "b", 2, {1: 0.1, 2: 0.5})
+    assert torch.equal(weights(tmp_path / "a" / "model.pt"), weights(tmp_path / "b" / "model.pt"))
+    last = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)
+    assert (last["epoch"], last["best_epoch"]) == (3, 2)
+    assert not torch.equal(last["network"]["weight"], weights(tmp_path / "a" / "model.pt"))
+
+
+def test_without_validation_the_last_epoch_is_kept(tmp_path):
+    train(tmp_path, 3, {})
+    last = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert torch.equal(last["network"]["weight"], weights(tmp_path / "model.pt"))
+
+
+def test_an_epoch_without_validation_does_not_compete(tmp_path):
+    train(tmp_path / "a", 3, {2: 0.4})
+    train(tmp_path / "b", 2, {2: 0.4})
+    assert torch.equal(weights(tmp_path / "a" / "model.pt"), weights(tmp_path / "b" / "model.pt"))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    train(tmp_path, 1, {1: 0.1})
+    with pytest.raises(UserError, match=r"checkpoint.pt holds the weights of another architecture"):
+        train(tmp_path, 2, {1: 0.1}, network=nn.Sequential(nn.Linear(2, 1)))
+
+
+def test_progress_tells_epoch_loss_dice_and_time(tmp_path, capsys):
+    def bar(evaluator):
+        return ProgressBarHandler("training", evaluator, {"mean_dice": "val Dice"})
+
+    train(tmp_path, 2, {1: 0.25, 2: 0.5}, more=[bar])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("training: epoch 1/2, loss ")
+    assert "val Dice 0.2500" in lines[0]
+    assert lines[1].endswith("00:00 left")
