@@ -17,13 +17,13 @@ ENV PATH=/opt/venv/bin:${PATH}
 
 # Torch comes first and from an index of its own: the wheels bring their CUDA libraries along, and the lock file's own
 # index options may point to the build without CUDA. PyPI's wheel of this version is built for CUDA 13.0.
-ARG TORCH_INDEX_URL=https://pypi.org/simple
+ARG TORCH_INDEX_URL
 COPY requirements.lock /tmp/requirements.lock
 RUN python3 -m venv /opt/venv \
     && sed -nE 's/^(torch==[^+; ]+).*/\1/p' /tmp/requirements.lock > /tmp/torch.txt \
     && sed -E '/^(torch==|-)/d' /tmp/requirements.lock > /tmp/others.txt \
     && grep -q . /tmp/torch.txt \
-    && pip install --no-cache-dir --index-url "${TORCH_INDEX_URL}" --requirement /tmp/torch.txt \
+    && pip install --no-cache-dir ${TORCH_INDEX_URL:+--index-url="${TORCH_INDEX_URL}"} --requirement /tmp/torch.txt \
     && pip install --no-cache-dir --constraint /tmp/torch.txt --requirement /tmp/others.txt \
     && python -c 'import torch; print("torch", torch.__version__, "for CUDA", torch.version.cuda)' \
     && rm /tmp/requirements.lock /tmp/torch.txt /tmp/others.txt

@@ -93,7 +93,7 @@ def list_fragments(configs_dir: Path) -> dict[FragmentKind, dict[str, str]]:
         listing[kind] = {}
         for name in fragment_names(configs_dir, kind):
             body = read_yaml(configs_dir / kind / f"{name}.yaml").get(kind, {})
-            listing[kind][name] = str(body.get("description") or body.get("metadata", {}).get("title", ""))
+            listing[kind][name] = str(body.get("description") or body.get("metadata", {}).get("task", ""))
     return listing
 
 

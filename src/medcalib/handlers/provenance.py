@@ -11,12 +11,13 @@ from typing import Any
 
 from torch import nn
 
+import medcalib
 from medcalib.data.cases import split_digest
 from medcalib.networks.weights import weights_digest
 
 __all__ = ["provenance"]
 
-_PACKAGES = ("medcalib", "monai", "numpy", "pytorch-ignite", "torch")
+_PACKAGES = ("monai", "numpy", "pytorch-ignite", "torch")
 
 
 def provenance(
@@ -54,5 +55,9 @@ def provenance(
         "calibrator": None,
         "split_digest": split_digest(split),
         **settings,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "versions": {
+            "medcalib": medcalib.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _PACKAGES},
+        },
     }
