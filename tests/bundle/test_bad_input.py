@@ -58,12 +58,6 @@ def refused(bundle, message, mode="train", **settings):
     return str(caught.value)
 
 
-def nothing_left(bundle):
-    return not any(path.is_file() for path in bundle.glob("seed_*/models/*.pt")) and not list(
-        bundle.rglob("*.unfinished")
-    )
-
-
 def case_file(dataset, folder, number=3):
     return dataset / folder / f"hippocampus_{number:03}.nii.gz"
 
@@ -143,7 +137,7 @@ def test_damaged_data(hippocampus, dataset, damage, message):
     damage(dataset)
     everything = {"data::cases::fractions": [0.8, 0.1, 0.1], "data::cases::seed": 0}
     refused(hippocampus, message, overrides=FAST | everything | {"data::dataset_dir": str(dataset)})
-    assert nothing_left(hippocampus)
+    assert not list(hippocampus.glob("seed_*"))
 
 
 def test_bundle_that_does_not_exist(tmp_path, monkeypatch, make_bundle):

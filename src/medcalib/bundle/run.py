@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -99,7 +100,7 @@ def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[
     )
     check_config({key: value for key, value in workflow.parser.get().items() if key != "_meta_"}, files)
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
-    with _writable(output_dir), _locked(output_dir):
+    with _output_folder(output_dir), _locked(output_dir):
         if mode is Mode.TRAIN:
             if _is_finished(workflow):
                 return
@@ -129,7 +130,8 @@ def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[
 
 
 @contextmanager
-def _writable(output_dir: Path) -> Iterator[None]:
+def _output_folder(output_dir: Path) -> Iterator[None]:
+    """Make the output folder; remove it again if it is new and the user's mistake kept anything from being trained."""
     existed = output_dir.exists()
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -141,15 +143,10 @@ def _writable(output_dir: Path) -> Iterator[None]:
         ) from None
     try:
         yield
-    finally:
-        if not existed and not any(path.is_file() and path.name != ".lock" for path in output_dir.rglob("*")):
-            _remove_empty(output_dir)
-
-
-def _remove_empty(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    folder.rmdir()
+    except UserError:
+        if not existed and not any(output_dir.rglob("*.pt")):
+            shutil.rmtree(output_dir)
+        raise
 
 
 @contextmanager
