@@ -102,9 +102,9 @@ def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     with _output_folder(output_dir), _locked(output_dir):
         if mode is Mode.TRAIN:
+            _check_same_training(workflow, output_dir)
             if _is_finished(workflow):
                 return
-            _check_same_training(workflow, output_dir)
         else:
             _check_trained(workflow, folder, debug)
         _write(
