@@ -171,7 +171,10 @@ def test_edited_bundle(bundle, tiny):
     path.write_text(yaml.safe_dump(content))
     refused(bundle, "edited since it was generated", overrides=tiny)
     assert not list(bundle.glob("seed_*"))
-    run(str(bundle), "train", allow_edited=True, debug=True, overrides=tiny)
+    for mode in ("train", "inference_eval"):
+        run(str(bundle), mode, allow_edited=True, debug=True, overrides=tiny)
+    summary = json.loads((bundle / "seed_12345_debug" / "evaluation" / "summary.json").read_text())
+    assert summary["provenance"]["edited"] is True
 
 
 def function(target, **arguments):

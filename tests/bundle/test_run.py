@@ -100,6 +100,7 @@ def test_summary_says_what_produced_it(results):
     assert told["include_background"] is False
     assert told["space"] == "resampled"
     assert told["calibrator"] is None
+    assert told["edited"] is False
     assert told["checkpoint"] == "model.pt"
     for digest in ("bundle_digest", "checkpoint_digest", "split_digest"):
         assert len(told[digest]) == 64

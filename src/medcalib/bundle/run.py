@@ -56,12 +56,14 @@ def run(
         raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}") from None
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32):
         raise UserError(f"--seed must be a whole number from 0 to 4294967295, not {seed!r}.")
-    if not allow_edited and bundle_digest(folder) != read_metadata(folder)["medcalib"]["digest"]:
+    edited = bundle_digest(folder) != read_metadata(folder)["medcalib"]["digest"]
+    if edited and not allow_edited:
         raise UserError(
             f"The configs of {folder} were edited since it was generated, so its name no longer says what it does; "
             f"edit the templates and generate again, or run it as it is with --allow_edited."
         )
-    _run(folder, mode, {"bundle_root": str(folder)} | ({} if seed is None else {"seed": seed}), overrides or {}, debug)
+    settings = {"bundle_root": str(folder), "edited": edited} | ({} if seed is None else {"seed": seed})
+    _run(folder, mode, settings, overrides or {}, debug)
 
 
 def find_bundle(bundle: str, bundles_dir: Path = Path("bundles")) -> Path:
