@@ -28,7 +28,7 @@ class Mode(StrEnum):
 def bundle_configs(configs_dir: Path) -> list[Path]:
     """Every configuration file of a bundle, in a fixed order."""
     names = [*SHARED_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, *FragmentKind, "debug"]
-    return [path for path in (configs_dir / f"{name}.yaml" for name in names) if path.name in _present(configs_dir)]
+    return [path for path in (configs_dir / f"{name}.yaml" for name in names) if path.exists()]
 
 
 def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Path]:
@@ -40,11 +40,7 @@ def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Pat
     names = [*SHARED_CONFIGS]
     if mode is not Mode.TRAIN:
         names.append(mode)
-    names += [kind for kind in FragmentKind if f"{kind}.yaml" in _present(configs_dir)]
+    names += [kind for kind in FragmentKind if (configs_dir / f"{kind}.yaml").exists()]
     if debug:
         names.append("debug")
     return [configs_dir / f"{name}.yaml" for name in names]
-
-
-def _present(configs_dir: Path) -> set[str]:
-    return {path.name for path in configs_dir.glob("*.yaml")}

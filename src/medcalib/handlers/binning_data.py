@@ -28,10 +28,13 @@ class BinnedCases(NamedTuple):
     cases: list[str]
     statistics: BinStatistics
 
+    def first_rows(self) -> list[int]:
+        """The row in which each case was seen first."""
+        return sorted({case: row for row, case in reversed(list(enumerate(self.cases)))}.values())
+
     def unique(self) -> BinnedCases:
         """Every case once, as it was seen first."""
-        rows = {case: row for row, case in reversed(list(enumerate(self.cases)))}
-        order = sorted(rows.values())
+        order = self.first_rows()
         return BinnedCases(
             [self.cases[row] for row in order], BinStatistics(*(part[order] for part in self.statistics))
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-__all__ = ["SUMMARY_OPS", "case_table", "overall_table", "summary_table", "write_metrics", "write_table"]
+__all__ = ["case_table", "overall_table", "summary_table", "write_metrics", "write_table"]
 
 SUMMARY_OPS = ("mean", "median", "max", "5percentile", "95percentile", "notnans")
 

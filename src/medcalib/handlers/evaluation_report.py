@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from ignite.engine import Engine, Events
-from monai.handlers import from_engine
-from monai.utils import string_list_all_gather
 
 from medcalib.handlers.binning_data import binned_cases
 from medcalib.handlers.case_tables import case_table, overall_table, summary_table, write_metrics, write_table
 from medcalib.handlers.result_folder import ResultFolder
-from medcalib.keys import CaseKeys
 
 __all__ = ["EvaluationReportHandler"]
 
@@ -44,38 +40,24 @@ class EvaluationReportHandler:
     Args:
         folder: where the files go.
         class_names: names of the evaluated classes.
-        batch_transform: from ``engine.state.batch`` to the list of case ids.
     """
 
-    def __init__(
-        self, folder: ResultFolder, class_names: list[str], batch_transform: Callable = from_engine(CaseKeys.CASE)
-    ) -> None:
+    def __init__(self, folder: ResultFolder, class_names: list[str]) -> None:
         self.folder = folder
         self.class_names = [str(name) for name in class_names]
-        self.batch_transform = batch_transform
-        self._cases: list[str] = []
         self._printed = ""
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
         engine.add_event_handler(Events.COMPLETED, self._print)
 
-    def _start(self, _engine: Engine) -> None:
-        self._cases = []
-
-    def _update(self, engine: Engine) -> None:
-        self._cases += [str(case) for case in self.batch_transform(engine.state.batch)]
-
     def _write(self, engine: Engine) -> None:
-        cases = string_list_all_gather(self._cases)
         if not self.folder.writes:
             return
-        binned = binned_cases(engine, self).unique()
-        absent = dict(zip(binned.cases, binned.absent().numpy(), strict=True))
-        tables = self._tables(engine, cases, absent)
+        rows, binned = binned_cases(engine, self).first_rows(), binned_cases(engine, self).unique()
+        absent = binned.absent().numpy()
+        tables = self._tables(engine, rows, binned.cases, absent)
         for name, table in tables.items():
             write_table(table, self.folder.file(f"{name}_raw.csv"))
             write_table(summary_table(table), self.folder.file(f"{name}_summary.csv"))
@@ -91,7 +73,7 @@ class EvaluationReportHandler:
                 name: {c: int(table[c].notna().sum()) for c in table.columns[1:]} for name, table in tables.items()
             },
             "cases_without_class": {
-                name: [case for case in binned.cases if absent[case][index]]
+                name: [case for case, without in zip(binned.cases, absent[:, index], strict=True) if without]
                 for index, name in enumerate(self.class_names)
             },
             "provenance": self.folder.provenance,
@@ -100,18 +82,14 @@ class EvaluationReportHandler:
         self.folder.file("summary.json").write_text(text + "\n", encoding="utf-8")
         self._printed = self._text(tables)
 
-    def _tables(self, engine: Engine, cases: list[str], absent: dict[str, np.ndarray]) -> dict[str, pd.DataFrame]:
-        first_rows = [row for row, case in enumerate(cases) if case not in cases[:row]]
-        names = [cases[row] for row in first_rows]
+    def _tables(self, engine: Engine, rows: list[int], cases: list[str], absent: np.ndarray) -> dict[str, pd.DataFrame]:
         tables = {}
         for metric, details in engine.state.metric_details.items():
-            values = np.array(details.detach().cpu(), dtype=float)[first_rows]
+            values = np.array(details.detach().cpu(), dtype=float)[rows]
             if values.shape[1] != len(self.class_names):
-                tables[metric] = overall_table(names, values[:, 0])
+                tables[metric] = overall_table(cases, values[:, 0])
                 continue
-            for row, case in enumerate(names):
-                values[row, absent[case]] = np.nan
-            tables[metric] = case_table(names, self.class_names, values)
+            tables[metric] = case_table(cases, self.class_names, np.where(absent, np.nan, values))
         for metric, details in engine.state.dataset_details.items():
             tables[metric] = case_table(["dataset"], self.class_names, details.numpy()[None])
         return tables

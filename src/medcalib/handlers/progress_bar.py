@@ -27,12 +27,10 @@ class ProgressBarHandler:
         metrics: names of those metrics, and how to show them.
     """
 
-    def __init__(
-        self, title: str, evaluator: Engine | None = None, metrics: Mapping[str, str] | Sequence[str] = ()
-    ) -> None:
+    def __init__(self, title: str, evaluator: Engine | None = None, metrics: Mapping[str, str] | None = None) -> None:
         self.title = title
         self.evaluator = evaluator
-        self.metrics = dict(metrics) if isinstance(metrics, Mapping) else {name: name for name in metrics}
+        self.metrics = dict(metrics or {})
         self._bar: tqdm | None = None
         self._loss: tuple[float, int] = (0.0, 0)
         self._shown: dict[str, str] = {}
@@ -44,7 +42,7 @@ class ProgressBarHandler:
         if idist.get_rank() != 0:
             return
         engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch_)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._reset_loss)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish_epoch)
         engine.add_event_handler(Events.COMPLETED, self._close)
@@ -62,7 +60,7 @@ class ProgressBarHandler:
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
         )
 
-    def _start_epoch_(self, engine: Engine) -> None:
+    def _reset_loss(self, _engine: Engine) -> None:
         self._loss = (0.0, 0)
 
     def _update(self, engine: Engine) -> None:
