@@ -3,8 +3,8 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm, PowerNorm
+from matplotlib.path import Path
 
 from medcalib.visualize import (
     CaseReliabilityDrawer,
@@ -32,8 +32,21 @@ def errors_by_loop(counts, sum_pred, sum_true):
 
 
 def marks(axes, label):
-    (found,) = [c for c in axes.collections if isinstance(c, PolyCollection) and c.get_label() == label]
-    return [path.get_extents() for path in found.get_paths()]
+    (found,) = [patch for patch in axes.patches if patch.get_label() == label]
+    return [Path(corners).get_extents() for corners in found.get_path().vertices.reshape(-1, 5, 2)]
+
+
+def heat(axes, shape):
+    """The values of the cells of a heat map, each found by the middle of its outline; 0 where there is none."""
+    (cells,) = axes.collections
+    values = np.zeros(shape)
+    for value, path in zip(cells.get_array(), cells.get_paths(), strict=True):
+        for corners in path.vertices.reshape(-1, 5, 2):
+            column, row = (corners[:4].mean(axis=0) * shape[::-1]).astype(int)
+            np.testing.assert_allclose(np.ptp(corners, axis=0), 1 / np.array(shape[::-1]))
+            assert values[row, column] == 0
+            values[row, column] = value
+    return values
 
 
 def texts(axes):
@@ -63,11 +76,11 @@ def test_bars_end_at_the_observed_frequency_and_gaps_at_the_mean_confidence():
 
 def test_hatching_stays_inside_the_gaps_and_leans_with_their_sign():
     figure = draw_case_reliability_diagrams([[10.0, 10.0]], [[4.0, 6.0]], [[1.0, 9.0]], ["a"], show_counts=False)
-    over, under = (c.get_segments() for c in figure.axes[0].collections if not isinstance(c, PolyCollection))
-    assert over
-    assert under
-    for lines, left, low, high, slope in ((over, 0.0, 0.1, 0.4, 1), (under, 0.5, 0.6, 0.9, -1)):
-        ends = np.array(lines)
+    unfilled = [patch for patch in figure.axes[0].patches if patch.get_facecolor()[3] == 0]
+    over, under = (patch.get_path().vertices.reshape(-1, 2, 2) for patch in unfilled)
+    assert len(over)
+    assert len(under)
+    for ends, left, low, high, slope in ((over, 0.0, 0.1, 0.4, 1), (under, 0.5, 0.6, 0.9, -1)):
         assert ends[..., 0].min() >= left - 1e-9
         assert ends[..., 0].max() <= left + 0.5 + 1e-9
         assert ends[..., 1].min() >= low - 1e-9
@@ -88,6 +101,23 @@ def test_count_strip_shows_every_count():
     strip = draw_case_reliability_diagrams(counts, sum_pred, sum_true, ["a"]).axes[1]
     np.testing.assert_allclose([bar.y1 for bar in marks(strip, "voxels")], counts[counts > 0])
     assert strip.get_yscale() == "log"
+
+
+@pytest.mark.parametrize(
+    ("largest", "labels"),
+    [(0, ["1"]), (1, ["1"]), (2, ["1", "10"]), (10, ["1", "10"]), (11, ["1", "10²"]), (10**6 + 1, ["1", "10⁷"])],
+)
+def test_count_strip_ends_at_the_next_power_of_ten(largest, labels):
+    drawer = CaseReliabilityDrawer(["a"])
+    for counts in ([[12345.0, 0.0]], [[float(largest), 0.0]]):
+        figure = drawer.draw(counts, [[0.0, 0.0]], [[0.0, 0.0]])
+    strip = figure.axes[1]
+    ticks = strip.yaxis.get_majorticklocs()
+    assert [label.get_text() for label in strip.get_yticklabels()] == labels
+    np.testing.assert_allclose(ticks, [1.0, 10.0**drawer.counts.decade][: len(labels)])
+    low, high = strip.get_ylim()
+    assert low < 1
+    assert max(largest, ticks[-1]) < high
 
 
 def test_absent_and_empty_classes_are_said_to_be_so():
@@ -175,10 +205,9 @@ def test_heat_map_counts_cases():
         row = max(int(np.ceil(sum_true[case, index, k] / counts[case, index, k] * 7 - 1e-6)) - 1, 0)
         expected[index, row, k] += 1
     panels = main_axes(figure)
-    heat = [panel.collections[0].get_array().filled(0) for panel in panels]
-    np.testing.assert_array_equal(heat[0], expected[0])
-    np.testing.assert_array_equal(heat[1], expected[1])
-    np.testing.assert_allclose(heat[2], expected.mean(0))
+    np.testing.assert_array_equal(heat(panels[0], (7, 10)), expected[0])
+    np.testing.assert_array_equal(heat(panels[1], (7, 10)), expected[1])
+    np.testing.assert_allclose(heat(panels[2], (7, 10)), expected.mean(0))
     np.testing.assert_array_equal(expected.sum(1), (counts > 0).sum(0))
     side = figure.axes[2]
     np.testing.assert_allclose([bar.x1 for bar in marks(side, "voxels")], [n for n in expected[0].sum(1) if n])
@@ -206,8 +235,7 @@ def test_class_absent_everywhere_stays_out_of_the_mean(draw):
     np.testing.assert_allclose(panels[2].lines[-1].get_ydata(), alone.lines[-1].get_ydata())
     assert texts(panels[2]).splitlines()[:4] == texts(alone).splitlines()[:4]
     if draw is draw_dataset_reliability_histograms:
-        heat = [panel.collections[0].get_array().filled(0) for panel in (panels[2], alone)]
-        np.testing.assert_array_equal(*heat)
+        np.testing.assert_array_equal(heat(panels[2], (10, 10)), heat(alone, (10, 10)))
 
 
 @pytest.mark.parametrize("draw", DATASET_FIGURES)

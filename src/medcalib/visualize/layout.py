@@ -27,6 +27,7 @@ class Panel(NamedTuple):
     main: Axes
     count_strip: Axes | None
     side_strip: Axes | None
+    leftmost: bool
 
 
 class PanelGrid(NamedTuple):
@@ -133,12 +134,11 @@ def panel_grid(
             fontsize=style.title_size,
             fontweight="bold",
         )
-        panel = Panel(main, count_strip, beside)
+        panel = Panel(main, count_strip, beside, leftmost=column == 0)
         dress_panel(
             panel,
             style,
             frequency_label,
-            first_column=column == 0,
             last_row=number + columns >= len(titles),
             below=strip == "below",
         )
@@ -160,15 +160,16 @@ def dress_panel(
     style: ReliabilityStyle,
     frequency_label: str,
     *,
-    first_column: bool,
     last_row: bool,
     below: bool,
 ) -> None:
     """Limits, ticks and labels of the axes of one panel."""
-    main, count_strip, side_strip = panel
+    main, count_strip, side_strip, leftmost = panel
     for axes in (main, count_strip, side_strip):
         if axes is None:
             continue
+        # Ticks lie below the marks, so that new marks can be drawn over a kept picture of them.
+        axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_linewidth(0.6)
         axes.tick_params(labelsize=style.font_size, length=2.5, width=0.6, pad=1.5)
@@ -176,7 +177,7 @@ def dress_panel(
     ticks, names = [0.0, 0.5, 1.0], ["0", "0.5", "1"]
     main.set(xlim=(0, 1), ylim=(0, 1))
     # A tick costs a millisecond, so only the axes at the border of the figure have any.
-    if first_column:
+    if leftmost:
         main.set_yticks(ticks, names)
         main.set_ylabel(frequency_label, fontsize=style.font_size, labelpad=2)
     else:
@@ -191,7 +192,7 @@ def dress_panel(
         count_strip.set_xlim(0, 1)
         if not below:
             count_strip.xaxis.set_ticks([])
-        if first_column:
+        if leftmost:
             count_strip.set_ylabel(style.count_label, fontsize=style.font_size, labelpad=2)
     if side_strip is not None:
         side_strip.set_ylim(0, 1)

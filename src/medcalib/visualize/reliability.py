@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from medcalib.visualize.bins import Array, bin_means, calibration_errors, check_statistics, mean_without_nan
 from medcalib.visualize.layout import panel_grid
 from medcalib.visualize.panels import (
-    count_bars,
+    CountStrips,
+    FrequencyBars,
     diagonal,
-    frequency_bars,
     legend_entries,
     note,
     readable_number,
@@ -110,10 +110,18 @@ class CaseReliabilityDrawer:
             legend_entries=legend_entries(self.style),
             strip="below" if show_counts else None,
         )
-        self.notes = [note(panel.main, self.style) for panel in self.grid.panels]
         for panel in self.grid.panels:
             diagonal(panel.main)
-        self.marks: list[Artist] = []
+        self.bars = [FrequencyBars(panel.main, self.style) for panel in self.grid.panels]
+        self.counts = CountStrips(self.grid.panels, self.style)
+        self.notes = [note(panel.main, self.style) for panel in self.grid.panels]
+
+    @property
+    def changing(self) -> list[Artist]:
+        """What looks different from case to case; all else in the figure depends on the decade of the counts alone."""
+        marks = [artist for bars in self.bars for artist in bars.artists]
+        title = [] if self.grid.title is None else [self.grid.title]
+        return [*marks, *self.counts.artists, *self.notes, *title]
 
     def draw(self, counts: ArrayLike, sum_pred: ArrayLike, sum_true: ArrayLike, title: str | None = None) -> Figure:
         """The figure of one case, the same object in every call.
@@ -133,15 +141,11 @@ class CaseReliabilityDrawer:
         voxels, predicted, observed = check_statistics(counts, sum_pred, sum_true, self.class_names, ndim=2)
         confidence, frequency = bin_means(voxels, predicted, observed)
         errors = calibration_errors(voxels, predicted, observed)
-        for mark in self.marks:
-            mark.remove()
-        self.marks = []
         if self.grid.title is not None:
             self.grid.title.set_text(title or "")
-        for index, panel in enumerate(self.grid.panels):
-            self.marks += frequency_bars(panel.main, confidence[index], frequency[index], self.style)
-            if panel.count_strip is not None:
-                self.marks.append(count_bars(panel.count_strip, voxels[index], self.style))
+        self.counts.show(voxels)
+        for index, bars in enumerate(self.bars):
+            bars.show(confidence[index], frequency[index])
             if voxels[index].sum() == 0:
                 text = self.style.empty_label
             elif observed[index].sum() == 0:
@@ -243,15 +247,14 @@ def draw_dataset_reliability_diagrams(
         legend_entries=legend_entries(style, spread),
         strip="below" if show_counts else None,
     )
-    for panel, text, (confidences, frequencies, cases, voxels_of_bins) in zip(grid.panels, notes, shown, strict=True):
+    for panel, text, (confidences, frequencies, cases, _) in zip(grid.panels, notes, shown, strict=True):
         diagonal(panel.main)
-        frequency_bars(panel.main, confidences, frequencies, style)
+        FrequencyBars(panel.main, style).show(confidences, frequencies)
         if spread:
             low, high = quartiles(cases)
             spread_lines(panel.main, confidences, low, high)
         write_note(note(panel.main, style), text, confidences, frequencies)
-        if panel.count_strip is not None:
-            count_bars(panel.count_strip, voxels_of_bins, style)
+    CountStrips(grid.panels, style).show(np.stack([voxels_of_bins for *_, voxels_of_bins in shown]))
     return grid.figure
 
 
