@@ -1,8 +1,16 @@
-"""Pure tensor functions: bin statistics, calibration errors and scoring rules.
+"""Pure tensor functions: bin statistics, calibration errors, scoring rules, uncertainty and agreement of members.
 
-Nothing here holds state, reads files or imports more than torch; compiled kernels load on their first use.
+Nothing here reads files or imports more than torch; compiled kernels load on their first use.
 """
 
+from medcalib.functional.aggregation import (
+    above_threshold_mean,
+    foreground_mean,
+    image_mean,
+    mean_foreground_confidence,
+    patch_maximum,
+)
+from medcalib.functional.agreement import aula, mean_pairwise_dice, member_agreement, pairwise_dice
 from medcalib.functional.binning import BinStatistics, bin_statistics
 from medcalib.functional.calibration import (
     BrierDecomposition,
@@ -17,10 +25,15 @@ from medcalib.functional.scoring import (
     categorical_negative_log_likelihood,
     negative_log_likelihood,
 )
+from medcalib.functional.temperature import keep_decisions, log_odds, scale_temperature
+from medcalib.functional.uncertainty import PredictiveMoments, entropy, sample_mean_uncertainty
 
 __all__ = [
     "BinStatistics",
     "BrierDecomposition",
+    "PredictiveMoments",
+    "above_threshold_mean",
+    "aula",
     "bin_statistics",
     "brier_decomposition",
     "brier_score",
@@ -28,6 +41,18 @@ __all__ = [
     "calibration_gap",
     "categorical_brier_score",
     "categorical_negative_log_likelihood",
+    "entropy",
+    "foreground_mean",
+    "image_mean",
+    "keep_decisions",
+    "log_odds",
     "mean_calibration_gap",
+    "mean_foreground_confidence",
+    "mean_pairwise_dice",
+    "member_agreement",
     "negative_log_likelihood",
+    "pairwise_dice",
+    "patch_maximum",
+    "sample_mean_uncertainty",
+    "scale_temperature",
 ]
