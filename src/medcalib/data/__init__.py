@@ -1,16 +1,32 @@
 """Datasets as lists of cases, divided into training, validation, test and calibration."""
 
+from medcalib.data.acdc import acdc_cases
+from medcalib.data.amos import amos_cases
+from medcalib.data.brats import brats18_cases, brats21_cases
 from medcalib.data.cases import Case, Split, assemble_split, split_cases, split_digest
 from medcalib.data.decathlon import decathlon_cases
+from medcalib.data.folds import set_aside, split_fold
+from medcalib.data.isles import isles_cases
+from medcalib.data.kits import kits_cases
+from medcalib.data.mnms import mnms_cases
 from medcalib.data.phantom import make_phantom, phantom_cases
 
 __all__ = [
     "Case",
     "Split",
+    "acdc_cases",
+    "amos_cases",
     "assemble_split",
+    "brats18_cases",
+    "brats21_cases",
     "decathlon_cases",
+    "isles_cases",
+    "kits_cases",
     "make_phantom",
+    "mnms_cases",
     "phantom_cases",
+    "set_aside",
     "split_cases",
     "split_digest",
+    "split_fold",
 ]

@@ -20,7 +20,8 @@ __all__ = ["LoadCased"]
 class LoadCased(MapTransform):
     """Load image and label of a case channel-first as float32 and check them.
 
-    A key that a case lacks is passed over, so that images without label can be predicted.
+    A key that a case lacks is passed over, so that images without label can be predicted. The key ``frame`` names the
+    volume of 4D files, on their last axis, that is the case.
 
     Args:
         keys: keys that hold a path, or a list of paths that become channels.
@@ -29,8 +30,8 @@ class LoadCased(MapTransform):
         affine_tolerance: how far a corner of the label may lie from that of the image, in voxels of the image.
 
     Raises:
-        UserError: on call, naming case and file: a file is missing, damaged or holds NaN or Inf, the image has another
-            number of channels, or image and label differ in shape or position.
+        UserError: on call, naming case and file: a file is missing, damaged, holds NaN or Inf or has no such frame, the
+            image has another number of channels, or image and label, or two channels, differ in shape or position.
 
     Example:
         >>> load = LoadCased(keys=["image", "label"], num_channels=1)
@@ -57,8 +58,10 @@ class LoadCased(MapTransform):
         """Return the case with tensors (C, ...) in place of paths."""
         loaded = dict(data)
         case = str(loaded.get(CaseKeys.CASE, "?"))
+        frame = loaded.get(CaseKeys.FRAME)
         for key in self.key_iterator(loaded):
-            loaded[key] = self.read_label(case, loaded[key]) if key == CaseKeys.LABEL else self._read(case, loaded[key])
+            read = self.read_label if key == CaseKeys.LABEL else self._read
+            loaded[key] = read(case, loaded[key], frame)
         image = loaded.get(CaseKeys.IMAGE)
         if self.num_channels is not None and image is not None and image.shape[0] != self.num_channels:
             raise UserError(
@@ -66,22 +69,36 @@ class LoadCased(MapTransform):
                 f"lists {self.num_channels}."
             )
         if image is not None and CaseKeys.LABEL in loaded:
-            self._check_geometry(case, data, image, loaded[CaseKeys.LABEL])
+            files = f"{data[CaseKeys.IMAGE]} and {data[CaseKeys.LABEL]}"
+            self._check_geometry(case, "image and label", files, image, loaded[CaseKeys.LABEL])
         return loaded
 
-    def read_label(self, case: str, path: Any) -> MetaTensor:
+    def read_label(self, case: str, path: Any, frame: int | None = None) -> MetaTensor:
         """Read a label map (1, ...) and map its values.
 
+        Args:
+            case: name of the case, for messages.
+            path: path of the file.
+            frame: which volume of a 4D file; None for a 3D file.
+
         Raises:
-            UserError: the file is missing, damaged or holds NaN or Inf.
+            UserError: the file is missing, damaged, holds NaN or Inf or has no such frame.
         """
-        label = self._read(case, path)
+        label = self._read(case, path, frame)
         values = label.clone()
         for on_disk, index in self.label_map.items():
             label[values == on_disk] = index
         return label
 
-    def _read(self, case: str, path: Any) -> MetaTensor:
+    def _read(self, case: str, paths: Any, frame: int | None = None) -> MetaTensor:
+        if not isinstance(paths, list | tuple):
+            return self._read_file(case, paths, frame)
+        channels = [self._read_file(case, path, frame) for path in paths]
+        for path, channel in zip(paths[1:], channels[1:], strict=True):
+            self._check_geometry(case, "the channels", f"{paths[0]} and {path}", channels[0], channel)
+        return torch.cat(channels)
+
+    def _read_file(self, case: str, path: Any, frame: int | None) -> MetaTensor:
         try:
             volume = self._load(path)
         except Exception as error:
@@ -92,38 +109,48 @@ class LoadCased(MapTransform):
                 f"Case {case}: {path} cannot be read ({reason[-1] if reason else type(error).__name__}); "
                 f"the file may be damaged or cut short, so fetch or extract it again."
             ) from None
+        if frame is not None:
+            volume = _one_frame(case, path, volume, int(frame))
         if not torch.isfinite(volume.as_tensor()).all():
             bad = int((~torch.isfinite(volume.as_tensor())).sum())
             raise UserError(f"Case {case}: {path} holds {bad} NaN or Inf value(s); repair or leave out this case.")
         return volume
 
-    def _check_geometry(self, case: str, paths: Mapping, image: MetaTensor, label: MetaTensor) -> None:
-        files = f"{paths[CaseKeys.IMAGE]} and {paths[CaseKeys.LABEL]}"
-        if image.shape[1:] != label.shape[1:]:
+    def _check_geometry(self, case: str, what: str, files: str, image: MetaTensor, other: MetaTensor) -> None:
+        if image.shape[1:] != other.shape[1:]:
             raise UserError(
-                f"Case {case}: image and label differ in shape, {tuple(image.shape[1:])} against "
-                f"{tuple(label.shape[1:])} ({files})."
+                f"Case {case}: {what} differ in shape, {tuple(image.shape[1:])} against {tuple(other.shape[1:])} "
+                f"({files})."
             )
-        distance = _corner_distance(image, label)
+        distance = _corner_distance(image, other)
         if distance > self.affine_tolerance:
             raise UserError(
-                f"Case {case}: the affines of image and label differ, by {distance:.2g} voxels at a corner ({files})."
+                f"Case {case}: the affines of {what} differ, by {distance:.2g} voxels at a corner ({files})."
             )
 
 
-def _corner_distance(image: MetaTensor, label: MetaTensor) -> float:
-    """Largest distance of a label corner from the same corner of the image, in voxels of the image."""
+def _one_frame(case: str, path: Any, volumes: MetaTensor, frame: int) -> MetaTensor:
+    if not 0 <= frame < len(volumes):
+        raise UserError(
+            f"Case {case}: {path} has {len(volumes)} frame(s), so frame {frame}, counted from 0, does not exist; "
+            f"correct the frame where the dataset's table gives it."
+        )
+    return volumes[frame : frame + 1].clone()  # a view would keep all frames in memory
+
+
+def _corner_distance(image: MetaTensor, other: MetaTensor) -> float:
+    """Largest distance of a corner from the same corner of the image, in voxels of the image."""
     extent = np.asarray(image.shape[1:], dtype=float) - 1
     rank = len(extent)
     corners = np.stack(np.meshgrid(*([0.0, e] for e in extent), indexing="ij")).reshape(rank, -1)
     image_affine = np.asarray(image.affine, dtype=float)
-    label_affine = np.asarray(label.affine, dtype=float)
+    other_affine = np.asarray(other.affine, dtype=float)
     size = image_affine.shape[0] - 1
     homogeneous = np.zeros((size + 1, corners.shape[1]))
     homogeneous[:rank] = corners
     homogeneous[-1] = 1
     try:
-        back = np.linalg.solve(image_affine, label_affine @ homogeneous)
+        back = np.linalg.solve(image_affine, other_affine @ homogeneous)
     except np.linalg.LinAlgError:
         return float("inf")
     return float(np.abs(back - homogeneous).max())

@@ -1,0 +1,115 @@
+"""Divide cases at random so that those of one group stay together: one part set aside, or one of k folds."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+from medcalib.data.cases import Case, Split, assemble_split
+from medcalib.errors import UserError
+from medcalib.keys import CaseKeys
+
+__all__ = ["set_aside", "split_fold"]
+
+
+def set_aside(
+    cases: Sequence[Case], fraction: float, seed: int = 0, group: Callable[[Case], str] | None = None
+) -> tuple[list[Case], list[Case]]:
+    """Set a share of the cases aside, whole groups at a time.
+
+    Groups are ranked by a hash of seed and name, so neither the order of the cases nor the version of a random number
+    generator matters.
+
+    Args:
+        cases: the cases to divide.
+        fraction: share of the groups to set aside, above 0 and below 1, rounded to whole groups but never to none.
+        seed: another seed, another division.
+        group: names the group of a case, such as its patient; every case is its own by default.
+
+    Returns:
+        The cases that stay and those set aside, each in the order given.
+
+    Raises:
+        UserError: if fraction or seed is not usable, or if there are fewer than two groups.
+
+    Example:
+        >>> cases = [{"case": f"patient{i}_{frame}"} for i in range(5) for frame in ("ed", "es")]
+        >>> stay, aside = set_aside(cases, 0.2, group=lambda case: case["case"].split("_")[0])
+        >>> [case["case"] for case in aside]
+        ['patient0_ed', 'patient0_es']
+    """
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
+        raise UserError(f"The fraction of cases to set aside is {fraction!r}: give a number above 0 and below 1.")
+    ranked = _ranked_groups(cases, seed, group)
+    count = max(1, round(fraction * len(ranked)))
+    if count >= len(ranked):
+        raise UserError(
+            f"{len(ranked)} case(s) or group(s) of cases cannot be divided in two parts, one with a share of "
+            f"{fraction:g}: add cases or lower the fraction."
+        )
+    return _divide(cases, set(ranked[:count]), group)
+
+
+def split_fold(
+    cases: Sequence[Case],
+    fold: int,
+    num_folds: int = 5,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    group: Callable[[Case], str] | None = None,
+) -> Split:
+    """The split of one fold of a cross-validation.
+
+    The groups are dealt to the folds in turn, so that the sizes of folds differ by at most one group. One fold is the
+    test part; of the groups in the others a share is set aside for validation, and the rest is for training.
+
+    Args:
+        cases: the cases to divide.
+        fold: which fold is the test part, counted from 0.
+        num_folds: number of folds.
+        validation_fraction: share of the other folds' groups that is for validation.
+        seed: another seed, other folds.
+        group: names the group of a case; every case is its own by default.
+
+    Returns:
+        The split; calibration uses the validation cases.
+
+    Raises:
+        UserError: if an argument is not usable, or if there are too few groups.
+
+    Example:
+        >>> cases = [{"case": f"case_{i}"} for i in range(10)]
+        >>> {part: len(members) for part, members in split_fold(cases, fold=0).items()}
+        {'training': 7, 'validation': 1, 'test': 2, 'calibration': 1}
+    """
+    if isinstance(num_folds, bool) or not isinstance(num_folds, int) or num_folds < 2:
+        raise UserError(f"num_folds is {num_folds!r}: give a whole number of at least 2.")
+    if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < num_folds:
+        raise UserError(f"fold is {fold!r}: give a whole number from 0 to {num_folds - 1}.")
+    ranked = _ranked_groups(cases, seed, group)
+    if len(ranked) < num_folds:
+        raise UserError(
+            f"{len(ranked)} case(s) or group(s) of cases cannot fill {num_folds} folds: add cases or ask for fewer "
+            "folds."
+        )
+    rest, test = _divide(cases, set(ranked[fold::num_folds]), group)
+    training, validation = set_aside(rest, validation_fraction, seed, group)
+    return assemble_split(training, validation, test)
+
+
+def _ranked_groups(cases: Sequence[Case], seed: int, group: Callable[[Case], str] | None) -> list[str]:
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise UserError(f"seed is {seed!r}: give a whole number.")
+    names = {_group_name(case, group) for case in cases}
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+
+
+def _divide(
+    cases: Sequence[Case], chosen: set[str], group: Callable[[Case], str] | None
+) -> tuple[list[Case], list[Case]]:
+    return (
+        [case for case in cases if _group_name(case, group) not in chosen],
+        [case for case in cases if _group_name(case, group) in chosen],
+    )
+
+
+def _group_name(case: Case, group: Callable[[Case], str] | None) -> str:
+    return str(case[CaseKeys.CASE] if group is None else group(case))

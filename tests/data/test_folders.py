@@ -1,0 +1,62 @@
+import pytest
+from tests.data.layouts import message
+
+from medcalib.data.folders import Download, describe_contents, make_case, visible
+
+DOWNLOAD = Download("the folder that holds scans", "the data can be had from https://example.org")
+
+
+def test_hidden_entries_are_not_seen(tmp_path):
+    for name in ("b", "a", ".c", "._a"):
+        (tmp_path / name).touch()
+    assert [path.name for path in visible(tmp_path, "*")] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "nothing"), (2, "f0, f1"), (5, "f0, f1, f2, f3, f4"), (6, "f0, f1, f2, f3, f4 and 1 more")]
+)
+def test_contents_are_described_in_short(tmp_path, count, text):
+    for number in range(count):
+        (tmp_path / f"f{number}").touch()
+    (tmp_path / ".hidden").touch()
+    assert describe_contents(tmp_path) == text
+
+
+def test_folders_are_told_from_files(tmp_path):
+    (tmp_path / "a").mkdir()
+    assert describe_contents(tmp_path) == "a/"
+
+
+def test_root_of_a_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "scans").mkdir()
+    assert DOWNLOAD.root("~/scans") == tmp_path / "scans"
+
+
+def test_a_file_is_no_root(tmp_path):
+    (tmp_path / "scans.zip").touch()
+    assert "does not exist" in message(DOWNLOAD.root, tmp_path / "scans.zip")
+
+
+def test_complete_cases_come_sorted(tmp_path):
+    paths = [tmp_path / name for name in ("a", "b")]
+    for path in paths:
+        path.touch()
+    cases = [make_case(name, paths[:1], paths[1]) for name in ("z", "y")]
+    assert [case["case"] for case in DOWNLOAD.complete(cases, tmp_path, "*")] == ["y", "z"]
+
+
+def test_incomplete_cases_are_counted_and_the_first_is_named(tmp_path):
+    (tmp_path / "a").touch()
+    complete = make_case("x", tmp_path / "a", tmp_path / "a")
+    lacking = [make_case(name, [tmp_path / "a", tmp_path / "b"], tmp_path / "a") for name in ("z", "y")]
+    text = message(DOWNLOAD.complete, [*lacking, complete], tmp_path, "scans/*")
+    assert text.startswith(f"Case 'y' has no '{tmp_path / 'b'}' (1 cases matched scans/*, 2 did not)")
+    assert "https://example.org" in text
+
+
+def test_no_case_at_all(tmp_path):
+    text = message(DOWNLOAD.complete, [], tmp_path, "scans/*")
+    assert text.startswith(
+        f"0 cases matched scans/* in '{tmp_path}', which holds nothing: set data::dataset_dir to the"
+    )
