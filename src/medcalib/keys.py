@@ -2,7 +2,16 @@
 
 from enum import StrEnum
 
-__all__ = ["CaseKeys", "EvaluationSpace", "SplitKeys"]
+__all__ = ["Activation", "CaseKeys", "EvaluationSpace", "SplitKeys", "UncertaintyKeys"]
+
+
+class Activation(StrEnum):
+    """How logits become probabilities."""
+
+    SOFTMAX = "softmax"
+    """Exclusive classes, one channel each."""
+    SIGMOID = "sigmoid"
+    """Every channel is a binary problem of its own."""
 
 
 class CaseKeys(StrEnum):
@@ -19,8 +28,14 @@ class CaseKeys(StrEnum):
     """Path of the image, or a list of paths, one per channel."""
     LABEL = "label"
     """Path of the reference segmentation."""
+    REGION_OF_INTEREST = "region_of_interest"
+    """Mask of the voxels in which results count, where a dataset has one."""
     PROBABILITY = "probability"
     """Path of the true class probabilities, where they are known."""
+    FRAME = "frame"
+    """Which volume of 4D image and label files the case is, counted from 0; absent where the files are 3D."""
+    ATTRIBUTES = "attributes"
+    """What else is known of the case, such as its vendor and centre: texts by name."""
 
 
 class SplitKeys(StrEnum):
@@ -38,3 +53,16 @@ class EvaluationSpace(StrEnum):
 
     RESAMPLED = "resampled"
     ORIGINAL = "original"
+
+
+class UncertaintyKeys(StrEnum):
+    """Keys under which an engine holds what the members of a prediction say together."""
+
+    ENTROPY = "entropy"
+    """Entropy of the mean probabilities, (1, ...) in nats."""
+    MUTUAL_INFORMATION = "mutual_information"
+    """Entropy of the mean less the mean entropy, (1, ...) in nats."""
+    VARIANCE = "variance"
+    """Variance of the members' probabilities, mean over channels, (1, ...) in [0, 0.25]."""
+    AGREEMENT = "agreement"
+    """Voxels to which two members give the same class, (class, member, member)."""

@@ -221,7 +221,7 @@ def test_training_with_other_settings_is_not_mixed(trained, tiny, tmp_path):
     bundle = shutil.copytree(trained, tmp_path / trained.name)
     checkpoint = torch.load(bundle / "seed_12345" / "models" / "checkpoint.pt", weights_only=True)
     more = tiny | {"train::trainer::max_epochs": 3}
-    refused(bundle, "was started with train::trainer::max_epochs=@data::max_epochs, not 3", overrides=more)
+    refused(bundle, "was started with train::trainer::max_epochs=@max_epochs, not 3", overrides=more)
     after = torch.load(bundle / "seed_12345" / "models" / "checkpoint.pt", weights_only=True)
     assert after["epoch"] == checkpoint["epoch"]
 

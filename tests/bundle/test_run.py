@@ -88,20 +88,23 @@ def test_every_table_has_the_agreed_shape(results, cases):
         stats = pd.read_csv(folder / f"{metric}_summary.csv").set_index("class")
         np.testing.assert_allclose(stats.loc["mean", "mean"], table["mean"].mean(), rtol=1e-12)
     metrics = pd.read_csv(folder / "metrics.csv").set_index("metric")["value"]
-    assert sorted(metrics.index) == sorted([*METRICS, "nll_categorical"])
+    scores = [name for name in metrics.index if name.startswith(("entropy_", "mutual_information_", "variance_"))]
+    others = ["mhd", "nll_categorical", "mean_foreground_confidence", "sample_mean_uncertainty"]
+    assert sorted(metrics.index) == sorted([*METRICS, *scores, *others])
+    assert len(scores) == 12
     for metric in METRICS:
         assert summary(results)[metric] == pytest.approx(metrics[metric], rel=1e-12)
         assert summary(results)["per_class"][metric].keys() == set(CLASSES)
 
 
-def test_summary_says_what_produced_it(results):
+def test_summary_says_what_produced_it(results, trained):
     told = summary(results)["provenance"]
     assert told["num_bins"] == 20
     assert told["include_background"] is False
     assert told["space"] == "resampled"
     assert told["calibrator"] is None
     assert told["edited"] is False
-    assert told["checkpoint"] == "model.pt"
+    assert told["checkpoint"] == f"{trained.name}/seed_12345/models/model.pt"
     for digest in ("bundle_digest", "checkpoint_digest", "split_digest"):
         assert len(told[digest]) == 64
     assert {"medcalib", "monai", "torch"} <= told["versions"].keys()

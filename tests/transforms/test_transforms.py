@@ -104,6 +104,78 @@ def test_channels_in_several_files(tmp_path):
     assert loaded["image"][:, 0, 0, 0].tolist() == [0, 1, 2]
 
 
+def test_a_channel_that_is_missing_is_named(tmp_path):
+    there = save(tmp_path / "there.nii.gz", np.zeros((4, 4, 4), np.float32))
+    with pytest.raises(UserError, match=r"^Case a: gone.nii.gz does not exist\.$"):
+        LoadCased()({"case": "a", "image": [there, "gone.nii.gz"]})
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine", "message"),
+    [
+        ((4, 4, 5), LAS_OBLIQUE, r"the channels differ in shape, \(4, 4, 4\) against \(4, 4, 5\)"),
+        ((4, 4, 4), LAS_OBLIQUE + np.diag([0, 0.2, 0, 0]), "the affines of the channels differ, by 0.4 voxels"),
+    ],
+)
+def test_channels_that_do_not_lie_on_one_grid(tmp_path, shape, affine, message):
+    first = save(tmp_path / "first.nii.gz", np.zeros((4, 4, 4), np.float32))
+    other = save(tmp_path / "other.nii.gz", np.zeros(shape, np.float32), affine)
+    with pytest.raises(UserError, match=rf"^Case a: {message} .*\({first} and {other}\)\.$"):
+        LoadCased()({"case": "a", "image": [first, first, other]})
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A case that is one frame of 4D files, of which another frame holds NaN."""
+    volume = np.random.default_rng(0).normal(size=(6, 5, 4, 3)).astype(np.float32)
+    volume[..., 2] = np.nan
+    label = np.zeros((6, 5, 4, 3), np.uint8)
+    label[..., 1] = 3
+    return {
+        "case": "a_es",
+        "image": save(tmp_path / "sa.nii.gz", volume),
+        "label": save(tmp_path / "sa_gt.nii.gz", label),
+        "frame": 1,
+    }
+
+
+@pytest.mark.parametrize("frame", [1, torch.tensor(1)], ids=["number", "collated"])
+def test_a_frame_is_taken_from_image_and_label(recording, frame):
+    loaded = LoadCased(num_channels=1, label_map={3: 2})(recording | {"frame": frame})
+    stored = nib.load(recording["image"])
+    np.testing.assert_array_equal(loaded["image"][0].numpy(), stored.get_fdata(dtype=np.float32)[..., 1])
+    np.testing.assert_allclose(loaded["image"].affine, LAS_OBLIQUE, atol=1e-5)
+    assert loaded["label"].shape == (1, 6, 5, 4)
+    assert set(loaded["label"].flatten().tolist()) == {2}
+    assert loaded["image"].as_tensor().untyped_storage().nbytes() == 6 * 5 * 4 * 4
+
+
+def test_a_frame_is_prepared_and_brought_back_as_a_volume(recording):
+    prepare = preprocessing()
+    prepared = as_probabilities(prepare(recording | {"frame": 0}))
+    assert prepared["image"].shape[1:] != (6, 5, 4)
+    assert InvertProbabilitiesd("pred", transform=prepare)(prepared)["pred"].shape == (2, 6, 5, 4)
+
+
+def test_a_stored_label_is_read_of_one_frame(recording):
+    load = LoadCased()
+    assert load.read_label("a", recording["label"], 1).unique().tolist() == [3]
+    assert load.read_label("a", recording["label"], 0).unique().tolist() == [0]
+
+
+@pytest.mark.parametrize("frame", [3, -1])
+def test_a_frame_that_does_not_exist(recording, frame):
+    with pytest.raises(
+        UserError, match=rf"^Case a_es: .*sa\.nii\.gz has 3 frame\(s\), so frame {frame}, counted from 0"
+    ):
+        LoadCased()(recording | {"frame": frame})
+
+
+def test_a_frame_with_nan_is_refused(recording):
+    with pytest.raises(UserError, match=r"^Case a_es: .*sa\.nii\.gz holds 120 NaN"):
+        LoadCased()(recording | {"frame": 2})
+
+
 def test_a_tiny_difference_of_affines_is_tolerated(tmp_path):
     volume = np.zeros((8, 8, 8), np.float32)
     almost = LAS_OBLIQUE + np.diag([1e-4, 0, 0, 0])

@@ -12,10 +12,12 @@ from string import Template
 from typing import Any
 
 import medcalib
-from medcalib.bundle.contract import check_fragment
+from medcalib.bundle.contract import Training, check_fragment
 from medcalib.bundle.digest import bundle_digest, config_digest, training_digest
 from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml
 from medcalib.bundle.layout import (
+    CALIBRATION_CONFIGS,
+    CLASSIFICATION,
     CONFIGS,
     DIGEST_PREFIX_LENGTH,
     METADATA,
@@ -52,23 +54,28 @@ def generate(templates_dir: Path, bundles_dir: Path, data: str, loss: str, metho
     sources = _sources(templates_dir / CONFIGS, data, loss, method)
     configs = {name: read_yaml(path) for name, path in sources.items()}
     shared: dict[str, Any] = {}
-    for name in SHARED_CONFIGS:
-        shared |= configs[name]
+    for name in (*SHARED_CONFIGS, CLASSIFICATION):
+        shared |= configs.get(name, {})
     for kind in FragmentKind:
         if kind in configs:
             check_fragment(sources[kind], kind, configs[kind], shared)
 
     digest = config_digest(configs)
     bundle = bundles_dir / f"{data}_{loss}_{method}_{digest[:DIGEST_PREFIX_LENGTH]}"
+    if bundle.exists() and bundle_digest(bundle) != digest:
+        raise UserError(
+            f"{bundle} exists, but its configs were edited since it was generated; "
+            f"rename that folder to keep it, then generate again."
+        )
+    siblings = _siblings(templates_dir, bundles_dir, configs, data, loss, sources[FragmentKind.METHOD].stem)
     if bundle.exists():
-        if bundle_digest(bundle) != digest:
-            raise UserError(
-                f"{bundle} exists, but its configs were edited since it was generated; "
-                f"rename that folder to keep it, then generate again."
-            )
         return bundle, False
 
     metadata = _metadata(configs, digest, {"data": data, "loss": loss, "method": method})
+    metadata["medcalib"] |= siblings
+    if weights_bundle := siblings["weights_bundle"]:
+        own = read_metadata(bundles_dir / weights_bundle)["medcalib"]
+        metadata["medcalib"]["training_digest"] = own["training_digest"]
     try:
         bundles_dir.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.", dir=bundles_dir))
@@ -119,13 +126,39 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str) -> dict[str, 
     sources = {str(name): configs_dir / f"{name}.yaml" for name in names}
     sources[FragmentKind.DATA] = fragment_path(configs_dir, FragmentKind.DATA, data)
     sources[FragmentKind.LOSS] = fragment_path(configs_dir, FragmentKind.LOSS, loss)
+    if read_yaml(sources[FragmentKind.DATA]).get("data", {}).get("task") == CLASSIFICATION:
+        sources[CLASSIFICATION] = configs_dir / f"{CLASSIFICATION}.yaml"
+        for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
+            sources[str(mode)] = configs_dir / CLASSIFICATION / f"{mode}.yaml"
     sampler, _, calibrator = method.partition("+")
     if not calibrator and sampler in fragment_names(configs_dir, FragmentKind.CALIBRATOR):
         sampler, calibrator = DEFAULT_METHOD, sampler
     sources[FragmentKind.METHOD] = fragment_path(configs_dir, FragmentKind.METHOD, sampler)
     if calibrator:
+        sources |= {name: configs_dir / f"{name}.yaml" for name in CALIBRATION_CONFIGS}
         sources[FragmentKind.CALIBRATOR] = fragment_path(configs_dir, FragmentKind.CALIBRATOR, calibrator)
     return sources
+
+
+def _siblings(
+    templates_dir: Path, bundles_dir: Path, configs: dict[str, Any], data: str, loss: str, sampler: str
+) -> dict[str, str | None]:
+    """Generate the bundles whose weights this one uses, and name them."""
+
+    def sibling(method: str) -> str:
+        return generate(templates_dir, bundles_dir, data, loss, method)[0].name
+
+    training = configs[FragmentKind.METHOD]["method"]["training"]
+    weights = None
+    if sampler != DEFAULT_METHOD and training == Training.DETERMINISTIC:
+        weights = sibling(DEFAULT_METHOD)
+    elif FragmentKind.CALIBRATOR in configs:
+        weights = sibling(sampler)
+    starts_from_sibling = training == Training.FINE_TUNED
+    return {
+        "weights_bundle": weights,
+        "initial_weights_bundle": sibling(DEFAULT_METHOD) if starts_from_sibling else None,
+    }
 
 
 def _write(

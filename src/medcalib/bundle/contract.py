@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -10,7 +11,18 @@ from typing import Any
 from medcalib.bundle.fragments import FragmentKind, suggestion
 from medcalib.errors import UserError
 
-__all__ = ["CONTRACTS", "Field", "check_fragment", "lookup"]
+__all__ = ["CONTRACTS", "Field", "Training", "check_fragment", "lookup"]
+
+
+class Training(StrEnum):
+    """Whose weights a method predicts with."""
+
+    OWN = "own"
+    """Those of a training with this method."""
+    DETERMINISTIC = "deterministic"
+    """Those of the deterministic sibling, as they are."""
+    FINE_TUNED = "fine_tuned"
+    """Those of a training with this method that starts from the weights of the deterministic sibling."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +33,13 @@ class Field:
         types: accepted types of the value; a text that starts with ``$`` or ``@`` is always accepted.
         meaning: one line for the documentation.
         required: whether a fragment must have it.
+        choices: the only values there are; any when empty.
     """
 
     types: tuple[type, ...]
     meaning: str
     required: bool = True
+    choices: tuple[str, ...] = ()
 
 
 CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
@@ -33,14 +47,29 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
         "dataset_dir": Field((str,), "folder of the download; `--data::dataset_dir=...` points elsewhere"),
         "channel_names": Field((list,), "one name per image channel"),
         "class_names": Field((list,), "one name per class, in the order of the label values, background first"),
+        "task": Field(
+            (str,),
+            "segmentation, if left out, or classification of whole images",
+            required=False,
+            choices=("segmentation", "classification"),
+        ),
         "cases": Field((dict,), "`_target_` of a function that returns the split: training, validation, test cases"),
         "label_map": Field((dict, NoneType), "label value on disk: class index, where they differ; null if nowhere"),
         "preprocessing": Field((list,), "deterministic transforms of image and label, after loading"),
         "augmentation": Field((list,), "random transforms of the training patches"),
         "patch_size": Field((list,), "voxels per axis of training patches and inference windows"),
+        "tta_flip_axes": Field((list,), "spatial axes that `tta` may flip; not those that swap organs; [] for none"),
         "batch_size": Field((int,), "training cases per step"),
         "max_epochs": Field((int,), "epochs of one training"),
         "network": Field((dict,), "size of the SegResNetDS: init_filters, blocks_down, dsdepth, resolution"),
+        "fold": Field((int,), "which fold is the test part, where the published work divides the data so", required=False),
+        "regions": Field((dict,), "overlapping regions, each a name and a list of class indices", required=False),
+        "evaluate": Field(
+            (str,),
+            "what results are reported on, the classes (`labels`) or the `regions`",
+            required=False,
+            choices=("labels", "regions"),
+        ),
         "metadata": Field((dict,), "title, task, description, modality, licence, source, reference of the data"),
     },
     FragmentKind.LOSS: {
@@ -50,10 +79,24 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
     },
     FragmentKind.METHOD: {
         "description": Field((str,), "one line for lists of methods"),
+        "training": Field(
+            (str,),
+            "whose weights it predicts with: `own`, `deterministic` (the sibling's), `fine_tuned` (from the sibling's)",
+            choices=tuple(Training),
+        ),
+        "sampler": Field((dict, NoneType), "`_target_` of what draws the members; null: the plain prediction"),
+        "num_networks": Field((int,), "networks of an ensemble, each trained with its own seed", required=False),
         "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
     },
     FragmentKind.CALIBRATOR: {
         "description": Field((str,), "one line for lists of calibrators"),
+        "module": Field((dict,), "`_target_` of the calibrator, a `torch.nn.Module` from logits to logits"),
+        "calibrate": Field(
+            (str,),
+            "what is calibrated where a method has several members: their `mean`, or each of the `members`",
+            choices=("mean", "members"),
+        ),
+        "options": Field((dict,), "arguments of `medcalib.calibrators.fit_calibrator`"),
         "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
     },
 }
@@ -86,6 +129,8 @@ def check_fragment(path: Path, kind: FragmentKind, content: dict[str, Any], shar
             continue
         value = body[name]
         is_reference = isinstance(value, str) and value[:1] in ("$", "@")
+        if field.choices and value not in field.choices:
+            raise UserError(f"{path}: {kind}::{name} is {value!r}, but must be one of {', '.join(field.choices)}.")
         if not is_reference and (not isinstance(value, field.types) or isinstance(value, bool)):
             wanted = " or ".join(t.__name__ for t in field.types)
             raise UserError(f"{path}: {kind}::{name} must be a {wanted}, not {value!r} ({field.meaning}).")

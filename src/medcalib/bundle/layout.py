@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medcalib.bundle.fragments import FragmentKind
 
-__all__ = ["CONFIGS", "DIGEST_PREFIX_LENGTH", "METADATA", "SHARED_CONFIGS", "Mode", "bundle_configs", "config_files"]
+__all__ = ["CALIBRATION_CONFIGS", "CLASSIFICATION", "CONFIGS", "DIGEST_PREFIX_LENGTH", "METADATA", "SHARED_CONFIGS", "Mode", "bundle_configs", "config_files"]
 
 CONFIGS = "configs"
 METADATA = "metadata.json"
@@ -15,6 +15,12 @@ DIGEST_PREFIX_LENGTH = 8
 
 SHARED_CONFIGS = ("common", "train", "validation")
 """Merged in every mode, so that a fragment may override any of their ids whatever the mode."""
+
+CLASSIFICATION = "classification"
+"""Shared file, and folder of mode files, of data fragments whose task is classification."""
+
+CALIBRATION_CONFIGS = ("calibration", "calibration_fit")
+"""What only bundles with a calibrator have: how it is applied in every mode, and how it is fitted by a training."""
 
 
 class Mode(StrEnum):
@@ -27,20 +33,22 @@ class Mode(StrEnum):
 
 def bundle_configs(configs_dir: Path) -> list[Path]:
     """Every configuration file of a bundle, in a fixed order."""
-    names = [*SHARED_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, *FragmentKind, "debug"]
+    modes = (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
+    names = [*SHARED_CONFIGS, CLASSIFICATION, *modes, *CALIBRATION_CONFIGS, *FragmentKind, "debug"]
     return [path for path in (configs_dir / f"{name}.yaml" for name in names) if path.exists()]
 
 
 def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Path]:
     """The configuration files of one mode, in the order in which MONAI merges them.
 
-    A later file replaces ids of an earlier one: the shared files, the mode's own, data, loss, method, calibrator,
-    debug.
+    A later file replaces ids of an earlier one: the shared files, those of the task, the mode's own, those of
+    calibration, data, loss, method, calibrator, debug.
     """
-    names = [*SHARED_CONFIGS]
-    if mode is not Mode.TRAIN:
-        names.append(mode)
-    names += [kind for kind in FragmentKind if (configs_dir / f"{kind}.yaml").exists()]
+    names = [*SHARED_CONFIGS, CLASSIFICATION, mode, "calibration"]
+    if mode is Mode.TRAIN:
+        names.append("calibration_fit")
+    names += FragmentKind
     if debug:
         names.append("debug")
-    return [configs_dir / f"{name}.yaml" for name in names]
+    paths = [configs_dir / f"{name}.yaml" for name in dict.fromkeys(names)]
+    return [path for path in paths if path.exists()]

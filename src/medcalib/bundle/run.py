@@ -19,13 +19,16 @@ from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import suggestion, walk
 from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
+from medcalib.bundle.siblings import fits_calibrator, trainings_before, trains_network
 from medcalib.errors import UserError
 
 __all__ = ["find_bundle", "run"]
 
 _VOLATILE = re.compile(
-    r"data_dir|.*::(dataset_dir|num_workers|cache_rate|progress)|data::metadata::.*|.*::handlers::.*"
+    r"data_dir|.*::(dataset_dir|num_workers|cache_rate|progress)|.*::handlers::.*"
+    r"|data::(metadata|tta_flip_axes)::.*|method::(sampler|sampler::.*|description|reference)"
 )
+_DECIDING = ("seed", "max_epochs", "data", "loss", "method", "network_def", "method_network", "train")
 
 
 def run(
@@ -63,7 +66,14 @@ def run(
             f"edit the templates and generate again, or run it as it is with --allow_edited."
         )
     settings = {"bundle_root": str(folder), "edited": edited} | ({} if seed is None else {"seed": seed})
-    _run(folder, mode, settings, overrides or {}, debug)
+    overrides = dict(overrides or {})
+    if mode is Mode.TRAIN:
+        for sibling in trainings_before(folder, settings | overrides, debug):
+            print(f"{folder.name} uses the weights of {sibling.bundle.name} with seed {sibling.seed}.")
+            run(str(sibling.bundle), mode, sibling.seed, debug, allow_edited, sibling.overrides)
+        if not trains_network(folder) and not fits_calibrator(folder):
+            return
+    _run(folder, mode, settings, overrides, debug)
 
 
 def find_bundle(bundle: str, bundles_dir: Path = Path("bundles")) -> Path:
@@ -103,12 +113,12 @@ def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[
     check_config({key: value for key, value in workflow.parser.get().items() if key != "_meta_"}, files)
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     with _output_folder(output_dir), _locked(output_dir):
-        if mode is Mode.TRAIN:
+        if mode is not Mode.TRAIN:
+            _check_trained(workflow, folder, debug)
+        elif trains_network(folder):
             _check_same_training(workflow, output_dir)
             if _is_finished(workflow):
                 return
-        else:
-            _check_trained(workflow, folder, debug)
         _write(
             output_dir / CONFIGS / f"{mode}.yaml",
             yaml.dump(resolved_config(workflow.parser), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True),
@@ -180,7 +190,7 @@ def _check_same_training(workflow: Any, output_dir: Path) -> None:
     """Refuse to resume a training with other settings than it was started with."""
     record = output_dir / "models" / "training.json"
     config = workflow.parser.get()
-    deciding = {key: config[key] for key in ("seed", "data", "loss", "method", "network_def", "train") if key in config}
+    deciding = {key: config[key] for key in _DECIDING}
     settings = {id_: value for id_, value in walk(deciding) if not _VOLATILE.fullmatch(id_)}
     if (output_dir / "models" / "checkpoint.pt").exists() and record.exists():
         before = json.loads(record.read_text(encoding="utf-8"))
@@ -195,11 +205,13 @@ def _check_same_training(workflow: Any, output_dir: Path) -> None:
 
 
 def _check_trained(workflow: Any, folder: Path, debug: bool) -> None:
-    checkpoint = Path(workflow.parser.get_parsed_content("checkpoint"))
-    if not checkpoint.exists():
+    missing = [path for path in workflow.parser.get_parsed_content("checkpoints") if not Path(path).exists()]
+    if missing:
         seed = workflow.parser.get_parsed_content("seed")
+        seeds = sorted({match[1] for path in missing if (match := re.search(r"seed_(\d+)", path))})
+        named = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" if seeds else f"seed {seed}"
         raise UserError(
-            f"{checkpoint} does not exist, so this bundle is not trained with seed {seed} yet; train it first: "
+            f"{missing[0]} does not exist, so this bundle is not trained with {named} yet; train it first: "
             f"python run_bundle.py --bundle {folder} --mode train --seed {seed}{' --debug' if debug else ''}"
         )
 

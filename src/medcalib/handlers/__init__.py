@@ -2,25 +2,33 @@
 
 from medcalib.handlers.binning_data import BinnedCases, BinningDataHandler
 from medcalib.handlers.calibration_error import CalibrationErrorHandler
+from medcalib.handlers.case_overlay import CaseOverlayHandler
 from medcalib.handlers.checkpoint import CheckpointHandler
 from medcalib.handlers.epoch_seed import EpochSeedHandler
 from medcalib.handlers.evaluation_report import EvaluationReportHandler
 from medcalib.handlers.prediction_saver import PredictionSaver
 from medcalib.handlers.progress_bar import ProgressBarHandler
 from medcalib.handlers.provenance import provenance
+from medcalib.handlers.quality_control import QualityControlHandler
+from medcalib.handlers.region_metric import RegionMetricHandler
 from medcalib.handlers.reliability_diagram import ReliabilityDiagramHandler
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.uncertainty_scores import UncertaintyScoresHandler
 
 __all__ = [
     "BinnedCases",
     "BinningDataHandler",
     "CalibrationErrorHandler",
+    "CaseOverlayHandler",
     "CheckpointHandler",
     "EpochSeedHandler",
     "EvaluationReportHandler",
     "PredictionSaver",
     "ProgressBarHandler",
+    "QualityControlHandler",
+    "RegionMetricHandler",
     "ReliabilityDiagramHandler",
     "ResultFolder",
+    "UncertaintyScoresHandler",
     "provenance",
 ]

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from ignite.engine import Engine, Events
 from monai.handlers import from_engine
-from monai.utils import CommonKeys, evenly_divisible_all_gather, string_list_all_gather
+from monai.utils import evenly_divisible_all_gather, string_list_all_gather
 
 from medcalib.errors import UserError
 from medcalib.functional import BinStatistics, bin_statistics
+from medcalib.handlers.region_metric import masked_output
 from medcalib.keys import CaseKeys
 
 __all__ = ["BinnedCases", "BinningDataHandler"]
@@ -53,7 +54,8 @@ class BinningDataHandler:
     Args:
         num_bins: number of equal bins on [0, 1].
         include_background: whether the first class is kept.
-        output_transform: from ``engine.state.output`` to probabilities and labels, lists of (C, ...) and (1 or C, ...).
+        output_transform: from ``engine.state.output`` to probabilities, labels and masks, lists of (C, ...),
+            (1 or C, ...) and (1, ...) or None.
         batch_transform: from ``engine.state.batch`` to the list of case ids.
 
     Raises:
@@ -64,7 +66,7 @@ class BinningDataHandler:
         self,
         num_bins: int = 20,
         include_background: bool = False,
-        output_transform: Callable = from_engine([CommonKeys.PRED, CommonKeys.LABEL]),
+        output_transform: Callable = masked_output,
         batch_transform: Callable = from_engine(CaseKeys.CASE),
     ) -> None:
         self.num_bins = num_bins
@@ -85,12 +87,13 @@ class BinningDataHandler:
         engine.state.binned_cases = None
 
     def _update(self, engine: Engine) -> None:
-        y_pred, y = self.output_transform(engine.state.output)
+        y_pred, y, masks = self.output_transform(engine.state.output)
         first = 0 if self.include_background else 1
         cases, batch = [], []
-        for case, probs, target in zip(self.batch_transform(engine.state.batch), y_pred, y, strict=True):
+        for case, probs, target, mask in zip(self.batch_transform(engine.state.batch), y_pred, y, masks, strict=True):
             try:
-                statistics = bin_statistics(probs[None], target[None], num_bins=self.num_bins)
+                region = None if mask is None else mask[None]
+                statistics = bin_statistics(probs[None], target[None], num_bins=self.num_bins, mask=region)
             except ValueError as error:
                 raise UserError(f"Case {case} cannot be evaluated: {error}") from None
             cases.append(str(case))

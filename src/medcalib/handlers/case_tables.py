@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-__all__ = ["case_table", "overall_table", "summary_table", "write_metrics", "write_table"]
+__all__ = ["case_table", "joined_table", "overall_table", "summary_table", "write_metrics", "write_table"]
 
 SUMMARY_OPS = ("mean", "median", "max", "5percentile", "95percentile", "notnans")
 
@@ -36,6 +36,17 @@ def overall_table(cases: Sequence[str], values: np.ndarray) -> pd.DataFrame:
         values: (case,).
     """
     return pd.DataFrame({"filename": list(cases), "mean": np.asarray(values, dtype=float)})
+
+
+def joined_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per case: ``filename``, and the ``mean`` of every table that has a row for each case.
+
+    Args:
+        tables: case tables by metric, the first of which has a row for each case.
+    """
+    cases = next(iter(tables.values()))["filename"]
+    columns = {name: table["mean"] for name, table in tables.items() if table["filename"].equals(cases)}
+    return pd.DataFrame({"filename": cases, **columns})
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class CheckpointHandler:
         optimizer: its optimizer.
         lr_scheduler: its learning rate scheduler.
         evaluator: the validation engine, whose best metric is part of the state.
+        snapshot_epochs: the weights at the end of the i-th of these epochs are kept as ``snapshot_<i>.pt``.
 
     Raises:
         UserError: when training starts, the checkpoint is damaged, or belongs to another architecture.
@@ -45,12 +47,14 @@ class CheckpointHandler:
         optimizer: torch.optim.Optimizer,
         lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
         evaluator: Engine,
+        snapshot_epochs: Sequence[int] = (),
     ) -> None:
         self.save_dir = Path(save_dir)
         self.network = network
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.evaluator = evaluator
+        self.snapshot_epochs = tuple(snapshot_epochs)
 
     def attach(self, engine: Engine) -> None:
         """Register the handler on the trainer; attach it after the validation and the scheduler."""
@@ -85,6 +89,9 @@ class CheckpointHandler:
         best_epoch = self.evaluator.state.best_metric_epoch
         if best_epoch in (-1, engine.state.epoch):
             _write(self.network.state_dict(), self.save_dir / BEST_MODEL)
+        for number, epoch in enumerate(self.snapshot_epochs):
+            if epoch == engine.state.epoch:
+                _write(self.network.state_dict(), self.save_dir / f"snapshot_{number}.pt")
         state: dict[str, Any] = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),

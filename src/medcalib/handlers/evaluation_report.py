@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import math
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from ignite.engine import Engine, Events
 
 from medcalib.handlers.binning_data import binned_cases
-from medcalib.handlers.case_tables import case_table, overall_table, summary_table, write_metrics, write_table
+from medcalib.handlers.case_tables import (
+    case_table,
+    joined_table,
+    overall_table,
+    summary_table,
+    write_metrics,
+    write_table,
+)
+from medcalib.handlers.json_report import write_json
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.uncertainty_scores import CLASS_SCORES
 
 __all__ = ["EvaluationReportHandler"]
 
@@ -33,9 +38,10 @@ class EvaluationReportHandler:
     of a `BinningDataHandler`; attach it after the handlers that fill them. A case that several ranks saw counts once.
     A class that the ground truth of a case lacks is NaN in that case's row of every metric.
 
-    Writes, for every metric, ``<metric>_raw.csv`` (one row per case, or one row called ``dataset``) and
-    ``<metric>_summary.csv``; ``metrics.csv`` with the mean of each; and ``summary.json`` with the same numbers, the
-    values per class, over how many cases each was taken, the cases that lack a class, and the provenance.
+    Writes, for every metric and every score of an `UncertaintyScoresHandler`, ``<metric>_raw.csv`` (one row per case,
+    or one row called ``dataset``) and ``<metric>_summary.csv``; ``cases.csv`` with the mean of each, one row per case;
+    ``metrics.csv`` with the mean of each over the cases; and ``summary.json`` with the same numbers, the values per
+    class, over how many cases each was taken, the cases that lack a class, and the provenance.
 
     Args:
         folder: where the files go.
@@ -61,6 +67,7 @@ class EvaluationReportHandler:
         for name, table in tables.items():
             write_table(table, self.folder.file(f"{name}_raw.csv"))
             write_table(summary_table(table), self.folder.file(f"{name}_summary.csv"))
+        write_table(joined_table(tables), self.folder.file("cases.csv"))
         metrics = {name: float(table["mean"].mean()) for name, table in tables.items()}
         write_metrics(metrics, self.folder.file("metrics.csv"))
         summary = {
@@ -78,8 +85,7 @@ class EvaluationReportHandler:
             },
             "provenance": self.folder.provenance,
         }
-        text = json.dumps(_without_nan(summary), indent=2, allow_nan=False)
-        self.folder.file("summary.json").write_text(text + "\n", encoding="utf-8")
+        write_json(summary, self.folder.file("summary.json"))
         self._printed = self._text(tables)
 
     def _tables(self, engine: Engine, rows: list[int], cases: list[str], absent: np.ndarray) -> dict[str, pd.DataFrame]:
@@ -90,6 +96,13 @@ class EvaluationReportHandler:
                 tables[metric] = overall_table(cases, values[:, 0])
                 continue
             tables[metric] = case_table(cases, self.class_names, np.where(absent, np.nan, values))
+        # made without looking at labels, so that a class that the label lacks does not matter
+        for score, details in (getattr(engine.state, "case_scores", None) or {}).items():
+            values = details.numpy()[rows]
+            if score in CLASS_SCORES:
+                tables[score] = case_table(cases, engine.state.case_score_classes, values)
+            else:
+                tables[score] = overall_table(cases, values[:, 0])
         for metric, details in engine.state.dataset_details.items():
             tables[metric] = case_table(["dataset"], self.class_names, details.numpy()[None])
         return tables
@@ -112,11 +125,3 @@ class EvaluationReportHandler:
     def _print(self, _engine: Engine) -> None:
         if self.folder.writes:
             print(self._printed)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 import medcalib
+from medcalib.calibrators import read_calibrator
 from medcalib.data.cases import split_digest
 from medcalib.networks.weights import weights_digest
 
@@ -22,24 +23,26 @@ _PACKAGES = ("monai", "numpy", "pytorch-ignite", "torch")
 
 def provenance(
     bundle_root: str | Path,
-    checkpoint: str | Path,
+    checkpoints: Sequence[str | Path],
     network: nn.Module,
     split: Mapping[str, Sequence],
     seed: int,
+    calibrator_file: str | Path | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Collect what a result depends on; nothing that differs between two equal runs, such as the time.
 
     Args:
         bundle_root: folder of the bundle.
-        checkpoint: file from which the weights were read.
+        checkpoints: files from which the weights were read.
         network: network with these weights.
         split: the dataset's split.
         seed: seed of the run.
+        calibrator_file: file of the calibrator that is applied; none when None.
         **settings: whatever else decides the numbers, such as ``num_bins``.
 
     Returns:
-        A dictionary of plain values: name and digest of the bundle, name and digest of the checkpoint, seed, digest of
+        A dictionary of plain values: name and digest of the bundle, files and digest of the weights, seed, digest of
         the split, settings, package versions.
     """
     metadata_file = Path(bundle_root) / "configs" / "metadata.json"
@@ -50,9 +53,9 @@ def provenance(
         "bundle_digest": own.get("digest"),
         "fragments": own.get("fragments"),
         "seed": seed,
-        "checkpoint": Path(checkpoint).name,
+        "checkpoint": ", ".join("/".join(Path(path).absolute().parts[-4:]) for path in checkpoints),
         "checkpoint_digest": weights_digest(network.state_dict()),
-        "calibrator": None,
+        "calibrator": _calibrator(calibrator_file),
         "split_digest": split_digest(split),
         **settings,
         "versions": {
@@ -60,4 +63,15 @@ def provenance(
             "python": platform.python_version(),
             **{name: version(name) for name in _PACKAGES},
         },
+    }
+
+
+def _calibrator(path: str | Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    content = read_calibrator(path)
+    return {
+        "kind": content["kind"],
+        "digest": weights_digest(content["state"]),
+        "split_digest": content["split_digest"],
     }

@@ -1,6 +1,7 @@
 """Losses on logits: calibration errors, alone and beside Dice and cross entropy."""
 
 from medcalib.losses.cross_entropy import CrossEntropyLoss
+from medcalib.losses.heads import MultiHeadLoss
 from medcalib.losses.l1ace import HardL1ACELoss, SoftL1ACELoss
 from medcalib.losses.l1ace_combined import (
     HardL1ACEandCELoss,
@@ -22,6 +23,7 @@ __all__ = [
     "HardL1ACEandDiceCELoss",
     "HardL1ACEandDiceLoss",
     "MarginLabelSmoothingLoss",
+    "MultiHeadLoss",
     "NACLLoss",
     "SoftL1ACELoss",
     "SoftL1ACEandCELoss",

@@ -2,14 +2,36 @@
 
 from medcalib.metrics.boundary import boundary_band
 from medcalib.metrics.calibration import BinStatisticsMetric, CalibrationErrorMetric
+from medcalib.metrics.quality_control import (
+    FlaggingCurve,
+    FlaggingThreshold,
+    ScoreCorrelation,
+    flagging_curve,
+    flagging_threshold,
+    score_correlation,
+)
 from medcalib.metrics.region import RegionMetric
+from medcalib.metrics.risk import RiskCoverage, VoxelRiskCoverage, aurc, excess_aurc, risk_coverage
 from medcalib.metrics.scoring import BrierScoreMetric, NegativeLogLikelihoodMetric
+from medcalib.metrics.surface import ModifiedHausdorffDistanceMetric
 
 __all__ = [
     "BinStatisticsMetric",
     "BrierScoreMetric",
     "CalibrationErrorMetric",
+    "FlaggingCurve",
+    "FlaggingThreshold",
+    "ModifiedHausdorffDistanceMetric",
     "NegativeLogLikelihoodMetric",
     "RegionMetric",
+    "RiskCoverage",
+    "ScoreCorrelation",
+    "VoxelRiskCoverage",
+    "aurc",
     "boundary_band",
+    "excess_aurc",
+    "flagging_curve",
+    "flagging_threshold",
+    "risk_coverage",
+    "score_correlation",
 ]

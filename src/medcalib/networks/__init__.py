@@ -1,5 +1,22 @@
 """Networks and their weights."""
 
+from medcalib.networks.dropout import insert_dropout, stochastic_dropout
+from medcalib.networks.ensemble import NetworkEnsemble, load_ensemble
+from medcalib.networks.freezing import freeze_before_dropout
+from medcalib.networks.heads import MultiHead
+from medcalib.networks.layer_ensemble import LayerEnsemble
+from medcalib.networks.reuse import reuse_deterministic
 from medcalib.networks.weights import load_weights, weights_digest
 
-__all__ = ["load_weights", "weights_digest"]
+__all__ = [
+    "LayerEnsemble",
+    "MultiHead",
+    "NetworkEnsemble",
+    "freeze_before_dropout",
+    "insert_dropout",
+    "load_ensemble",
+    "load_weights",
+    "reuse_deterministic",
+    "stochastic_dropout",
+    "weights_digest",
+]

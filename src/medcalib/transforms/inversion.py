@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from monai.config import KeysCollection
 from monai.transforms import Invertd, InvertibleTransform, MapTransform, Transform
 from monai.utils import CommonKeys
 
-from medcalib.keys import CaseKeys, EvaluationSpace
+from medcalib.keys import Activation, CaseKeys, EvaluationSpace
 from medcalib.transforms.loading import LoadCased
 
 __all__ = ["InvertProbabilitiesd", "ToEvaluationSpaced"]
@@ -25,10 +25,19 @@ class InvertProbabilitiesd(MapTransform):
         keys: keys of probabilities (C, ...), background first.
         transform: the preprocessing, as it was applied to ``orig_keys``.
         orig_keys: key of the preprocessed image.
+        activation: ``softmax`` for exclusive classes, as above; ``sigmoid`` for independent ones, which are certainly
+            absent where there is no prediction.
     """
 
-    def __init__(self, keys: KeysCollection, transform: InvertibleTransform, orig_keys: str = "image") -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        transform: InvertibleTransform,
+        orig_keys: str = "image",
+        activation: Activation | str = Activation.SOFTMAX,
+    ) -> None:
         super().__init__(keys)
+        self.activation = Activation(activation)
         self._invert = Invertd(
             keys=self.keys, transform=transform, orig_keys=orig_keys, nearest_interp=False, to_tensor=True
         )
@@ -38,8 +47,10 @@ class InvertProbabilitiesd(MapTransform):
         inverted = dict(self._invert(dict(data)))
         for key in self.keys:
             probs = inverted[key].clamp(0, 1)
-            probs[0] += (1 - probs.sum(0)).clamp(min=0)
-            inverted[key] = probs / probs.sum(0, keepdim=True)
+            if self.activation is Activation.SOFTMAX:
+                probs[0] += (1 - probs.sum(0)).clamp(min=0)
+                probs = probs / probs.sum(0, keepdim=True)
+            inverted[key] = probs
         return inverted
 
 
@@ -49,14 +60,14 @@ class ToEvaluationSpaced(Transform):
     Args:
         space: ``resampled`` leaves both on the grid of the network; ``original`` brings the probabilities back to the
             grid of the file and reads the label as it is stored there.
-        invert: brings the probabilities back.
+        invert: brings the probabilities and other maps back.
         load: reads the label.
 
     Raises:
         ValueError: ``space`` is neither of the two.
     """
 
-    def __init__(self, space: EvaluationSpace | str, invert: InvertProbabilitiesd, load: LoadCased) -> None:
+    def __init__(self, space: EvaluationSpace | str, invert: Callable, load: LoadCased) -> None:
         self.space = EvaluationSpace(space)
         self.invert = invert
         self.load = load
@@ -67,6 +78,8 @@ class ToEvaluationSpaced(Transform):
             return dict(data)
         moved = self.invert(data)
         label = data[CommonKeys.LABEL]
-        stored = self.load.read_label(str(data[CaseKeys.CASE]), label.meta["filename_or_obj"])
+        stored = self.load.read_label(
+            str(data[CaseKeys.CASE]), label.meta["filename_or_obj"], data.get(CaseKeys.FRAME)
+        )
         moved[CommonKeys.LABEL] = stored.to(device=label.device, dtype=label.dtype)
         return moved

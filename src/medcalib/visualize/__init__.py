@@ -1,6 +1,12 @@
 """Figures: arrays in, a Matplotlib figure out; nothing here writes a file or knows of ``pyplot``."""
 
 from medcalib.visualize.histogram import draw_dataset_reliability_histograms
+from medcalib.visualize.overlay import draw_case_overlay
+from medcalib.visualize.quality_control import (
+    draw_flagging_curves,
+    draw_risk_coverage_curves,
+    draw_score_scatter,
+)
 from medcalib.visualize.reliability import (
     CaseReliabilityDrawer,
     draw_case_reliability_diagrams,
@@ -11,7 +17,11 @@ from medcalib.visualize.style import ReliabilityStyle
 __all__ = [
     "CaseReliabilityDrawer",
     "ReliabilityStyle",
+    "draw_case_overlay",
     "draw_case_reliability_diagrams",
     "draw_dataset_reliability_diagrams",
     "draw_dataset_reliability_histograms",
+    "draw_flagging_curves",
+    "draw_risk_coverage_curves",
+    "draw_score_scatter",
 ]

@@ -1,0 +1,102 @@
+"""Trainings of other bundles that a bundle builds on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from medcalib.bundle.compose import read_metadata
+from medcalib.bundle.contract import lookup
+from medcalib.bundle.fragments import FragmentKind
+from medcalib.bundle.layout import CONFIGS, Mode, config_files
+from medcalib.errors import UserError
+
+__all__ = ["SiblingTraining", "fits_calibrator", "trainings_before", "trains_network"]
+
+
+class SiblingTraining(NamedTuple):
+    """A training of another bundle that must be finished first.
+
+    Attributes:
+        bundle: its folder.
+        seed: seed of the training.
+        overrides: those of the user's overrides that this bundle knows.
+    """
+
+    bundle: Path
+    seed: int
+    overrides: dict[str, Any]
+
+
+def trains_network(bundle: Path) -> bool:
+    """Whether ``--mode train`` trains a network of this bundle's own, instead of using that of a sibling."""
+    return read_metadata(bundle)["medcalib"]["weights_bundle"] is None
+
+
+def fits_calibrator(bundle: Path) -> bool:
+    """Whether ``--mode train`` fits a calibrator."""
+    return (bundle / CONFIGS / f"{FragmentKind.CALIBRATOR}.yaml").exists()
+
+
+def trainings_before(bundle: Path, settings: Mapping[str, Any], debug: bool) -> list[SiblingTraining]:
+    """The trainings whose weights this bundle uses or starts from, in the order in which they are to be run.
+
+    Args:
+        bundle: folder of the bundle.
+        settings: values by configuration id that the user gave, seed included.
+        debug: whether this is a run of seconds.
+
+    Raises:
+        UserError: a sibling was removed, an override does not exist in this bundle, or the number of networks is
+            less than one.
+    """
+    own = read_metadata(bundle)["medcalib"]
+    name = own["weights_bundle"] or own["initial_weights_bundle"]
+    if name is None:
+        return []
+    sibling = bundle.resolve().parent / name
+    if not (sibling / CONFIGS).is_dir():
+        fragments = read_metadata(bundle)["medcalib"]["fragments"]
+        raise UserError(
+            f"{bundle.name} uses the weights of {name}, which is not there; make it again: python generate_bundle.py "
+            f"--data {fragments['data']} --loss {fragments['loss']} --method {fragments['method']}"
+        )
+    config = _config(bundle, settings, debug)
+    seed, (given, num_networks) = int(config["seed"]), lookup(config, "method::num_networks")
+    num_networks = num_networks if given else 1
+    if not isinstance(num_networks, int) or num_networks < 1:
+        raise UserError(f"method::num_networks must be a whole number from 1 on, not {num_networks!r}.")
+    overrides = _known_overrides(sibling, settings, debug)
+    if read_metadata(sibling)["medcalib"]["weights_bundle"] is not None:
+        num_networks = 1  # the sibling sees to its own networks
+    return [SiblingTraining(sibling, seed + number, overrides) for number in range(num_networks)]
+
+
+def _config(bundle: Path, settings: Mapping[str, Any], debug: bool) -> dict[str, Any]:
+    from medcalib.bundle.resolve import check_overrides, merged_config
+
+    config = merged_config(config_files(bundle / CONFIGS, Mode.TRAIN, debug))
+    check_overrides(config, settings)
+    for id_ in ("seed", "method::num_networks"):
+        if id_ in settings:
+            parent, _, leaf = id_.rpartition("::")
+            (config[parent] if parent else config)[leaf] = settings[id_]
+    return config
+
+
+def _known_overrides(sibling: Path, settings: Mapping[str, Any], debug: bool) -> dict[str, Any]:
+    from medcalib.bundle.resolve import check_overrides, merged_config
+
+    config = merged_config(config_files(sibling / CONFIGS, Mode.TRAIN, debug))
+    # its own folder, seed and method are the sibling's affair
+    kept = {}
+    for id_, value in settings.items():
+        if id_.partition("::")[0] in ("bundle_root", "edited", "seed", "output_dir", "method", "calibrator"):
+            continue
+        try:
+            check_overrides(config, {id_: value})
+        except UserError:
+            continue
+        kept[id_] = value
+    return kept

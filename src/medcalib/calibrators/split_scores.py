@@ -1,0 +1,133 @@
+"""Scores of the whole calibration split, gathered case by case."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medcalib.calibrators.cases import CalibrationCase, Voxels, voxels_of
+from medcalib.calibrators.likelihood import negative_log_likelihood
+from medcalib.errors import UserError
+from medcalib.functional import BinStatistics, bin_statistics, calibration_error
+
+__all__ = ["SplitScores"]
+
+
+class SplitScores:
+    """NLL, ECE, Dice and decisions of the logits of a split, over the voxels that the masks keep.
+
+    NLL and ECE are pooled over all voxels; Dice is the mean over cases of the mean over the classes that a case has.
+    Means over classes leave the background, class 0, out, unless ``include_background``; with the sigmoid every
+    channel counts.
+
+    Args:
+        num_classes: number of logit channels.
+        sigmoid: every channel is a binary problem of its own, instead of exclusive classes.
+        num_bins: number of bins of the ECE.
+        include_background: whether class 0 of exclusive classes counts.
+
+    Attributes:
+        num_cases: number of volumes seen.
+        num_voxels: number of voxels seen.
+        class_voxels: number of voxels of each class, (C,), float64.
+    """
+
+    def __init__(self, num_classes: int, sigmoid: bool, num_bins: int = 20, include_background: bool = False) -> None:
+        self.sigmoid = sigmoid
+        self.num_bins = num_bins
+        self.first_class = 0 if include_background or sigmoid else 1
+        self.num_cases = 0
+        self.num_voxels = 0
+        self.class_voxels = torch.zeros(num_classes, dtype=torch.float64)
+        self._nll = 0.0
+        self._moved = 0
+        self._dice: list[float] = []
+        self._bins: BinStatistics | None = None
+
+    def update(self, case: CalibrationCase, logits: Tensor | None = None) -> None:
+        """Add calibrated logits of a case, or its own; decisions are compared with those of its own.
+
+        Raises:
+            UserError: naming the case: shapes do not fit, or labels are out of range.
+        """
+        own = case.logits.float() if case.logits.dtype in (torch.float16, torch.bfloat16) else case.logits
+        logits = own if logits is None else logits
+        probs = logits.sigmoid() if self.sigmoid else logits.softmax(1)
+        try:
+            bins = bin_statistics(probs, case.labels, self.num_bins, mask=case.mask).pool().to("cpu")
+            volumes = list(voxels_of(logits, case.labels, case.mask))
+        except ValueError as error:
+            raise UserError(f"Case {case.name} of the calibration split: {error}") from error
+        self._bins = bins if self._bins is None else self._bins.merge(bins)
+        for voxels, original in zip(volumes, voxels_of(own, case.labels, case.mask), strict=True):
+            if voxels.truth.ndim == 2 and not self.sigmoid and not _sums_to_one(voxels.truth):
+                raise UserError(
+                    f"Case {case.name} of the calibration split: its target does not sum to 1 over the classes, so "
+                    f"they do not exclude each other; use the activation sigmoid."
+                )
+            self._update_volume(voxels, original)
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood in nats per voxel, not clamped; with the sigmoid also the mean over classes."""
+        return self._nll / self.num_voxels
+
+    @property
+    def absent_classes(self) -> list[int]:
+        """Classes that no voxel has."""
+        return (self.class_voxels == 0).nonzero()[:, 0].tolist()
+
+    @property
+    def constant_classes(self) -> list[int]:
+        """Classes that no voxel or every voxel has."""
+        return ((self.class_voxels == 0) | (self.class_voxels == self.num_voxels)).nonzero()[:, 0].tolist()
+
+    @property
+    def class_ece(self) -> list[float]:
+        """Expected calibration error of each class, pooled over all voxels."""
+        return calibration_error(self._bins)[0].tolist()
+
+    @property
+    def ece(self) -> float:
+        """Mean of the classes' expected calibration errors."""
+        values = self.class_ece[self.first_class :]
+        return sum(values) / len(values)
+
+    @property
+    def dice(self) -> float | None:
+        """Mean Dice coefficient of the decisions; None where no case has a class."""
+        return sum(self._dice) / len(self._dice) if self._dice else None
+
+    @property
+    def decisions_changed(self) -> float:
+        """Fraction of voxels whose decision is not that of the case's own logits; in any channel with the sigmoid."""
+        return self._moved / self.num_voxels
+
+    def _update_volume(self, voxels: Voxels, original: Voxels) -> None:
+        count = voxels.logits.shape[1]
+        self.num_cases += 1
+        self.num_voxels += count
+        if not count:
+            return
+        self._nll += negative_log_likelihood(voxels, self.sigmoid).item()
+        decided = self._decide(voxels.logits)
+        self._moved += int((decided != self._decide(original.logits)).any(0).sum())
+        target = voxels.target()
+        self.class_voxels += target.sum(1, dtype=torch.float64).cpu()
+        wanted = target >= 0.5 if self.sigmoid else self._decide(target)
+        dice = []
+        for mine, true in zip(decided[self.first_class :], wanted[self.first_class :], strict=True):
+            if true.any():
+                dice.append(2 * int((mine & true).sum()) / int(mine.sum() + true.sum()))
+        if dice:
+            self._dice.append(sum(dice) / len(dice))
+
+    def _decide(self, values: Tensor) -> Tensor:
+        """Which classes a voxel is given, (C, N)."""
+        if self.sigmoid:
+            return values >= 0
+        return values.argmax(0) == torch.arange(values.shape[0], device=values.device)[:, None]
+
+
+def _sums_to_one(target: Tensor) -> bool:
+    return bool(((target.double().sum(0) - 1).abs() < 1e-3).all())

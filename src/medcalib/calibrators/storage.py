@@ -1,0 +1,121 @@
+"""Calibrators in files."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medcalib.calibrators.base import Calibrator
+from medcalib.calibrators.report import FitReport
+from medcalib.errors import UserError
+from medcalib.networks.weights import weights_digest
+
+__all__ = ["load_calibrator", "read_calibrator", "save_calibrator"]
+
+KEYS = ("kind", "settings", "state", "report", "split_digest", "details")
+
+
+def save_calibrator(
+    path: str | Path,
+    calibrator: Calibrator,
+    report: FitReport,
+    split_digest: str,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a fitted calibrator with what is known about its fit.
+
+    The file holds tensors, numbers, strings, lists and dictionaries only, so ``torch.load(weights_only=True)`` reads
+    it. It is written under another name and renamed, so that an interruption leaves no half of it.
+
+    Args:
+        path: the file.
+        calibrator: the calibrator.
+        report: the report of its fit.
+        split_digest: digest of the split whose calibration cases it was fitted on.
+        details: further plain values to keep, such as a digest of the weights.
+
+    Raises:
+        UserError: the calibrator is not fitted.
+    """
+    if not calibrator.is_fitted:
+        raise UserError(
+            f"The {calibrator.kind} calibrator is not fitted, so it cannot be saved to {path}: fit it first."
+        )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "kind": calibrator.kind,
+        "settings": calibrator.settings(),
+        "state": {name: value.detach().cpu().clone() for name, value in calibrator.state_dict().items()},
+        "report": report.to_dict(),
+        "split_digest": split_digest,
+        "details": dict(details or {}),
+    }
+    unfinished = path.with_suffix(".unfinished")
+    torch.save(content, unfinished)
+    unfinished.replace(path)
+
+
+def read_calibrator(path: str | Path) -> dict[str, Any]:
+    """What a file holds: ``kind``, ``settings``, ``state``, ``report``, ``split_digest``, ``details``.
+
+    Raises:
+        UserError: the file is missing, damaged, or no calibrator.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: run --mode train of this bundle and seed, which fits the calibrator.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} is not a readable calibrator ({reason}); delete it and run --mode train.") from None
+    if not isinstance(content, dict) or any(key not in content for key in KEYS):
+        raise UserError(f"{path} is not a calibrator; delete it and run --mode train, which fits one.")
+    return content
+
+
+def load_calibrator(path: str | Path, calibrator: Calibrator, network: nn.Module | None = None) -> Calibrator:
+    """Load a fitted calibrator into one that was made with the same settings, and return it.
+
+    Args:
+        path: the file.
+        calibrator: the calibrator; it stays on the device where it lies.
+        network: the network whose logits it is to calibrate; not checked if None.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds a calibrator of another kind, of another number of classes,
+            with other settings or of other weights.
+    """
+    content = read_calibrator(path)
+    if content["kind"] != calibrator.kind:
+        raise UserError(
+            f"{path} holds a {content['kind']} calibrator, but {calibrator.kind} is asked for: use the bundle of the "
+            f"former, or run --mode train."
+        )
+    for name, value in calibrator.settings().items():
+        if content["settings"].get(name) != value:
+            raise UserError(
+                f"{path} holds a {calibrator.kind} calibrator with {name} {content['settings'].get(name)}, but "
+                f"{name} {value} is asked for: use the same setting, or delete the file and run --mode train."
+            )
+    digest = content["details"].get("weights_digest")
+    if network is not None and digest is not None and digest != weights_digest(network.state_dict()):
+        raise UserError(
+            f"{path} was fitted on other weights than those that are used now, so it does not fit them; run --mode "
+            f"train again, which fits it anew."
+        )
+    try:
+        calibrator.load_state_dict(content["state"])
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} does not fit the {calibrator.kind} calibrator ({str(error).splitlines()[-1].strip()}); delete it "
+            f"and run --mode train."
+        ) from None
+    return calibrator

@@ -1,0 +1,138 @@
+"""A random sample of the voxels of a stream, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from medcalib.calibrators.cases import Voxels
+
+__all__ = ["SAMPLING", "VoxelSample"]
+
+SAMPLING = ("error_balanced", "class_balanced", "uniform")
+
+# Voxels that are looked at together.
+CHUNK = 1 << 20
+# Where the strata of errors meet: an error below the first hardly moves any parameter.
+ERRORS = (1e-4, 1e-3, 1e-2, 0.1, 0.5)
+
+
+class VoxelSample:
+    """Keep at most ``max_voxels`` voxels of a stream, with weights that restore the means over all of them.
+
+    Every voxel draws a random number; in each stratum the voxels with the smallest numbers are kept, which is a simple
+    random sample of the stratum without knowing its size in advance. The weight of a voxel is the size of its stratum
+    over the number that is kept of it, so that weighted means estimate the means over all voxels without bias. As long
+    as nothing has to be left out, every voxel is kept with weight 1, and the means are exact.
+
+    Args:
+        max_voxels: how many voxels are kept.
+        sampling: what the strata are; of each equally many voxels are kept where there are enough.
+            ``"error_balanced"``: ranges of the error of the uncalibrated prediction, one minus the probability of the
+            true class (with the sigmoid, the largest difference of a channel), because nearly all voxels are all but
+            certain and right and say next to nothing, in the spirit of https://arxiv.org/abs/1306.3706;
+            ``"class_balanced"``: the true classes (for targets (C, N) the largest entry, or none where all are below
+            one half); ``"uniform"``: all voxels are one stratum.
+        sigmoid: every channel is a binary problem of its own, instead of exclusive classes.
+        seed: seed of the drawing.
+
+    Example:
+        >>> import torch
+        >>> sample = VoxelSample(max_voxels=10, sampling="class_balanced")
+        >>> sample.add(Voxels(torch.zeros(2, 1000), (torch.arange(1000) < 2).long()))
+        >>> voxels, weights = next(sample.voxels())
+        >>> sorted(zip(voxels.truth.tolist(), weights.tolist()))[-3:]
+        [(0, 124.75), (1, 1.0), (1, 1.0)]
+    """
+
+    def __init__(self, max_voxels: int, sampling: str = "error_balanced", sigmoid: bool = False, seed: int = 0) -> None:
+        if sampling not in SAMPLING:
+            raise ValueError(f"sampling must be one of {', '.join(SAMPLING)}, got {sampling!r}.")
+        if max_voxels < 1:
+            raise ValueError(f"max_voxels must be at least 1, got {max_voxels}.")
+        self.max_voxels = max_voxels
+        self.sampling = sampling
+        self.sigmoid = sigmoid
+        self._generator = torch.Generator().manual_seed(seed)
+        self._seen = torch.zeros(0, dtype=torch.int64)
+        self._limits = torch.zeros(0, dtype=torch.float64)
+        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._held = 0
+
+    def add(self, voxels: Voxels) -> None:
+        """Show the sample more voxels."""
+        for start in range(0, voxels.logits.shape[1], CHUNK):
+            part = slice(start, start + CHUNK)
+            self._add(Voxels(voxels.logits[:, part], voxels.truth[..., part]))
+            if self._held > 2 * self.max_voxels:
+                self._trim()
+
+    def voxels(self) -> Iterator[tuple[Voxels, Tensor | None]]:
+        """The voxels kept, and their weights (N,); None where all are 1."""
+        self._trim()
+        whole = self._held == int(self._seen.sum())
+        for logits, truth, strata, _ in self._parts:
+            weights = None if whole else self._seen.to(strata.device) / strata.bincount(minlength=len(self._seen))
+            yield Voxels(logits, truth), None if weights is None else weights[strata]
+
+    def __len__(self) -> int:
+        """Number of voxels kept."""
+        self._trim()
+        return self._held
+
+    def _add(self, voxels: Voxels) -> None:
+        strata = self._stratum(voxels)
+        keys = torch.rand(strata.numel(), generator=self._generator, dtype=torch.float64).to(strata.device)
+        seen = strata.bincount().cpu()
+        grown = max(len(seen), len(self._seen))
+        self._seen = _pad(self._seen, grown, 0) + _pad(seen, grown, 0)
+        self._limits = _pad(self._limits, grown, 1.0)
+        # What has no room in its stratum any more is never copied.
+        chosen = (keys < self._limits.to(keys.device)[strata]).nonzero()[:, 0]
+        self._parts.append((voxels.logits[:, chosen], voxels.truth[..., chosen], strata[chosen], keys[chosen]))
+        self._held += len(chosen)
+
+    def _trim(self) -> None:
+        if self._held <= self.max_voxels:
+            return
+        logits, truth, strata, keys = (torch.cat(column, -1) for column in zip(*self._parts, strict=True))
+        keep = torch.zeros_like(keys, dtype=torch.bool)
+        for stratum, quota in enumerate(_quotas(self._seen.tolist(), self.max_voxels)):
+            of_stratum = (strata == stratum).nonzero()[:, 0]
+            if len(of_stratum) > quota:
+                order = keys[of_stratum].argsort(stable=True)
+                self._limits[stratum] = keys[of_stratum[order[quota]]].item()
+                of_stratum = of_stratum[order[:quota]]
+            keep[of_stratum] = True
+        self._parts = [(logits[:, keep], truth[..., keep], strata[keep], keys[keep])]
+        self._held = int(keep.sum())
+
+    def _stratum(self, voxels: Voxels) -> Tensor:
+        truth = voxels.truth
+        if self.sampling == "uniform":
+            return torch.zeros(truth.shape[-1], dtype=torch.int64, device=truth.device)
+        if self.sampling == "error_balanced":
+            probs = voxels.logits.sigmoid() if self.sigmoid else voxels.logits.softmax(0)
+            difference = probs.sub_(voxels.target()).abs_()
+            error = difference.amax(0) if self.sigmoid else difference.sum(0) / 2
+            return torch.bucketize(error, error.new_tensor(ERRORS))
+        if truth.ndim == 1:
+            return truth.long()
+        largest, index = truth.double().max(0)
+        return torch.where(largest >= 0.5, index + 1, 0)
+
+
+def _quotas(seen: list[int], total: int) -> list[int]:
+    """Divide ``total`` so that every stratum gets all it has, or an equal share of what the others leave."""
+    quotas = [0] * len(seen)
+    remaining, strata = total, sorted(range(len(seen)), key=seen.__getitem__)
+    for place, stratum in enumerate(strata):
+        quotas[stratum] = min(seen[stratum], remaining // (len(strata) - place))
+        remaining -= quotas[stratum]
+    return quotas
+
+
+def _pad(values: Tensor, length: int, fill: float) -> Tensor:
+    return torch.cat([values, values.new_full((length - len(values),), fill)])

@@ -1,0 +1,108 @@
+"""Fit a calibrator on the calibration split of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import DataLoader
+from monai.utils import CommonKeys
+from torch import Tensor, nn
+
+from medcalib.calibrators import CalibrationCase, Calibrator, FitReport, fit_calibrator, save_calibrator
+from medcalib.data.cases import split_digest
+from medcalib.inferers import SamplingInferer
+from medcalib.keys import CaseKeys
+from medcalib.networks.weights import weights_digest
+
+__all__ = ["CalibratorFitter"]
+
+
+class CalibratorFitter:
+    """Predict the calibration cases, fit the calibrator on them, and write it beside the checkpoint.
+
+    Args:
+        data_loader: the calibration cases, preprocessed.
+        network: with its weights.
+        inferer: draws the members; their mean is what is calibrated.
+        calibrator: the calibrator.
+        path: the file it is written to.
+        split: the dataset's split, whose digest is written, too.
+        device: where the network predicts and the calibrator is fitted.
+        each_member: fit on the logits of every member instead of those of their mean.
+        amp: whether the network predicts with automatic mixed precision.
+        amp_kwargs: as of `torch.autocast`.
+        options: as of `medcalib.calibrators.fit_calibrator`.
+    """
+
+    def __init__(
+        self,
+        data_loader: DataLoader,
+        network: nn.Module,
+        inferer: SamplingInferer,
+        calibrator: Calibrator,
+        path: str | Path,
+        split: Mapping[str, Sequence],
+        device: torch.device,
+        each_member: bool = False,
+        amp: bool = False,
+        amp_kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.data_loader = data_loader
+        self.network = network.eval()
+        self.inferer = inferer
+        self.calibrator = calibrator.to(device)
+        self.path = Path(path)
+        self.split = split
+        self.device = device
+        self.each_member = each_member
+        self.amp = amp
+        self.amp_kwargs = dict(amp_kwargs or {})
+        self.options = dict(options or {})
+
+    def run(self) -> FitReport:
+        """Fit, write and report.
+
+        Raises:
+            UserError: as of `medcalib.calibrators.fit_calibrator`.
+        """
+        digest = weights_digest(self.network.state_dict())
+        report = fit_calibrator(self.calibrator, self._cases, progress=True, **self.options)
+        save_calibrator(
+            self.path, self.calibrator, report, split_digest(self.split), details={"weights_digest": digest}
+        )
+        print(_text(report))
+        print(f"Calibrator: {self.path}")
+        return report
+
+    def _cases(self) -> Iterator[CalibrationCase]:
+        for batch in self.data_loader:
+            images = batch[CommonKeys.IMAGE].to(self.device)
+            labels = batch[CommonKeys.LABEL].to(self.device)
+            mask = batch.get(CaseKeys.REGION_OF_INTEREST)
+            mask = None if mask is None else mask.to(self.device)
+            logits = self._logits(images)
+            copies = logits.shape[0] // images.shape[0]
+            images, labels, mask = (_repeated(tensor, copies) for tensor in (images, labels, mask))
+            yield CalibrationCase(logits, labels, mask, images, ", ".join(map(str, batch[CaseKeys.CASE])))
+
+    def _logits(self, images: Tensor) -> Tensor:
+        predict = self.inferer.members if self.each_member else self.inferer
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=self.amp, **self.amp_kwargs):
+            predicted = predict(images, self.network)
+        return torch.cat(predicted) if self.each_member else predicted
+
+
+def _repeated(tensor: Tensor | None, copies: int) -> Tensor | None:
+    return tensor if tensor is None or copies == 1 else tensor.repeat(copies, *[1] * (tensor.ndim - 1))
+
+
+def _text(report: FitReport) -> str:
+    return (
+        f"{report.kind}: on {report.num_voxels} voxels of {report.num_cases} calibration cases, NLL "
+        f"{report.nll_before:.4f} -> {report.nll_after:.4f}, ECE {report.ece_before:.4f} -> {report.ece_after:.4f}, "
+        f"in {report.seconds:.1f} s."
+    )

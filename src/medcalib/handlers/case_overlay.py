@@ -1,0 +1,118 @@
+"""Draw predictions over their images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import from_engine
+from torch import Tensor
+
+from medcalib.errors import UserError
+from medcalib.handlers.result_folder import ResultFolder
+from medcalib.keys import CaseKeys, SplitKeys, UncertaintyKeys
+from medcalib.visualize import draw_case_overlay
+from medcalib.visualize.rendering import render
+
+__all__ = ["CaseOverlayHandler"]
+
+
+class CaseOverlayHandler:
+    """Write ``<case>/<case>_overlay``: image, outlines of prediction and label, map of uncertainty, in one slice.
+
+    Predictions and maps must lie in the geometry of the image file already. A case without label is drawn without it.
+
+    Args:
+        folder: where the files go.
+        split: the dataset's split, which names the files of each case.
+        load: from the files of a case to image and label, such as a `medcalib.transforms.LoadCased`.
+        class_names: one name per class; the background first, if there is one.
+        maximum: upper end of the scale of the uncertainty.
+        num_cases: how many cases are drawn, the first ones that are seen.
+        cases: ids of the cases that are drawn instead.
+        uncertainty: which map is drawn.
+        formats: file formats.
+        dpi: resolution of raster formats.
+
+    Raises:
+        UserError: ``cases`` names one that is not in the test split.
+    """
+
+    def __init__(
+        self,
+        folder: ResultFolder,
+        split: Mapping[str, Sequence[Mapping[str, Any]]],
+        load: Callable[[dict], Mapping],
+        class_names: Sequence[str],
+        maximum: float,
+        num_cases: int = 4,
+        cases: Sequence[str] | None = None,
+        uncertainty: str = UncertaintyKeys.ENTROPY,
+        formats: Sequence[str] = ("png",),
+        dpi: int = 200,
+    ) -> None:
+        self.folder = folder
+        self.files = {str(case[CaseKeys.CASE]): dict(case) for case in split[SplitKeys.TEST]}
+        for case in cases or ():
+            if str(case) not in self.files:
+                raise UserError(f"overlays::cases names {case}, which is not in the test split.")
+        self.load = load
+        self.class_names = [str(name) for name in class_names]
+        self.maximum = maximum
+        self.num_cases = num_cases
+        self.cases = None if cases is None else {str(case) for case in cases}
+        self.uncertainty = str(uncertainty)
+        self.formats = tuple(formats)
+        self.dpi = dpi
+        self.batch_transform = from_engine(CaseKeys.CASE)
+        self._num_drawn = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw_batch)
+
+    def _start(self, _engine: Engine) -> None:
+        self._num_drawn = 0
+
+    def _draw_batch(self, engine: Engine) -> None:
+        for case, output in zip(self.batch_transform(engine.state.batch), engine.state.output, strict=True):
+            chosen = self._num_drawn < self.num_cases if self.cases is None else str(case) in self.cases
+            if chosen and self.folder.writes:
+                self._num_drawn += 1
+                self._draw(str(case), output)
+
+    def _draw(self, case: str, output: Mapping[str, Tensor]) -> None:
+        files = self.files[case]
+        if not Path(str(files.get(CaseKeys.LABEL, ""))).is_file():
+            files.pop(CaseKeys.LABEL, None)
+        loaded = self.load(files)
+        image, label = loaded[CaseKeys.IMAGE], loaded.get(CaseKeys.LABEL)
+        seg = output["seg"]
+        names = self.class_names
+        if seg.shape[0] == len(names):  # one channel per label, and none for the background
+            names = ["background", *names]
+        figure = draw_case_overlay(
+            image.cpu().numpy(),
+            _label_map(seg),
+            output[self.uncertainty].cpu().numpy(),
+            None if label is None else _label_map(label),
+            class_names=names,
+            affine=image.affine.cpu().numpy(),
+            maximum=self.maximum,
+            title=case,
+        )
+        for suffix, content in render(figure, self.formats, self.dpi).items():
+            self.folder.file(f"{case}/{case}_overlay.{suffix}").write_bytes(content)
+
+
+def _label_map(labels: Tensor) -> Any:
+    """Labels (1, ...), or channels (C, ...) of which the last one that is set is shown, as whole numbers (...)."""
+    labels = torch.as_tensor(labels).cpu()
+    if labels.shape[0] > 1:
+        numbers = torch.arange(1, labels.shape[0] + 1).reshape(-1, *[1] * (labels.ndim - 1))
+        labels = (labels.bool() * numbers).amax(0, keepdim=True)
+    return labels[0].long().numpy()

@@ -1,0 +1,6 @@
+"""Inferers that draw the members of a predictive distribution and return the logits of their mean."""
+
+from medcalib.inferers.samplers import EnsembleSampler, HeadSampler, MCDropoutSampler, TTASampler
+from medcalib.inferers.sampling import SamplingInferer
+
+__all__ = ["EnsembleSampler", "HeadSampler", "MCDropoutSampler", "SamplingInferer", "TTASampler"]

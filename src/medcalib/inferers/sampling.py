@@ -1,0 +1,199 @@
+"""Average the members of a prediction window by window."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor, compute_importance_map
+from monai.inferers import Inferer, SlidingWindowInferer
+from monai.utils import CommonKeys
+from torch import Tensor, nn
+
+from medcalib.calibrators import Calibrator
+from medcalib.functional.agreement import member_agreement
+from medcalib.functional.uncertainty import PredictiveMoments
+from medcalib.inferers.samplers import Sampler, single_member
+from medcalib.keys import Activation, UncertaintyKeys
+
+__all__ = ["SamplingInferer"]
+
+
+class SamplingInferer(Inferer):
+    r"""Draw members from a network and return the logits of their mean probability.
+
+    The members of a window are averaged there, and the windows are blended as the wrapped inferer blends logits:
+    softmax of the result is the mean of the members' probabilities, and one member gives exactly what the wrapped
+    inferer gives. Mutual information and variance are computed within the window, too, so both are zero where the
+    members are equal and never negative.
+
+    Args:
+        inferer: how a case is divided into windows, such as `monai.inferers.SlidingWindowInferer`.
+        sampler: draws the members, see `medcalib.inferers.samplers`; the plain prediction alone when None.
+        activation: how logits become probabilities.
+        measure_agreement: whether `predict` also compares the members' segmentations.
+        member_calibrator: calibrates the logits of each member before they are averaged; none when None.
+
+    Example:
+        >>> from monai.inferers import SimpleInferer
+        >>> network = nn.Conv3d(1, 2, 1)
+        >>> inferer = SamplingInferer(SimpleInferer())
+        >>> image = torch.rand(1, 1, 4, 4, 4)
+        >>> bool((inferer(image, network) == network(image)).all())
+        True
+        >>> sorted(inferer.predict(image, network))
+        ['mutual_information', 'pred', 'variance']
+    """
+
+    def __init__(
+        self,
+        inferer: Inferer,
+        sampler: Sampler | None = None,
+        activation: Activation | str = Activation.SOFTMAX,
+        measure_agreement: bool = False,
+        member_calibrator: Calibrator | None = None,
+    ) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.sampler = sampler or single_member
+        self.activation = Activation(activation)
+        self.measure_agreement = measure_agreement
+        self.member_calibrator = member_calibrator
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Return logits (B, C, ...) whose activation is the mean of the members' probabilities."""
+
+        def mean_logits(window: Tensor) -> Tensor:
+            return self._moments(window, network)[0].logits()
+
+        return self.inferer(inputs, mean_logits, *args, **kwargs)
+
+    def members(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """Return the logits (B, C, ...) of every member, as many volumes as there are members."""
+        num_members = 0
+
+        def concatenated(window: Tensor) -> Tensor:
+            nonlocal num_members
+            logits = list(self._members(window, network))
+            num_members = len(logits)
+            return torch.cat(logits, 1)
+
+        return list(self.inferer(inputs, concatenated, *args, **kwargs).chunk(num_members, 1))
+
+    def predict(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return the logits of the mean and what the members say beside it.
+
+        Args:
+            inputs: (B, channels, ...).
+            network: what the sampler draws from.
+            *args: passed to the wrapped inferer.
+            **kwargs: passed to the wrapped inferer.
+
+        Returns:
+            ``pred``: logits (B, C, ...); ``mutual_information`` (B, 1, ...) in nats; ``variance`` (B, 1, ...) in
+            [0, 0.25]; with ``measure_agreement`` also ``agreement`` (B, C, members, members), the number of voxels to
+            which two members give the same class, float64; a voxel that several windows hold counts once, divided
+            among them as their logits are.
+        """
+        agreement = _Agreement(self.inferer, inputs) if self.measure_agreement else None
+
+        def window_moments(window: Tensor, coordinates: Sequence | None = None) -> dict[str, Tensor]:
+            moments, labels = self._moments(window, network, agreement is not None)
+            if agreement is not None:
+                agreement.add(torch.stack(labels), moments.logits().shape[1], coordinates)
+            return {
+                CommonKeys.PRED: moments.logits(),
+                UncertaintyKeys.MUTUAL_INFORMATION: moments.mutual_information(),
+                UncertaintyKeys.VARIANCE: moments.variance(),
+            }
+
+        inferer = agreement.inferer if agreement is not None else self.inferer
+        maps = inferer(inputs, window_moments, *args, **kwargs)
+        outputs = {str(key): value for key, value in maps.items()}
+        if isinstance(inputs, MetaTensor):
+            # a sliding window keeps the meta data of the image for a single output only
+            for key, value in outputs.items():
+                outputs[key] = MetaTensor(value.as_subclass(torch.Tensor)).copy_meta_from(inputs)
+        if agreement is not None:
+            outputs[str(UncertaintyKeys.AGREEMENT)] = agreement.total
+        return outputs
+
+    def _moments(
+        self, window: Tensor, network: nn.Module, keep_labels: bool = False
+    ) -> tuple[PredictiveMoments, list[Tensor]]:
+        moments = PredictiveMoments(self.activation)
+        labels = []
+        for logits in self._members(window, network):
+            moments.update(logits)
+            if keep_labels:
+                labels.append(self._labels(logits))
+        return moments, labels
+
+    def _members(self, window: Tensor, network: nn.Module) -> Iterator[Tensor]:
+        for logits in self.sampler(window, network):
+            if self.member_calibrator is None:
+                yield logits
+                continue
+            image = window if self.member_calibrator.needs_image else None
+            yield self.member_calibrator.to(logits.device)(logits, image)
+
+    def _labels(self, logits: Tensor) -> Tensor:
+        if self.activation is Activation.SIGMOID:
+            return logits > 0
+        # argmax takes ten times as long on CPUs
+        return logits.max(1).indices.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
+
+
+class _Agreement:
+    """Sum the agreement of members over the windows of a batch of cases."""
+
+    def __init__(self, inferer: Inferer, inputs: Tensor) -> None:
+        self.total: Tensor | None = None
+        self._batch_size = inputs.shape[0]
+        self._weights: Tensor | None = None
+        self.inferer = inferer
+        if isinstance(inferer, SlidingWindowInferer):
+            self.inferer = copy.copy(inferer)
+            self.inferer.with_coord = True
+            self._importance, self._weights = _window_weights(self.inferer, inputs)
+
+    def add(self, labels: Tensor, num_classes: int, coordinates: Sequence | None) -> None:
+        """Count the voxels of a batch of windows, labels (member, B, ...)."""
+        for index in range(labels.shape[1]):
+            case, weight = index, None
+            if coordinates is not None:
+                batch, _, *window = coordinates[index]
+                case, weight = batch.start, self._importance * self._weights[tuple(window)]
+            counts = member_agreement(labels[:, index], num_classes, weight)
+            if self.total is None:
+                self.total = counts.new_zeros((self._batch_size, *counts.shape))
+            self.total[case] += counts
+
+
+def _window_weights(inferer: SlidingWindowInferer, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Importance of a window's voxels, and what it must be multiplied with to sum to 1 in each voxel of the image.
+
+    Voxels that only padding adds get weight 0.
+    """
+    windows: list[tuple[slice, ...]] = []
+
+    def collect(window: Tensor, coordinates: Sequence) -> Tensor:
+        windows.extend(tuple(slices[2:]) for slices in coordinates)
+        return window
+
+    image = inputs.as_subclass(torch.Tensor)[:1, :1]
+    inferer(image, collect)
+    size = [max(window[axis].stop for window in windows) for axis in range(image.ndim - 2)]
+    roi_size = [axis.stop - axis.start for axis in windows[0]]
+    importance = compute_importance_map(
+        tuple(roi_size), mode=inferer.mode, sigma_scale=inferer.sigma_scale, device=image.device, dtype=torch.float32
+    )
+    total = torch.zeros(size, device=image.device)
+    for window in windows:
+        total[window] += importance
+    inside = torch.zeros_like(total)
+    starts = [max(padded - own, 0) // 2 for padded, own in zip(size, image.shape[2:], strict=True)]
+    inside[tuple(slice(start, start + own) for start, own in zip(starts, image.shape[2:], strict=True))] = 1
+    return importance, inside / total

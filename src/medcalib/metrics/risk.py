@@ -1,0 +1,254 @@
+"""Risk and coverage: what goes wrong among the most certain cases or voxels.
+
+Pairs with a NaN do not count, and every result says how many pairs did. Equal uncertainties leave the order open, so
+each of them gets its expected place: results never depend on the order of the cases.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import digamma
+
+__all__ = ["RiskCoverage", "VoxelRiskCoverage", "aurc", "excess_aurc", "known_pairs", "risk_coverage", "sums_at_ties"]
+
+Array = NDArray[np.float64]
+
+
+class RiskCoverage(NamedTuple):
+    """Risk of what is kept when only the most certain part is.
+
+    Attributes:
+        coverage: part that is kept, ascending in (0, 1].
+        risk: mean risk of that part, same shape.
+        oracle: mean risk if the risk itself were the uncertainty, same shape.
+        aurc: area under ``risk``.
+        oracle_aurc: area under ``oracle``.
+        count: how many cases or voxels counted.
+    """
+
+    coverage: Array
+    risk: Array
+    oracle: Array
+    aurc: float
+    oracle_aurc: float
+    count: int
+
+    @property
+    def excess_aurc(self) -> float:
+        """E-AURC: what the area exceeds the oracle's by; 0 for a perfect order."""
+        return self.aurc - self.oracle_aurc
+
+
+def risk_coverage(uncertainty: ArrayLike, risk: ArrayLike) -> RiskCoverage:
+    r"""Mean risk of the most certain cases, for every number of them.
+
+    With the risks :math:`r_{(1)}, \dots, r_{(n)}` in the order of rising uncertainty:
+
+    .. math::
+        \mathrm{AURC} = \frac{1}{n} \sum_{k=1}^{n} \frac{1}{k} \sum_{i=1}^{k} r_{(i)}
+
+    and the excess over the AURC of the order by risk itself, E-AURC (https://arxiv.org/abs/1805.08206).
+
+    Args:
+        uncertainty: one number a case, (case,).
+        risk: of any unit, such as 1 - Dice, (case,).
+
+    Returns:
+        The curve at 1, 2, ... cases, its area in the unit of the risk, and the oracle's; NaN areas without any pair.
+
+    Raises:
+        ValueError: If shapes differ or a value is infinite.
+
+    Example:
+        >>> curve = risk_coverage([0.1, 0.5, 0.3], [0.0, 0.6, 0.3])
+        >>> curve.risk.round(3).tolist(), round(curve.aurc, 3), round(curve.excess_aurc, 3)
+        ([0.0, 0.15, 0.3], 0.15, 0.0)
+    """
+    uncertainty, risk = known_pairs(uncertainty, risk)
+    count = len(risk)
+    if count == 0:
+        return RiskCoverage(risk, risk, risk, np.nan, np.nan, 0)
+    kept = np.arange(1.0, count + 1)
+    selected, oracle = (np.interp(kept, *sums_at_ties(key, risk)) / kept for key in (uncertainty, risk))
+    return RiskCoverage(kept / count, selected, oracle, float(selected.mean()), float(oracle.mean()), count)
+
+
+def aurc(uncertainty: ArrayLike, risk: ArrayLike) -> float:
+    """Area under the curve of :func:`risk_coverage`, in the unit of the risk; 0 is best.
+
+    Args:
+        uncertainty: one number a case, (case,).
+        risk: such as 1 - Dice, (case,).
+
+    Returns:
+        The area, NaN without any pair.
+
+    Raises:
+        ValueError: If shapes differ or a value is infinite.
+
+    Example:
+        >>> round(aurc([0.1, 0.5, 0.3], [0.0, 0.3, 0.6]), 3)
+        0.2
+    """
+    return risk_coverage(uncertainty, risk).aurc
+
+
+def excess_aurc(uncertainty: ArrayLike, risk: ArrayLike) -> float:
+    """What the area under the curve of :func:`risk_coverage` exceeds that of a perfect order by; 0 is best.
+
+    Args:
+        uncertainty: one number a case, (case,).
+        risk: such as 1 - Dice, (case,).
+
+    Returns:
+        The excess, NaN without any pair.
+
+    Raises:
+        ValueError: If shapes differ or a value is infinite.
+
+    Example:
+        >>> round(excess_aurc([0.1, 0.5, 0.3], [0.0, 0.3, 0.6]), 3)
+        0.05
+    """
+    return risk_coverage(uncertainty, risk).excess_aurc
+
+
+class VoxelRiskCoverage:
+    r"""Risk and coverage over voxels, where the risk of a voxel is 1 if it is wrong and 0 otherwise.
+
+    Uncertainties are sorted into bins, so memory does not grow with the number of voxels. The bins are equal in the
+    fourth root of the uncertainty: most voxels of a volume are nearly certain, and equal bins would throw them into
+    one. Inside a bin the order is taken as unknown, with its expected value as in :func:`risk_coverage`: a bin of m
+    voxels, e of them wrong, after n less uncertain ones, s of them wrong, adds
+
+    .. math::
+        \sum_{j=1}^{m} \frac{s + j e / m}{n + j} = e + \left(s - \frac{e n}{m}\right) (H_{n+m} - H_n)
+
+    to N times the AURC, with the harmonic numbers H.
+
+    Args:
+        max_uncertainty: upper end of the last bin, such as the logarithm of the number of classes for an entropy.
+        num_bins: number of bins on [0, ``max_uncertainty``].
+
+    Raises:
+        ValueError: If ``max_uncertainty`` is not above 0 or ``num_bins`` below 1.
+
+    Example:
+        >>> metric = VoxelRiskCoverage(max_uncertainty=1.0)
+        >>> metric.update(np.array([0.1, 0.2, 0.8]), np.array([False, False, True]))
+        >>> metric.update(np.array([0.5, 0.9]), np.array([True, False]))
+        >>> round(metric.aurc(), 4), round(metric.excess_aurc(), 4)
+        (0.2467, 0.1167)
+    """
+
+    def __init__(self, max_uncertainty: float, num_bins: int = 4096) -> None:
+        if not 0 < max_uncertainty < np.inf:
+            raise ValueError(f"max_uncertainty must be above 0 and finite, got {max_uncertainty}.")
+        if num_bins < 1:
+            raise ValueError(f"num_bins must be at least 1, got {num_bins}.")
+        self.max_uncertainty = float(max_uncertainty)
+        self.num_bins = num_bins
+        self.counts = np.zeros(num_bins, dtype=np.int64)
+        self.errors = np.zeros(num_bins, dtype=np.int64)
+
+    def update(self, uncertainty: ArrayLike, error: ArrayLike, mask: ArrayLike | None = None) -> None:
+        """Count the voxels of a case.
+
+        Args:
+            uncertainty: in [0, ``max_uncertainty``], any shape.
+            error: whether a voxel is wrong, booleans or 0 and 1, same shape.
+            mask: voxels where it is zero do not count, same shape.
+
+        Raises:
+            ValueError: If shapes differ, or a voxel that counts has another value.
+        """
+        uncertainty, error = np.asarray(uncertainty), np.asarray(error)
+        mask = np.ones(error.shape, dtype=bool) if mask is None else np.asarray(mask) != 0
+        if not uncertainty.shape == error.shape == mask.shape:
+            raise ValueError(
+                f"uncertainty, error and mask differ in shape: {uncertainty.shape}, {error.shape} and {mask.shape}."
+            )
+        uncertainty, error = uncertainty[mask], error[mask]
+        if uncertainty.size == 0:
+            return
+        low, high = uncertainty.min(), uncertainty.max()
+        # Rounding of float32 may carry an entropy a little past either end.
+        slack = 1e-5 * self.max_uncertainty
+        if not (low >= -slack and high <= self.max_uncertainty + slack):
+            raise ValueError(
+                f"uncertainty must lie in [0, {self.max_uncertainty:g}], got values from {low:g} to {high:g}."
+            )
+        wrong = error != 0
+        if not (wrong == error).all():
+            raise ValueError("error must be 0 or 1 at every voxel.")
+        position = np.sqrt(np.sqrt(uncertainty.clip(0, None) / self.max_uncertainty))
+        bins = (position * self.num_bins).astype(np.int64).clip(None, self.num_bins - 1)
+        self.counts += np.bincount(bins, minlength=self.num_bins)
+        self.errors += np.bincount(bins[wrong], minlength=self.num_bins)
+
+    def merge(self, other: VoxelRiskCoverage) -> None:
+        """Add the voxels that another one has counted.
+
+        Raises:
+            ValueError: If its bins are others.
+        """
+        if (self.max_uncertainty, self.num_bins) != (other.max_uncertainty, other.num_bins):
+            raise ValueError("only risk and coverage over the same bins can be merged.")
+        self.counts += other.counts
+        self.errors += other.errors
+
+    def curve(self) -> RiskCoverage:
+        """The curve at the upper end of every bin that holds a voxel; NaN areas if none does."""
+        filled = self.counts > 0
+        counts, errors = self.counts[filled].astype(float), self.errors[filled].astype(float)
+        total = int(self.counts.sum())
+        if total == 0:
+            return RiskCoverage(counts, counts, counts, np.nan, np.nan, 0)
+        right = float(total - self.errors.sum())
+        kept = np.cumsum(counts)
+        oracle = np.maximum(kept - right, 0.0) / kept
+        oracle_area = _harmonic_area(np.array([right, total - right]), np.array([0.0, total - right])) / total
+        return RiskCoverage(
+            kept / total, np.cumsum(errors) / kept, oracle, _harmonic_area(counts, errors) / total, oracle_area, total
+        )
+
+    def aurc(self) -> float:
+        """Area under the curve, in [0, 1]; NaN without any voxel."""
+        return self.curve().aurc
+
+    def excess_aurc(self) -> float:
+        """What the area exceeds that of a perfect order by; NaN without any voxel."""
+        return self.curve().excess_aurc
+
+
+def known_pairs(first: ArrayLike, second: ArrayLike) -> tuple[Array, Array]:
+    """Both as float64 without the pairs of which either side is NaN."""
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(f"expected one number a case on both sides, got shapes {first.shape} and {second.shape}.")
+    if np.isinf(first).any() or np.isinf(second).any():
+        raise ValueError("an infinite value has no place in a curve: leave the case out or set it to NaN.")
+    known = ~(np.isnan(first) | np.isnan(second))
+    return first[known], second[known]
+
+
+def sums_at_ties(key: Array, values: Array) -> tuple[Array, Array]:
+    """Number of values, and their sum, up to the end of each run of equal keys, ascending, with (0, 0) before.
+
+    Over all orders of equal keys the expected sum is a straight line between two such ends.
+    """
+    order = np.lexsort((values, key))
+    key, sums = key[order], np.cumsum(values[order])
+    ends = np.flatnonzero(np.append(key[1:] != key[:-1], True))
+    return np.append(0.0, ends + 1.0), np.append(0.0, sums[ends])
+
+
+def _harmonic_area(counts: Array, errors: Array) -> float:
+    """Sum over voxels of the mean error up to them, for groups in which the order is unknown."""
+    counts, errors = counts[counts > 0], errors[counts > 0]
+    before, wrong_before = np.cumsum(counts) - counts, np.cumsum(errors) - errors
+    harmonics = digamma(before + counts + 1) - digamma(before + 1)
+    return float((errors + (wrong_before - errors / counts * before) * harmonics).sum())

@@ -1,0 +1,215 @@
+"""Load pictures: files of two axes such as PNG, JPG and TIF, parts of them, and labels that are outlines or classes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from numbers import Integral
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from medcalib.errors import UserError
+from medcalib.keys import CaseKeys
+from medcalib.transforms.loading import LoadCased
+
+__all__ = ["LoadPictured", "polygon_mask", "read_picture"]
+
+_CROP = "crop"
+_OUTLINE = "outline"
+_WITHOUT_COLOUR = {"LA", "La"}
+_WITH_COLOUR = {"RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "PA"}
+
+
+class LoadPictured(LoadCased):
+    """Load picture and label of a case channel-first as float32 and check them.
+
+    Spatial axes are (x, y), as MONAI's own reader of pictures has them: x counts columns from the left, y rows from the
+    top. Pixels keep their place and number; a rotation that a camera noted in the file is not applied, since masks do
+    not follow it. A transparency channel is dropped.
+
+    Two keys of a case say more than its files: ``crop``, a list of left, top, width and height in pixels, is the part
+    of the picture that is the case, black where it reaches beyond the border; ``outline``, a text as
+    ``"12,40 13,41 14,40"`` of corners x,y in pixels of the whole picture, is the polygon to which the label is drawn
+    instead of read. A label that is a whole number is the class of the picture and becomes a tensor (1,).
+
+    Args:
+        keys: keys that hold a path, or a list of paths that become channels; one that a case lacks is passed over.
+        num_channels: number of channels that the picture must have; not checked when None.
+        label_map: label value on disk: class index, for those that differ.
+
+    Raises:
+        UserError: on call, naming case and file: a file is missing, damaged or holds NaN or Inf, the picture has
+            another number of channels, picture and label differ in size, a label has colours, or crop or outline do not
+            lie in the picture.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (6, 4)).save(f"{folder}/a.png")
+        ...     case = {"case": "a", "image": f"{folder}/a.png", "label": 2, "crop": [1, 1, 5, 2]}
+        ...     loaded = LoadPictured(num_channels=3)(case)
+        >>> loaded["image"].shape, loaded["label"]
+        (torch.Size([3, 5, 2]), tensor([2.]))
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = (CaseKeys.IMAGE, CaseKeys.LABEL),
+        num_channels: int | None = None,
+        label_map: Mapping[int, int] | None = None,
+    ) -> None:
+        super().__init__(keys, num_channels, label_map)
+        self._load = read_picture
+        self._labels = LoadCased(CaseKeys.LABEL, label_map=label_map)
+        self._labels._load = partial(read_picture, as_colours=False)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the case with tensors (C, x, y) in place of paths."""
+        files = dict(data)
+        case = str(files.get(CaseKeys.CASE, "?"))
+        label = files.get(CaseKeys.LABEL) if CaseKeys.LABEL in self.keys else None
+        is_class = isinstance(label, Integral)
+        is_outline = label is not None and not is_class and _OUTLINE in files
+        if is_class or is_outline:
+            del files[CaseKeys.LABEL]
+        loaded = super().__call__(files)
+        image = loaded.get(CaseKeys.IMAGE)
+        box = None if image is None else (0, 0, *image.shape[1:])
+        if _CROP in files:
+            box = tuple(int(number) for number in files[_CROP])
+            if image is not None:
+                _check_middle(case, files[CaseKeys.IMAGE], image, box)
+            for key in self.key_iterator(loaded):
+                loaded[key] = _cut(loaded[key], box)
+        if is_class:
+            loaded[CaseKeys.LABEL] = torch.tensor([label], dtype=torch.float32)
+        elif is_outline:
+            loaded[CaseKeys.LABEL] = _draw(case, str(label), str(files[_OUTLINE]), box)
+        return loaded
+
+    def read_label(self, case: str, path: Any, frame: int | None = None) -> MetaTensor:
+        """Read a label map (1, x, y) and map its values; those of a palette are its indices, not its colours.
+
+        Args:
+            case: name of the case, for messages.
+            path: path of the file.
+            frame: of no use for pictures.
+
+        Raises:
+            UserError: the file is missing or damaged, or has colours.
+        """
+        label = self._labels.read_label(case, path, frame)
+        if (label != label[:1]).any():
+            raise UserError(
+                f"Case {case}: {path} has colours, but a label must have one value at each pixel; save it as a grey "
+                f"picture or one with a palette."
+            )
+        return label[:1].clone()
+
+
+def read_picture(path: str | PathLike, as_colours: bool = True) -> MetaTensor:
+    """Read a PNG, JPG, TIF or BMP file.
+
+    Args:
+        path: path of the file.
+        as_colours: whether indices into a palette become the colours that they stand for, and bits 0 and 255.
+
+    Returns:
+        Pixel values (C, x, y) as float32 on the scale of the file: one channel of grey or three of red, green, blue.
+
+    Raises:
+        OSError: there is no such file, or it is damaged or no picture.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGBA", (6, 4), (255, 128, 0, 255)).save(f"{folder}/a.png")
+        ...     picture = read_picture(f"{folder}/a.png")
+        >>> picture.shape, picture[:, 0, 0].tolist()
+        (torch.Size([3, 6, 4]), [255.0, 128.0, 0.0])
+    """
+    with Image.open(path) as file:
+        pixels = np.asarray(_plain(file, as_colours), dtype=np.float32)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 1, 0)))
+    return MetaTensor(tensor, meta={"filename_or_obj": str(path)})
+
+
+def polygon_mask(corners: ArrayLike, size: Sequence[int]) -> NDArray[np.bool_]:
+    """Draw a filled polygon.
+
+    Args:
+        corners: x and y of the corners (N, 2) in order, N of at least 3, in pixels: the middle of the first is (0, 0).
+            They may lie outside the picture and are rounded to whole pixels.
+        size: number of pixels along x and y.
+
+    Returns:
+        Mask (x, y): pixels inside the polygon and those on its border.
+
+    Raises:
+        ValueError: ``corners`` has another shape.
+
+    Example:
+        >>> polygon_mask([[1, 0], [2, 0], [2, 2], [1, 2]], size=(4, 3)).astype(int).T
+        array([[0, 1, 1, 0],
+               [0, 1, 1, 0],
+               [0, 1, 1, 0]])
+    """
+    corners = np.rint(np.asarray(corners, dtype=float)).astype(int)
+    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
+        raise ValueError(f"corners must have shape (N, 2) with N of at least 3, got {corners.shape}.")
+    picture = Image.new("1", tuple(size))
+    ImageDraw.Draw(picture).polygon([(int(x), int(y)) for x, y in corners], fill=1, outline=1)
+    return np.array(picture).T
+
+
+def _plain(picture: Image.Image, as_colours: bool) -> Image.Image:
+    """Without transparency, and in grey or in red, green and blue."""
+    if picture.mode in _WITHOUT_COLOUR or (picture.mode == "1" and as_colours):
+        return picture.convert("L")
+    if picture.mode in _WITH_COLOUR:
+        return picture.convert("RGB")
+    if picture.mode == "P" and as_colours:
+        colours = picture.convert("RGB")
+        red, green, blue = (np.asarray(channel) for channel in colours.split())
+        return colours.getchannel(0) if np.array_equal(red, green) and np.array_equal(green, blue) else colours
+    return picture
+
+
+def _check_middle(case: str, path: Any, image: Tensor, box: tuple[int, ...]) -> None:
+    left, top, width, height = box
+    size = image.shape[1:]
+    middle = (left + width // 2, top + height // 2)
+    if not all(0 <= place < limit for place, limit in zip(middle, size, strict=True)):
+        raise UserError(
+            f"Case {case}: the middle of its crop, x {middle[0]} and y {middle[1]}, lies outside {path}, which has "
+            f"{size[0]} x {size[1]} pixels; the table of the dataset may belong to pictures of another size."
+        )
+
+
+def _cut(image: MetaTensor, box: tuple[int, ...]) -> MetaTensor:
+    left, top, width, height = box
+    # a new tensor: a view would keep the whole picture in memory
+    cut = torch.zeros(image.shape[0], width, height, dtype=image.dtype)
+    x, y = (slice(max(start, 0), max(start + extent, 0)) for start, extent in ((left, width), (top, height)))
+    part = image.as_tensor()[:, x, y]
+    cut[:, x.start - left :, y.start - top :][:, : part.shape[1], : part.shape[2]] = part
+    return MetaTensor(cut).copy_meta_from(image)
+
+
+def _draw(case: str, path: str, outline: str, box: tuple[int, ...] | None) -> MetaTensor:
+    if box is None:
+        raise ValueError("an outline needs a picture or a crop to be drawn in.")
+    corners = np.array([corner.split(",") for corner in outline.split()], dtype=float) - box[:2]
+    mask = polygon_mask(corners, box[2:])
+    if not mask.any():
+        raise UserError(f"Case {case}: the outline of its label in {path} lies outside the picture; correct it.")
+    return MetaTensor(torch.from_numpy(mask[None]).float(), meta={"filename_or_obj": path})

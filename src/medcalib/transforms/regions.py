@@ -1,0 +1,98 @@
+"""Overlapping regions of classes, and the part of an image in which results count."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from medcalib.errors import UserError
+
+__all__ = ["RegionOfInterestd", "Regionsd"]
+
+
+class Regionsd(MapTransform):
+    """Turn exclusive classes into regions that may overlap, such as kidney and masses.
+
+    The probability of a region is the sum of those of its classes, and a voxel belongs to it if its label is one of
+    them. What has one channel is taken as a label map (1, ...), the rest as probabilities (C, ...).
+
+    Args:
+        keys: keys of probabilities and label maps; one that a case lacks is passed over.
+        regions: classes of each region by its name, as indices; nothing is changed when None.
+        num_classes: number of classes, background included.
+
+    Raises:
+        UserError: a region has no class, or one that does not exist.
+
+    Example:
+        >>> regions = Regionsd("pred", {"any": [1, 2], "core": [2]}, num_classes=3)
+        >>> regions({"pred": torch.tensor([0.5, 0.25, 0.25])[:, None]})["pred"].tolist()
+        [[0.5], [0.25]]
+        >>> regions({"pred": torch.tensor([[0, 1, 2]])})["pred"].int().tolist()
+        [[0, 1, 1], [0, 0, 1]]
+    """
+
+    def __init__(self, keys: KeysCollection, regions: Mapping[str, Sequence[int]] | None, num_classes: int) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.regions = None if regions is None else {name: tuple(classes) for name, classes in regions.items()}
+        for name, classes in (self.regions or {}).items():
+            if not classes or any(index not in range(num_classes) for index in classes):
+                raise UserError(
+                    f"data::regions::{name} must list classes from 0 to {num_classes - 1}, not {list(classes)}."
+                )
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the case with one channel for each region."""
+        result = dict(data)
+        if self.regions is None:
+            return result
+        for key in self.key_iterator(result):
+            values = result[key]
+            if values.shape[0] == 1:
+                parts = [torch.isin(values[0], values.new_tensor(classes)) for classes in self.regions.values()]
+            else:
+                parts = [values[list(classes)].sum(0) for classes in self.regions.values()]
+            result[key] = torch.stack(parts)
+        return result
+
+
+class RegionOfInterestd(MapTransform):
+    """Mark where a channel of an image is above a value, such as the brain; put it before intensities are changed.
+
+    Args:
+        keys: keys of images (C, ...).
+        names: keys under which the masks (1, ...) are added.
+        channel: index of the channel.
+        above: value above which a voxel counts.
+
+    Raises:
+        UserError: on call, naming the case: no voxel counts.
+
+    Example:
+        >>> mark = RegionOfInterestd("image", "region_of_interest", channel=0, above=0.0)
+        >>> mark({"case": "a", "image": torch.tensor([[0.0, 2.0]])})["region_of_interest"].tolist()
+        [[0.0, 1.0]]
+    """
+
+    def __init__(self, keys: KeysCollection, names: KeysCollection, channel: int = 0, above: float = 0.0) -> None:
+        super().__init__(keys)
+        self.names = (names,) if isinstance(names, str) else tuple(names)
+        self.channel = channel
+        self.above = above
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the case with the masks added."""
+        result = dict(data)
+        for key, name in self.key_iterator(result, self.names):
+            mask = (result[key][self.channel : self.channel + 1] > self.above).float()
+            if not mask.any():
+                raise UserError(
+                    f"Case {result.get('case', '?')}: channel {self.channel} of its {key} is nowhere above "
+                    f"{self.above:g}, so its region of interest is empty; check the order and unit of its channels."
+                )
+            result[name] = mask
+        return result

@@ -1,0 +1,244 @@
+"""Every method fragment from training to evaluation on a small phantom."""
+
+import json
+import math
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tests.conftest import PHANTOM_SIZE, TEMPLATES
+
+from medcalib.bundle.compose import generate, read_metadata
+from medcalib.bundle.fragments import FragmentKind, fragment_names
+from medcalib.bundle.run import run
+from medcalib.data import phantom_cases
+from medcalib.errors import UserError
+
+METHODS = fragment_names(TEMPLATES / "configs", FragmentKind.METHOD)
+MAPS = ("prob", "seg", "entropy", "mutual_information", "variance")
+SETTINGS = {
+    "mc_dropout": {"method::sampler::num_members": 3},
+    "mc_dropout_center": {"method::sampler::num_members": 3},
+    "mc_dropout_decoder": {"method::sampler::num_members": 3},
+    "tta": {"method::sampler::flip_axes": [0]},
+    "deep_ensemble": {"method::num_networks": 2},
+    "tta_deep_ensemble": {"method::num_networks": 2, "method::sampler::flip_axes": [0]},
+    "checkpoint_ensemble": {"method::num_networks": 2},
+    "multi_head": {"method_network::num_heads": 3},
+}
+MEMBERS = {
+    "deterministic": 1,
+    "mc_dropout": 3,
+    "mc_dropout_center": 3,
+    "mc_dropout_decoder": 3,
+    "tta": 2,
+    "deep_ensemble": 2,
+    "tta_deep_ensemble": 4,
+    "checkpoint_ensemble": 2,
+    "multi_head": 3,
+    "layer_ensemble": 4,
+}
+NO_FIGURES = {"evaluation::num_case_diagrams": 0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the bundles of this module lie, so that methods share the deterministic sibling."""
+    return tmp_path_factory.mktemp("methods")
+
+
+@pytest.fixture(scope="module")
+def finished(folder, make_bundle, tiny):
+    """Train, predict and evaluate with a method, once."""
+    done = {}
+
+    def finish(method):
+        if method not in done:
+            bundle = make_bundle(folder, method=method)
+            settings = tiny | SETTINGS.get(method, {})
+            run(str(bundle), "train", overrides=settings)
+            run(str(bundle), "inference_pred", overrides=settings)
+            run(str(bundle), "inference_eval", overrides=settings | NO_FIGURES)
+            done[method] = bundle
+        return done[method]
+
+    return finish
+
+
+def read_map(bundle, case, name):
+    path = bundle / "seed_12345" / "predictions" / case / f"{case}_{name}.nii.gz"
+    return nib.load(path).get_fdata(dtype=np.float32)
+
+
+def cases(phantom_dir):
+    return phantom_cases(phantom_dir, **PHANTOM_SIZE)["test"]
+
+
+def test_every_method_is_tested():
+    assert set(METHODS) == set(MEMBERS)
+
+
+@pytest.mark.parametrize("method", MEMBERS)
+def test_maps(finished, phantom_dir, method):
+    bundle = finished(method)
+    for case in cases(phantom_dir):
+        source = nib.load(case["image"])
+        name = case["case"]
+        for kind in MAPS:
+            predicted = nib.load(bundle / "seed_12345" / "predictions" / name / f"{name}_{kind}.nii.gz")
+            assert predicted.shape[:3] == source.shape
+            np.testing.assert_allclose(predicted.affine, source.affine, atol=1e-5)
+        prob = read_map(bundle, name, "prob").astype(np.float64)
+        entropy = -(prob * np.log(np.maximum(prob, 1e-30))).sum(-1)
+        np.testing.assert_allclose(read_map(bundle, name, "entropy"), entropy, atol=1e-4)
+        information, variance = read_map(bundle, name, "mutual_information"), read_map(bundle, name, "variance")
+        assert information.min() >= 0
+        assert variance.min() >= 0
+        assert information.max() <= math.log(3) + 1e-6
+        assert variance.max() <= 0.25
+        assert (information.max() > 0) == (variance.max() > 0) == (MEMBERS[method] > 1)
+    assert len(list((bundle / "seed_12345" / "predictions").rglob("*_overlay.png"))) == PHANTOM_SIZE["num_test"]
+
+
+@pytest.mark.parametrize("method", MEMBERS)
+def test_scores_and_quality_control(finished, method):
+    folder = finished(method) / "seed_12345" / "evaluation"
+    table = pd.read_csv(folder / "cases.csv")
+    assert len(table) == PHANTOM_SIZE["num_test"]
+    quality = json.loads((folder / "quality_control.json").read_text())
+    for score, result in quality["scores"].items():
+        assert score in table.columns
+        assert result["threshold"]["calibration_cases"] == PHANTOM_SIZE["num_validation"]
+        assert result["num_cases"] <= PHANTOM_SIZE["num_test"]
+    assert ("pairwise_dice" in table.columns) == (MEMBERS[method] > 1)
+    assert ("aula" in table.columns) == (MEMBERS[method] > 2)
+    summary = json.loads((folder / "summary.json").read_text())
+    raw = pd.read_csv(folder / "entropy_image_mean_raw.csv")
+    assert summary["entropy_image_mean"] == pytest.approx(raw["mean"].mean())
+    np.testing.assert_array_equal(raw["mean"], table["entropy_image_mean"])
+
+
+@pytest.mark.parametrize("method", ["tta", "deep_ensemble", "tta_deep_ensemble"])
+def test_a_method_of_inference_trains_nothing_of_its_own(finished, method):
+    bundle, plain = finished(method), finished("deterministic")
+    own = read_metadata(bundle)["medcalib"]
+    assert own["weights_bundle"] == plain.name
+    assert own["training_digest"] == read_metadata(plain)["medcalib"]["training_digest"]
+    assert not (bundle / "seed_12345" / "models").exists()
+    told = json.loads((bundle / "seed_12345" / "evaluation" / "summary.json").read_text())["provenance"]
+    assert told["checkpoint"].startswith(f"{plain.name}/seed_12345/models/model.pt")
+
+
+def test_an_ensemble_averages_probabilities(finished, folder, phantom_dir, tiny):
+    """Within one window, for across windows members and windows are averaged in another order."""
+    ensemble, plain = finished("deep_ensemble"), finished("deterministic")
+    whole = tiny | {"inferer::roi_size": [64, 64, 64]}
+    members = whole | {"method::num_networks": 2}
+    run(str(ensemble), "inference_pred", overrides=members | {"output_dir": str(folder / "both")})
+    for seed in (12345, 12346):
+        checkpoint = {"checkpoint": str(plain / f"seed_{seed}" / "models" / "model.pt")}
+        run(str(plain), "inference_pred", overrides=whole | checkpoint | {"output_dir": str(folder / str(seed))})
+
+    def read(where, case, name):
+        path = folder / where / "predictions" / case / f"{case}_{name}.nii.gz"
+        return nib.load(path).get_fdata(dtype=np.float32)
+
+    for case in cases(phantom_dir):
+        probs = np.stack([read(str(seed), case["case"], "prob") for seed in (12345, 12346)])
+        np.testing.assert_allclose(read("both", case["case"], "prob"), probs.mean(0), atol=1e-5)
+        np.testing.assert_allclose(read("both", case["case"], "variance"), probs.var(0).mean(-1), atol=1e-5)
+
+
+def test_an_ensemble_of_one_is_the_network(finished, folder, phantom_dir, tiny):
+    plain, ensemble = finished("deterministic"), finished("deep_ensemble")
+    alone = tiny | {"method::num_networks": 1, "output_dir": str(folder / "alone")}
+    run(str(ensemble), "inference_pred", overrides=alone)
+    for case in cases(phantom_dir):
+        for name in ("prob", "seg"):
+            single = nib.load(folder / "alone" / "predictions" / case["case"] / f"{case['case']}_{name}.nii.gz")
+            np.testing.assert_array_equal(single.get_fdata(dtype=np.float32), read_map(plain, case["case"], name))
+
+
+def test_missing_members_are_named(finished, tiny):
+    bundle = finished("deep_ensemble")
+    with pytest.raises(UserError, match=r"seeds 12347, 12348 .*--mode train --seed 12345") as caught:
+        run(str(bundle), "inference_eval", overrides=tiny | {"method::num_networks": 4})
+    assert "\n" not in str(caught.value)
+
+
+def test_fine_tuning_keeps_what_lies_before_the_dropout(finished):
+    def weights(method):
+        return torch.load(finished(method) / "seed_12345" / "models" / "model.pt", weights_only=True)
+
+    plain, tuned = weights("deterministic"), weights("mc_dropout_decoder")
+    assert tuned.keys() == plain.keys()
+    frozen = [name for name in plain if name.startswith("encoder.")]
+    assert frozen
+    assert all(torch.equal(plain[name], tuned[name]) for name in frozen)
+    assert not torch.equal(plain["up_layers.0.head.weight"], tuned["up_layers.0.head.weight"])
+    assert (
+        read_metadata(finished("mc_dropout_decoder"))["medcalib"]["initial_weights_bundle"]
+        == finished("deterministic").name
+    )
+
+
+def test_two_evaluations_are_equal(finished, tmp_path, tiny):
+    bundle = shutil.copytree(finished("mc_dropout"), tmp_path / "copy" / finished("mc_dropout").name)
+    results = bundle / "seed_12345" / "evaluation"
+    before = (results / "summary.json").read_bytes()
+    shutil.rmtree(results)
+    run(str(bundle), "inference_eval", overrides=tiny | SETTINGS["mc_dropout"] | NO_FIGURES)
+    assert (results / "summary.json").read_bytes() == before
+
+
+def test_heads_can_be_skipped(finished, folder, tiny):
+    bundle = finished("layer_ensemble")
+    settings = tiny | NO_FIGURES | {"output_dir": str(folder / "skipped"), "checkpoint": str(_weights(bundle))}
+    run(str(bundle), "inference_eval", overrides=settings | {"method::sampler::skip_heads": 2})
+    assert "aula" not in pd.read_csv(folder / "skipped" / "evaluation" / "cases.csv").columns
+
+
+def _weights(bundle):
+    return bundle / "seed_12345" / "models" / "model.pt"
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("mc_dropout", {"method::sampler::num_members": 0}, "num_members must be at least 1, not 0"),
+        ("tta", {"method::sampler::flip_axes": [3]}, "names axis 3, but the data has 3 spatial axes"),
+        ("layer_ensemble", {"method::sampler::skip_heads": 9}, "skip_heads is 9, but the network has 4 heads"),
+    ],
+)
+def test_settings_that_make_no_sense(finished, tiny, method, settings, message):
+    with pytest.raises(UserError, match=message) as caught:
+        run(str(finished(method)), "inference_eval", overrides=tiny | settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("deep_ensemble", {"method::num_networks": 0}, "num_networks must be a whole number from 1 on, not 0"),
+        ("layer_ensemble", {"method_network::modules": ["encodr"]}, "encodr matches no module of SegResNetDS"),
+        ("mc_dropout", {"method_network::modules": ["encoder.nothing"]}, "encoder.nothing matches no module"),
+    ],
+)
+def test_trainings_that_make_no_sense(tmp_path, make_bundle, tiny, method, settings, message):
+    bundle = make_bundle(tmp_path, method=method)
+    with pytest.raises(UserError, match=message):
+        run(str(bundle), "train", overrides=tiny | settings)
+    assert not (bundle / "seed_12345").exists()
+
+
+def test_a_lost_sibling_is_named(tmp_path, make_bundle, tiny):
+    bundle = make_bundle(tmp_path, method="tta")
+    sibling = read_metadata(bundle)["medcalib"]["weights_bundle"]
+    shutil.rmtree(bundle.parent / sibling)
+    with pytest.raises(UserError, match=f"{sibling}, which is not there; make it again: python generate_bundle.py"):
+        run(str(bundle), "train", overrides=tiny)
+    generate(TEMPLATES, bundle.parent, "phantom", "baseline_dice_ce", "tta")
+    assert (bundle.parent / sibling).is_dir()

@@ -1,0 +1,242 @@
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
+from matplotlib.contour import ContourSet
+
+from medcalib.visualize import draw_case_overlay
+
+NAMES = ["background", "organ", "lesion"]
+
+
+def case(shape=(12, 10), seed=0):
+    rng = np.random.default_rng(seed)
+    prediction = np.zeros(shape, dtype=int)
+    prediction[2:7, 3:8] = 1
+    prediction[4:6, 4:6] = 2
+    label = np.roll(prediction, 1, axis=0)
+    return {
+        "image": rng.random((1, *shape)),
+        "prediction": prediction,
+        "uncertainty": rng.random(shape),
+        "label": label,
+        "class_names": NAMES,
+    }
+
+
+def outlines(axes):
+    return [child for child in axes.get_children() if isinstance(child, ContourSet)]
+
+
+def ends(outline):
+    vertices = outline.get_paths()[0].vertices
+    return np.concatenate([vertices.min(axis=0), vertices.max(axis=0)])
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def pixels(figure, axes):
+    """What is drawn inside the axes, from the upper left corner, in [0, 1]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = axes.get_window_extent()
+    drawn = np.asarray(canvas.buffer_rgba())[::-1] / 255
+    return drawn[int(box.y0) + 1 : int(box.y1) - 1, int(box.x0) + 1 : int(box.x1) - 1, :3][::-1]
+
+
+@pytest.mark.parametrize("box", [(3, 8, 2, 6), (0, 12, 0, 10), (0, 1, 0, 1), (11, 12, 4, 10)])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 3.0)])
+def test_outline_runs_between_the_pixels_inside_and_outside(box, spacing):
+    data = case()
+    data["prediction"] = np.zeros((12, 10), dtype=int)
+    data["prediction"][box[0] : box[1], box[2] : box[3]] = 1
+    del data["label"]
+    axes = draw_case_overlay(**data, spacing=spacing).axes[0]
+    (outline,) = outlines(axes)
+    expected = np.array([box[0], box[2], box[1], box[3]]) * np.tile(spacing, 2)
+    np.testing.assert_allclose(ends(outline), expected)
+    assert axes.get_xlim() == (0, 12 * spacing[0])
+    assert axes.get_ylim() == (0, 10 * spacing[1])
+
+
+def test_every_class_has_its_colour_and_every_segmentation_its_line():
+    figure = draw_case_overlay(**case())
+    left, right, _ = figure.axes
+    drawn = outlines(left)
+    colours = [to_rgba(outline.get_edgecolor()[0], alpha=1) for outline in drawn]
+    dashes = [outline.get_linestyle()[0] for outline in drawn]
+    assert colours[:2] == colours[2:]
+    assert colours[0] != colours[1]
+    assert dashes[0] == dashes[1]
+    assert dashes[2] == dashes[3] != dashes[0]
+    # The truth lies one pixel to the right of the prediction.
+    np.testing.assert_allclose(ends(drawn[0]) - ends(drawn[2]), [1, 0, 1, 0])
+    assert outlines(right) == []
+    assert legend(figure) == ["organ", "lesion", "ground truth", "prediction"]
+    handles = figure.legends[0].legend_handles
+    assert [to_rgba(handle.get_color()) for handle in handles[:2]] == colours[:2]
+
+
+def test_legend_names_what_is_there():
+    data = case()
+    data["label"] = None
+    data["prediction"][data["prediction"] == 1] = 0
+    assert legend(draw_case_overlay(**data)) == ["lesion", "prediction"]
+    data["prediction"][:] = 0
+    assert legend(draw_case_overlay(**data)) == ["prediction"]
+
+
+def test_many_classes_have_different_colours():
+    data = case((20, 20))
+    data["prediction"] = np.repeat(np.arange(20), 20).reshape(20, 20)
+    data["label"] = None
+    data["class_names"] = [str(number) for number in range(20)]
+    figure = draw_case_overlay(**data)
+    assert len({tuple(outline.get_edgecolor()[0]) for outline in outlines(figure.axes[0])}) == 19
+
+
+def test_heat_has_the_colours_of_the_bar_and_hides_nothing_where_certain():
+    data = case()
+    data["uncertainty"] = np.linspace(0, 2.4, 120).reshape(12, 10)
+    data["uncertainty"][3, 3] = np.nan
+    _, axes, bar = draw_case_overlay(**data, maximum=1.2).axes
+    heat = np.swapaxes(axes.images[1].get_array(), 0, 1)
+    part = np.minimum(np.nan_to_num(data["uncertainty"]) / 1.2, 1)
+    np.testing.assert_allclose(heat[..., :3], colormaps["inferno"](part)[..., :3])
+    opacity = heat[..., 3]
+    assert opacity[0, 0] == opacity[3, 3] == 0
+    assert (np.diff(np.delete(opacity.ravel(), 33)) >= 0).all()
+    assert 0.5 < opacity.max() < 1
+    assert bar.get_ylim() == (0, 1.2)
+    assert bar.get_ylabel() == "entropy (nats)"
+
+
+def test_scale_ends_at_the_largest_entropy_there_can_be():
+    data = case()
+    figure = draw_case_overlay(**data)
+    np.testing.assert_allclose(figure.axes[2].get_ylim(), (0, np.log(3)))
+    data["uncertainty"] = np.full((12, 10), np.log(3) + 1e-6)
+    extended, exact = (len(draw_case_overlay(**data, maximum=top).axes[2].patches) for top in (1.0, None))
+    assert extended == exact + 1
+
+
+@pytest.mark.parametrize(("origin", "corner"), [("lower", (-1, 0)), ("upper", (0, 0))])
+@pytest.mark.parametrize("rgb", [False, True])
+def test_first_pixel_lies_at_the_left_and_at_the_origin(origin, corner, rgb):
+    image = np.zeros((3 if rgb else 1, 12, 10))
+    image[0, :4, :2] = 1
+    nothing = np.zeros((12, 10), dtype=int)
+    figure = draw_case_overlay(image, nothing, nothing, class_names=NAMES, origin=origin, rgb=rgb, window=(0, 100))
+    for axes in figure.axes[:2]:
+        drawn = pixels(figure, axes)
+        height, width, _ = drawn.shape
+        bright = drawn[..., 0] > 0.5
+        assert bright[corner]
+        assert bright.any(0).sum() / width == pytest.approx(4 / 12, abs=0.02)
+        assert bright.any(1).sum() / height == pytest.approx(2 / 10, abs=0.02)
+        assert (drawn[corner][1:] < 0.1).all() == rgb
+
+
+@pytest.mark.parametrize("origin", ["lower", "upper"])
+def test_outline_and_image_lie_on_each_other(origin):
+    data = case()
+    data["prediction"] = np.zeros((12, 10), dtype=int)
+    data["prediction"][1:5, 1:4] = 1
+    data["image"] = data["prediction"][None] * 0.5
+    data["label"] = None
+    figure = draw_case_overlay(**data, origin=origin)
+    drawn = pixels(figure, figure.axes[0])
+    coloured = np.argwhere(np.ptp(drawn, axis=-1) > 0.3)
+    bright = np.argwhere(drawn.min(axis=-1) > 0.9)
+    np.testing.assert_allclose(coloured.min(0), bright.min(0), atol=3)
+    np.testing.assert_allclose(coloured.max(0), bright.max(0), atol=3)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 2.0), (4.0, 1.0), (1.0, 20.0)])
+def test_panels_have_the_shape_of_the_slice_in_millimetres(spacing):
+    figure = draw_case_overlay(**case(), spacing=spacing)
+    width, height = figure.get_size_inches()
+    for axes in figure.axes[:2]:
+        box = axes.get_position()
+        assert box.width * width / (box.height * height) == pytest.approx(12 * spacing[0] / (10 * spacing[1]))
+    assert width == pytest.approx(3.35)
+    assert height < 3.5
+
+
+def test_grey_levels_run_between_the_percentiles():
+    data = case()
+    data["image"] = np.arange(120.0).reshape(1, 12, 10)
+    data["image"][0, 0, 0] = np.nan
+    levels = np.swapaxes(draw_case_overlay(**data, window=(10, 90)).axes[0].images[0].get_array(), 0, 1)
+    low, high = np.percentile(np.arange(1.0, 120.0), (10, 90))
+    expected = np.clip((np.arange(120.0) - low) / (high - low), 0, 1).reshape(12, 10)
+    np.testing.assert_allclose(levels, expected)
+    data["image"][:] = 7
+    assert np.isfinite(draw_case_overlay(**data).axes[0].images[0].get_array()).all()
+
+
+def test_volume_is_named_and_its_sides_are_written():
+    data = case((12, 10, 4))
+    data["image"] = np.random.default_rng(0).random((1, 12, 10, 4))
+    figure = draw_case_overlay(**data, affine=np.diag([-1.0, -1.0, 3.0, 1.0]), title="case 7")
+    axes = figure.axes[0]
+    assert axes.get_title() == "axial slice 1 of 4"
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    assert places["L"][0] < 0.1 < 0.9 < places["R"][0]
+    assert places["P"][1] < 0.1 < 0.9 < places["A"][1]
+    assert figure.get_suptitle() == "case 7"
+    # The file's axes point to the left and the back, so the organ appears turned round.
+    np.testing.assert_allclose(ends(outlines(axes)[2]), [12 - 7, 10 - 8, 12 - 2, 10 - 3])
+    assert len(draw_case_overlay(**data).axes[0].texts) == 0
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+@pytest.mark.parametrize("shape", [(12, 10), (12, 10, 4), (40, 9, 2)])
+def test_everything_lies_on_the_page(tmp_path, shape, suffix):
+    data = case(shape)
+    data["image"] = np.random.default_rng(0).random((1, *shape))
+    data["class_names"] = ["background", "right adrenal gland", "left adrenal gland"]
+    affine = np.diag([1.0, 1.0, 3.0, 1.0]) if len(shape) == 3 else None
+    figure = draw_case_overlay(**data, affine=affine, title="a case", maximum=0.5)
+    figure.draw_without_rendering()
+    sizes = [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+    assert min(sizes) >= 7
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(box.x0, box.y0) >= -0.01
+    assert box.x1 <= width + 0.01
+    assert box.y1 <= height + 0.01
+    parts = [figure.legends[0], *(axes for axes in figure.axes[:2])]
+    lowest = min(axes.get_window_extent().y0 for axes in parts[1:])
+    assert parts[0].get_window_extent().y1 <= lowest
+    figure.savefig(tmp_path / f"figure.{suffix}")
+
+
+def test_pyplot_is_left_alone():
+    before = dict(matplotlib.rcParams)
+    draw_case_overlay(**case())
+    assert dict(matplotlib.rcParams) == before
+    if "matplotlib.pyplot" in sys.modules:
+        assert sys.modules["matplotlib.pyplot"].get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"origin": "left"}, 'origin must be "lower" or "upper"'),
+        ({"maximum": 0.0}, "must be above 0 and finite, got 0.0"),
+        ({"class_names": ["background"]}, "must be above 0 and finite"),
+        ({"class_names": NAMES[:2]}, r"labels must lie between 0 and 1, got \[0, 1, 2\]"),
+        ({"label": np.full((12, 10), -1)}, "labels must lie between 0 and 2"),
+        ({"width": 1.0}, "width must be at least"),
+        ({"label": np.zeros((12, 9))}, "label must have the shape"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        draw_case_overlay(**(case() | change))
