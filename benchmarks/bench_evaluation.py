@@ -58,7 +58,7 @@ def main() -> None:
     overrides = {"evaluation::num_case_diagrams": None} | arguments
     print(machine())
     results = []
-    for _ in range(1 if profile else 4):
+    for _ in range(1 if profile else 3):
         with tempfile.TemporaryDirectory() as folder:
             results.append(evaluate(bundle, overrides, folder, profile))
     results = results if profile else results[1:]  # the first one compiles kernels

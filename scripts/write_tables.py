@@ -13,7 +13,13 @@ from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGS = REPOSITORY / "bundle_templates" / "configs"
-PAGES = ("README.md", "docs/adding_a_dataset.md", "docs/adding_a_loss.md", "docs/adding_a_method.md")
+PAGES = (
+    "README.md",
+    "docs/adding_a_dataset.md",
+    "docs/adding_a_loss.md",
+    "docs/adding_a_method.md",
+    "docs/calibrators.md",
+)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

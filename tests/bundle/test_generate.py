@@ -196,7 +196,7 @@ def test_command_prints_the_path_last_and_imports_neither_torch_nor_monai(tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "fantom", "--loss", "baseline_ce"], "did you mean phantom?"),
+        (["--data", "fantom", "--loss", "baseline_ce"], "did you mean phantom"),
         (["--data", "phantom", "--loss", "baselin_ce"], "did you mean baseline_ce"),
         (["--data", "phantom", "--loss", "baseline_ce", "--method", "deterministc"], "did you mean deterministic?"),
         (["--data", "phantom"], "--loss is missing"),

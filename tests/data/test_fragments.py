@@ -168,9 +168,7 @@ def test_patches_are_augmented(parser):
     assert set(batch["label"].unique().tolist()) <= set(range(len(data["class_names"])))
 
 
-@pytest.mark.parametrize(
-    ("name", "make"), [(name, make) for name in ("brats18", "isles18") for make in LAYOUTS[name]]
-)
+@pytest.mark.parametrize(("name", "make"), [(name, make) for name in ("brats18", "isles18") for make in LAYOUTS[name]])
 def test_the_region_of_interest_is_the_head(name, make, tmp_path):
     """Measured on the image as it is loaded, and brought to the grid of the network with it."""
     parser = ConfigParser({"data": read(name)["data"]})

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from monai.inferers import SlidingWindowInferer
+from monai.inferers import SimpleInferer, SlidingWindowInferer
 from monai.networks.nets import SegResNetDS
 from monai.transforms import RandGaussianNoise
 from torch import nn
@@ -102,6 +102,24 @@ def test_views_see_what_they_should():
     torch.testing.assert_close(both, network(IMAGE.flip(2, 4)).flip(2, 4))
     turned = list(TTASampler(rotation_axes=[1, 2])(IMAGE, network))[1]
     torch.testing.assert_close(turned, network(IMAGE.rot90(1, [3, 4])).rot90(-1, [3, 4]))
+
+
+@torch.no_grad()
+def test_predictions_without_axes_are_not_turned_back():
+    """A classifier gives logits (B, C), in which nothing can be flipped."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(8 * 12 * 12, 3))
+    image = IMAGE[..., :12]
+    views = list(TTASampler(flip_axes=[0, 1, 2], rotation_axes=[1, 2])(image, network))
+    assert len(views) == 32
+    assert all(view.shape == (2, 3) for view in views)
+    torch.testing.assert_close(views[1], network(image.flip(2)))
+    torch.testing.assert_close(views[7], network(image.flip(2, 3, 4)))
+    torch.testing.assert_close(views[8], network(image.rot90(1, [3, 4])))
+    mean = SamplingInferer(SimpleInferer(), TTASampler(flip_axes=[1, 2]))(image, network)
+    torch.testing.assert_close(
+        mean.softmax(1),
+        torch.stack([network(image.flip(axes)).softmax(1) for axes in ([], [3], [4], [3, 4])]).mean(0),
+    )
 
 
 @torch.no_grad()

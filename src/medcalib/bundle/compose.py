@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 import medcalib
-from medcalib.bundle.contract import Training, check_fragment
+from medcalib.bundle.contract import Training, check_fragment, lookup
 from medcalib.bundle.digest import bundle_digest, config_digest, training_digest
 from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml
 from medcalib.bundle.layout import (
@@ -126,7 +126,7 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str) -> dict[str, 
     sources = {str(name): configs_dir / f"{name}.yaml" for name in names}
     sources[FragmentKind.DATA] = fragment_path(configs_dir, FragmentKind.DATA, data)
     sources[FragmentKind.LOSS] = fragment_path(configs_dir, FragmentKind.LOSS, loss)
-    if read_yaml(sources[FragmentKind.DATA]).get("data", {}).get("task") == CLASSIFICATION:
+    if lookup(read_yaml(sources[FragmentKind.DATA]), "data::task")[1] == CLASSIFICATION:
         sources[CLASSIFICATION] = configs_dir / f"{CLASSIFICATION}.yaml"
         for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
             sources[str(mode)] = configs_dir / CLASSIFICATION / f"{mode}.yaml"
@@ -148,7 +148,7 @@ def _siblings(
     def sibling(method: str) -> str:
         return generate(templates_dir, bundles_dir, data, loss, method)[0].name
 
-    training = configs[FragmentKind.METHOD]["method"]["training"]
+    training = configs[FragmentKind.METHOD]["method"].get("training", Training.OWN)
     weights = None
     if sampler != DEFAULT_METHOD and training == Training.DETERMINISTIC:
         weights = sibling(DEFAULT_METHOD)
@@ -208,6 +208,7 @@ def _metadata(configs: dict[str, Any], digest: str, fragments: dict[str, str]) -
     about = data["metadata"]
     classes = [str(name) for name in data["class_names"]]
     channels = [str(name) for name in data["channel_names"]]
+    classifies = data.get("task") == CLASSIFICATION
     return {
         "schema": _SCHEMA,
         "version": medcalib.__version__,
@@ -242,19 +243,19 @@ def _metadata(configs: dict[str, Any], digest: str, fragments: dict[str, str]) -
                     "spatial_shape": list(data["patch_size"]),
                     "dtype": "float32",
                     "value_range": [],
-                    "is_patch_data": True,
+                    "is_patch_data": not classifies,
                     "channel_def": {str(index): name for index, name in enumerate(channels)},
                 }
             },
             "outputs": {
                 "pred": {
-                    "type": "image",
+                    "type": "probabilities" if classifies else "image",
                     "format": "logits",
                     "num_channels": len(classes),
-                    "spatial_shape": list(data["patch_size"]),
+                    "spatial_shape": [1, len(classes)] if classifies else list(data["patch_size"]),
                     "dtype": "float32",
                     "value_range": [],
-                    "is_patch_data": True,
+                    "is_patch_data": not classifies,
                     "channel_def": {str(index): name for index, name in enumerate(classes)},
                 }
             },

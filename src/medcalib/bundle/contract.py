@@ -46,7 +46,11 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
     FragmentKind.DATA: {
         "dataset_dir": Field((str,), "folder of the download; `--data::dataset_dir=...` points elsewhere"),
         "channel_names": Field((list,), "one name per image channel"),
-        "class_names": Field((list,), "one name per class, in the order of the label values, background first"),
+        "class_names": Field(
+            (list,),
+            "one name per class, in the order of the label values, background first; with `activation: sigmoid` one "
+            "per label, each an output channel of its own, without background",
+        ),
         "task": Field(
             (str,),
             "segmentation, if left out, or classification of whole images",
@@ -58,11 +62,15 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
         "preprocessing": Field((list,), "deterministic transforms of image and label, after loading"),
         "augmentation": Field((list,), "random transforms of the training patches"),
         "patch_size": Field((list,), "voxels per axis of training patches and inference windows"),
-        "tta_flip_axes": Field((list,), "spatial axes that `tta` may flip; not those that swap organs; [] for none"),
+        "tta_flip_axes": Field(
+            (list,), "spatial axes that `tta` may flip, not those that swap organs; [] for none", required=False
+        ),
         "batch_size": Field((int,), "training cases per step"),
         "max_epochs": Field((int,), "epochs of one training"),
         "network": Field((dict,), "size of the SegResNetDS: init_filters, blocks_down, dsdepth, resolution"),
-        "fold": Field((int,), "which fold is the test part, where the published work divides the data so", required=False),
+        "fold": Field(
+            (int,), "which fold is the test part, where the published work divides the data so", required=False
+        ),
         "regions": Field((dict,), "overlapping regions, each a name and a list of class indices", required=False),
         "evaluate": Field(
             (str,),
@@ -73,7 +81,11 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
         "metadata": Field((dict,), "title, task, description, modality, licence, source, reference of the data"),
     },
     FragmentKind.LOSS: {
-        "function": Field((dict,), "`_target_` of the loss: called with logits (B, C, ...) and labels (B, 1, ...)"),
+        "function": Field(
+            (dict,),
+            "`_target_` of the loss: called with logits (B, C, ...) and labels (B, 1, ...), with `activation: sigmoid` "
+            "labels (B, C, ...)",
+        ),
         "description": Field((str,), "one line for lists of losses"),
         "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
     },
@@ -81,10 +93,16 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
         "description": Field((str,), "one line for lists of methods"),
         "training": Field(
             (str,),
-            "whose weights it predicts with: `own`, `deterministic` (the sibling's), `fine_tuned` (from the sibling's)",
+            "whose weights it predicts with: `own`, also if left out, `deterministic` (the sibling's), `fine_tuned` "
+            "(trained on from the sibling's)",
+            required=False,
             choices=tuple(Training),
         ),
-        "sampler": Field((dict, NoneType), "`_target_` of what draws the members; null: the plain prediction"),
+        "sampler": Field(
+            (dict, NoneType),
+            "`_target_` of what draws the members; null, also if left out: the plain prediction",
+            required=False,
+        ),
         "num_networks": Field((int,), "networks of an ensemble, each trained with its own seed", required=False),
         "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
     },
@@ -138,13 +156,13 @@ def check_fragment(path: Path, kind: FragmentKind, content: dict[str, Any], shar
         if name not in fields:
             raise UserError(f"{path}: the id {kind}::{name} is unknown{suggestion(name, fields)}")
     if kind is FragmentKind.DATA:
-        _check_data(path, body)
+        _check_data(path, body, content.get("activation") == "sigmoid")
     for key in content:
         if key != kind:
             _check_override(path, str(key), shared)
 
 
-def _check_data(path: Path, body: dict[str, Any]) -> None:
+def _check_data(path: Path, body: dict[str, Any], independent: bool) -> None:
     for name in _METADATA:
         if name not in body["metadata"]:
             raise UserError(f"{path} lacks the id data::metadata::{name}.")
@@ -159,8 +177,13 @@ def _check_data(path: Path, body: dict[str, Any]) -> None:
                 f"images without label are predicted, too."
             )
     names = body["class_names"]
-    if isinstance(names, list) and (len(set(map(str, names))) != len(names) or len(names) < 2):
-        raise UserError(f"{path}: data::class_names must hold at least two different names, background first.")
+    if isinstance(names, list) and (len(set(map(str, names))) != len(names) or len(names) < (1 if independent else 2)):
+        raise UserError(
+            f"{path}: data::class_names must hold at least one name, all different, since the activation is sigmoid."
+            if independent
+            else f"{path}: data::class_names must hold at least two different names, background first; a fragment of "
+            f"independent labels, which has none, needs the id activation: sigmoid."
+        )
 
 
 def _check_override(path: Path, key: str, shared: dict[str, Any]) -> None:

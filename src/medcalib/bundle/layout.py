@@ -7,7 +7,17 @@ from pathlib import Path
 
 from medcalib.bundle.fragments import FragmentKind
 
-__all__ = ["CALIBRATION_CONFIGS", "CLASSIFICATION", "CONFIGS", "DIGEST_PREFIX_LENGTH", "METADATA", "SHARED_CONFIGS", "Mode", "bundle_configs", "config_files"]
+__all__ = [
+    "CALIBRATION_CONFIGS",
+    "CLASSIFICATION",
+    "CONFIGS",
+    "DIGEST_PREFIX_LENGTH",
+    "METADATA",
+    "SHARED_CONFIGS",
+    "Mode",
+    "bundle_configs",
+    "config_files",
+]
 
 CONFIGS = "configs"
 METADATA = "metadata.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import re
 import shutil
 import tempfile
@@ -15,14 +14,13 @@ from typing import Any
 
 import yaml
 
-from medcalib.bundle.compose import read_metadata
-from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import suggestion, walk
-from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
+from medcalib.bundle.layout import CONFIGS, Mode
 from medcalib.bundle.siblings import fits_calibrator, trainings_before, trains_network
+from medcalib.bundle.workflow import bundle_settings, find_bundle, open_workflow, user_message
 from medcalib.errors import UserError
 
-__all__ = ["find_bundle", "run"]
+__all__ = ["run"]
 
 _VOLATILE = re.compile(
     r"data_dir|.*::(dataset_dir|num_workers|cache_rate|progress)|.*::handlers::.*"
@@ -57,15 +55,7 @@ def run(
         mode = Mode(mode)
     except ValueError:
         raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}") from None
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32):
-        raise UserError(f"--seed must be a whole number from 0 to 4294967295, not {seed!r}.")
-    edited = bundle_digest(folder) != read_metadata(folder)["medcalib"]["digest"]
-    if edited and not allow_edited:
-        raise UserError(
-            f"The configs of {folder} were edited since it was generated, so its name no longer says what it does; "
-            f"edit the templates and generate again, or run it as it is with --allow_edited."
-        )
-    settings = {"bundle_root": str(folder), "edited": edited} | ({} if seed is None else {"seed": seed})
+    settings = bundle_settings(folder, seed, allow_edited)
     overrides = dict(overrides or {})
     if mode is Mode.TRAIN:
         for sibling in trainings_before(folder, settings | overrides, debug):
@@ -76,41 +66,10 @@ def run(
     _run(folder, mode, settings, overrides, debug)
 
 
-def find_bundle(bundle: str, bundles_dir: Path = Path("bundles")) -> Path:
-    """The folder of a bundle given by name or path.
-
-    Raises:
-        UserError: there is none; the message names the nearest.
-    """
-    for folder in (bundles_dir / bundle, Path(bundle)):
-        if (folder / CONFIGS).is_dir():
-            return folder
-    names = [path.parent.parent.name for path in bundles_dir.glob(f"*/{CONFIGS}/{METADATA}")]
-    if not names:
-        raise UserError(
-            f"There is no bundle {bundle!r}, and none under {bundles_dir}; generate one with generate_bundle.py."
-        )
-    raise UserError(f"There is no bundle {bundle!r}{suggestion(bundle, names, list_all=True)}")
-
-
 def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[str, Any], debug: bool) -> None:
-    from monai.bundle import ConfigWorkflow
+    from medcalib.bundle.resolve import resolved_config
 
-    from medcalib.bundle.resolve import check_config, check_overrides, merged_config, resolved_config
-
-    logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)  # else it reports on the logging file
-    files = config_files(folder / CONFIGS, mode, debug)
-    config = merged_config(files)
-    check_overrides(config, overrides)
-    workflow = ConfigWorkflow(
-        config_file=[str(path) for path in files],
-        meta_file=str(folder / CONFIGS / METADATA),
-        logging_file=str(folder / CONFIGS / "logging.conf"),
-        workflow_type="train" if mode is Mode.TRAIN else "infer",
-        **settings,
-        **overrides,
-    )
-    check_config({key: value for key, value in workflow.parser.get().items() if key != "_meta_"}, files)
+    workflow = open_workflow(folder, mode, settings, overrides, debug)
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     with _output_folder(output_dir), _locked(output_dir):
         if mode is not Mode.TRAIN:
@@ -135,7 +94,7 @@ def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[
             )
             raise UserError(f"Interrupted; {hint}.") from None
         except Exception as error:
-            if cause := _user_error(error):
+            if cause := user_message(error):
                 raise UserError(cause) from None
             raise
     print(f"Results: {output_dir}")
@@ -228,14 +187,3 @@ def _write(path: Path, text: str) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
-
-
-def _user_error(error: BaseException) -> str | None:
-    """The message of a user error that another exception wraps, also one that came from a worker process."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    lines = re.findall(r"medcalib\.errors\.UserError: (.*)", str(error))
-    return lines[-1] if lines else None

@@ -51,7 +51,7 @@ class AuxiliaryCalibrator(Calibrator):
         super().__init__(num_classes, activation, keep_argmax)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}.")
-        self.spatial_dims = spatial_dims
+        self.num_axes = spatial_dims
         self.border = [kernel_size // 2] * (2 * spatial_dims)
         self.convolution = Conv[Conv.CONV, spatial_dims](num_classes, num_classes, kernel_size)
         self.reset_parameters()
@@ -70,6 +70,6 @@ class AuxiliaryCalibrator(Calibrator):
         """Also the shape of the convolution."""
         return {
             **super().settings(),
-            "spatial_dims": self.spatial_dims,
+            "spatial_dims": self.num_axes,
             "kernel_size": self.convolution.kernel_size[0],
         }

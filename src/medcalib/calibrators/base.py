@@ -35,7 +35,8 @@ class Calibrator(nn.Module):
 
     Raises:
         ValueError: ``num_classes`` or ``activation`` is invalid.
-        UserError: when it is called, it is not fitted, or the logits have another number of channels.
+        UserError: when it is called, it is not fitted, or the logits have another number of channels or, where it looks
+            at neighbours, of axes.
     """
 
     kind: ClassVar[str]
@@ -58,6 +59,8 @@ class Calibrator(nn.Module):
         self.sigmoid = self.activation == Activation.SIGMOID
         self.keep_argmax = keep_argmax
         self.needs_image = False
+        # Number of spatial axes that the logits must have; below 0 any, also none.
+        self.num_axes = -1
         self.register_buffer("fitted", torch.tensor(False))
         # A compiled graph cannot branch on the buffer, so forward looks at this copy of it.
         self.is_fitted = False
@@ -77,6 +80,11 @@ class Calibrator(nn.Module):
             raise UserError(
                 f"The {self.kind} calibrator is made for {self.num_classes} classes, but the logits have shape "
                 f"{list(logits.shape)}: use the calibrator of the same data, or fit one anew."
+            )
+        if self.num_axes >= 0 and logits.dim() - 2 != self.num_axes:
+            raise UserError(
+                f"The {self.kind} calibrator looks at neighbours along {self.num_axes} axes, but the logits have shape "
+                f"{list(logits.shape)}: choose one that looks at single predictions, such as temperature_scaling."
             )
         if self.needs_image and image is None:
             raise UserError(f"The {self.kind} calibrator needs the image beside the logits.")

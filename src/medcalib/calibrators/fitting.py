@@ -105,15 +105,9 @@ def fit_calibrator(
     calibrator.mark_fitted(False)
     calibrator.reset_parameters(seed)
 
-    def cases(description: str) -> Iterator[CalibrationCase]:
-        bar = tqdm(
-            stream,
-            desc=f"{calibrator.kind}: {description}",
-            unit="case",
-            leave=False,
-            disable=None if progress else True,
-        )
-        for case in bar:
+    def cases(description: str = "") -> Iterator[CalibrationCase]:
+        shown = None if progress and description else True
+        for case in tqdm(stream, f"{calibrator.kind}: {description}", unit="case", leave=False, disable=shown):
             yield case.map(lambda tensor: tensor.to(calibrator.device()))
 
     def scores() -> SplitScores:
@@ -160,7 +154,7 @@ def fit_calibrator(
     else:
         iterations, converged = fit_by_training(
             calibrator,
-            lambda: cases("training"),
+            cases,
             num_batches,
             before.num_voxels,
             seed=seed,

@@ -184,9 +184,10 @@ def _voxels(logits: Tensor, case: CalibrationCase) -> list[Voxels]:
 
 def _patch_size(calibrator: Calibrator, case: CalibrationCase, patch_voxels: int) -> list[int]:
     fixed = getattr(calibrator, "patch_size", None)
-    if fixed is not None:
-        return fixed
     shape = list(case.logits.shape[2:])
+    # Of classified images, whose logits have no axes, nothing can be cut.
+    if fixed is not None and shape:
+        return fixed
     share = min((patch_voxels / max(math.prod(shape), 1)) ** (1 / max(len(shape), 1)), 1.0)
     return [max(int(length * share), 1) for length in shape]
 

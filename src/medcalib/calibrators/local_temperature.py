@@ -65,6 +65,7 @@ class LocalTemperatureScaling(Calibrator):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}.")
         self.needs_image = image_channels > 0
+        self.num_axes = spatial_dims
         self.shape = {
             "spatial_dims": spatial_dims,
             "image_channels": image_channels,

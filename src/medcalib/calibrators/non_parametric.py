@@ -88,12 +88,14 @@ class IsotonicCalibrator(BinnedCalibrator):
     def map_logits(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
         """Shift the log-odds of each class."""
         odds = logits if self.sigmoid else log_odds(logits)
-        place = (odds / (2 * self.largest) + 0.5).clamp(0, 1) * self.num_bins
-        left = place.long().clamp(max=self.num_bins - 1)
-        first = torch.arange(self.num_classes, device=logits.device) * (self.num_bins + 1)
-        index = left + first.reshape([1, -1] + [1] * (logits.dim() - 2))
-        shift = self.shift.to(odds.dtype)
-        shift = torch.lerp(shift.take(index), shift.take(index + 1), place - left)
+        shifts = []
+        # Class by class: indices of all classes at once would take twice the memory of the logits.
+        for index in range(self.num_classes):
+            place = (odds[:, index] / (2 * self.largest) + 0.5).clamp(0, 1) * self.num_bins
+            left = place.long().clamp(max=self.num_bins - 1)
+            table = self.shift[index].to(odds.dtype)
+            shifts.append(torch.lerp(table.take(left), table.take(left + 1), place - left))
+        shift = torch.stack(shifts, 1)
         if self.sigmoid:
             return logits + shift
         # p' / p times what the logit stands for: the softmax divides by the sum.
@@ -167,10 +169,12 @@ class HistogramBinningCalibrator(BinnedCalibrator):
         """Look up the frequency of each class."""
         shape = [1, -1] + [1] * (logits.dim() - 2)
         probs = self.scores(logits)
-        # A probability on a boundary belongs to the lower bin, as in the statistics.
-        place = (probs * self.num_bins).ceil().long().sub(1).clamp(0, self.num_bins - 1)
-        first = torch.arange(self.num_classes, device=logits.device) * self.num_bins
-        odds = self.log_odds.to(logits.dtype).take(place + first.reshape(shape))
+        looked_up = []
+        for index in range(self.num_classes):
+            # A probability on a boundary belongs to the lower bin, as in the statistics.
+            place = (probs[:, index] * self.num_bins).ceil().long().sub(1).clamp(0, self.num_bins - 1)
+            looked_up.append(self.log_odds[index].to(logits.dtype).take(place))
+        odds = torch.stack(looked_up, 1)
         identity = self.identity.reshape(shape)
         if self.sigmoid:
             return torch.where(identity, logits, odds)

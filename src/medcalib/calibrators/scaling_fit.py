@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
-from torch.func import hessian, jacrev
+from torch.func import jacrev
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from medcalib.calibrators.likelihood import AffineLikelihood
@@ -108,7 +108,7 @@ class _Problem:
             classes = len(terms.gradient) // 2
             terms.hessian[classes:, classes:] += terms.value / classes
         slope = jacrev(affine)(parameters)
-        bend = hessian(lambda x: affine(x) @ terms.gradient)(parameters)
         gradient = slope.T @ terms.gradient
-        curvature = slope.T @ terms.hessian @ slope + bend
+        # Where scales are kept as logarithms their own curvature is left out: it vanishes with the gradient.
+        curvature = slope.T @ terms.hessian @ slope
         return terms.value.item(), gradient[self.free].numpy(), curvature[self.free][:, self.free].numpy()

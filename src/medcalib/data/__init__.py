@@ -2,14 +2,18 @@
 
 from medcalib.data.acdc import acdc_cases
 from medcalib.data.amos import amos_cases
+from medcalib.data.bcdr import bcdr_cases
 from medcalib.data.brats import brats18_cases, brats21_cases
 from medcalib.data.cases import Case, Split, assemble_split, split_cases, split_digest
+from medcalib.data.cric import cric_cases
 from medcalib.data.decathlon import decathlon_cases
 from medcalib.data.folds import set_aside, split_fold
+from medcalib.data.isic import isic_cases
 from medcalib.data.isles import isles_cases
 from medcalib.data.kits import kits_cases
 from medcalib.data.mnms import mnms_cases
 from medcalib.data.phantom import make_phantom, phantom_cases
+from medcalib.data.phantom_cells import make_phantom_cells, phantom_cells_cases
 
 __all__ = [
     "Case",
@@ -17,14 +21,19 @@ __all__ = [
     "acdc_cases",
     "amos_cases",
     "assemble_split",
+    "bcdr_cases",
     "brats18_cases",
     "brats21_cases",
+    "cric_cases",
     "decathlon_cases",
+    "isic_cases",
     "isles_cases",
     "kits_cases",
     "make_phantom",
+    "make_phantom_cells",
     "mnms_cases",
     "phantom_cases",
+    "phantom_cells_cases",
     "set_aside",
     "split_cases",
     "split_digest",

@@ -7,6 +7,7 @@ written into a configuration as they are.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def assemble_split(
     for part, names in ids.items():
         if not names:
             raise UserError(f"The {part} part of the split is empty: give it at least one case.")
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
+        if repeated := sorted(name for name, number in Counter(names).items() if number > 1):
             raise UserError(
                 f"Case '{repeated[0]}' appears twice in the {part} part of the split: give each case its own name."
             )

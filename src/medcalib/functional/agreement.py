@@ -9,8 +9,9 @@ from medcalib.functional._inputs import plain, prepare_labels
 
 __all__ = ["aula", "mean_pairwise_dice", "member_agreement", "pairwise_dice"]
 
-# Voxels compared at a time: the only floating-point copy of the masks is of this size, and float32 counts it exactly.
-_PART = 1 << 18
+# Labels of all members compared at a time: the only floating-point copy of the masks is of this size, and float32
+# counts it exactly.
+_PART = 1 << 19
 
 
 def member_agreement(labels: Tensor, num_classes: int, weight: Tensor | None = None) -> Tensor:
@@ -58,9 +59,10 @@ def member_agreement(labels: Tensor, num_classes: int, weight: Tensor | None = N
 def _agreement(labels: Tensor, num_classes: int, weight: Tensor | None) -> Tensor:
     members, voxels = labels.shape
     result = torch.zeros(num_classes, members, members, dtype=torch.float64, device=labels.device)
-    for start in range(0, voxels, _PART):
-        part = labels[:, start : start + _PART]
-        weights = None if weight is None else weight[start : start + _PART]
+    size = max(_PART // members, 1)
+    for start in range(0, voxels, size):
+        part = labels[:, start : start + size]
+        weights = None if weight is None else weight[start : start + size]
         # Nearly everywhere all members agree: one count serves all pairs, and only what is left is compared.
         same = (part == part[0]).all(0)
         if weights is None:

@@ -4,8 +4,10 @@ from medcalib.handlers.binning_data import BinnedCases, BinningDataHandler
 from medcalib.handlers.calibration_error import CalibrationErrorHandler
 from medcalib.handlers.case_overlay import CaseOverlayHandler
 from medcalib.handlers.checkpoint import CheckpointHandler
+from medcalib.handlers.classification_report import ClassificationReportHandler, ClassificationScoresHandler
 from medcalib.handlers.epoch_seed import EpochSeedHandler
 from medcalib.handlers.evaluation_report import EvaluationReportHandler
+from medcalib.handlers.image_predictions import ImagePredictions, ImagePredictionsHandler, PredictionTableHandler
 from medcalib.handlers.prediction_saver import PredictionSaver
 from medcalib.handlers.progress_bar import ProgressBarHandler
 from medcalib.handlers.provenance import provenance
@@ -13,6 +15,7 @@ from medcalib.handlers.quality_control import QualityControlHandler
 from medcalib.handlers.region_metric import RegionMetricHandler
 from medcalib.handlers.reliability_diagram import ReliabilityDiagramHandler
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.retention_report import RetentionReportHandler
 from medcalib.handlers.uncertainty_scores import UncertaintyScoresHandler
 
 __all__ = [
@@ -21,14 +24,20 @@ __all__ = [
     "CalibrationErrorHandler",
     "CaseOverlayHandler",
     "CheckpointHandler",
+    "ClassificationReportHandler",
+    "ClassificationScoresHandler",
     "EpochSeedHandler",
     "EvaluationReportHandler",
+    "ImagePredictions",
+    "ImagePredictionsHandler",
     "PredictionSaver",
+    "PredictionTableHandler",
     "ProgressBarHandler",
     "QualityControlHandler",
     "RegionMetricHandler",
     "ReliabilityDiagramHandler",
     "ResultFolder",
+    "RetentionReportHandler",
     "UncertaintyScoresHandler",
     "provenance",
 ]

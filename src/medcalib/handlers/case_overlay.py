@@ -95,13 +95,16 @@ class CaseOverlayHandler:
         names = self.class_names
         if seg.shape[0] == len(names):  # one channel per label, and none for the background
             names = ["background", *names]
+        picture = image.ndim == 3
         figure = draw_case_overlay(
             image.cpu().numpy(),
             _label_map(seg),
             output[self.uncertainty].cpu().numpy(),
             None if label is None else _label_map(label),
             class_names=names,
-            affine=image.affine.cpu().numpy(),
+            affine=None if picture else image.affine.cpu().numpy(),
+            rgb=picture and image.shape[0] == 3,
+            origin="upper" if picture else "lower",
             maximum=self.maximum,
             title=case,
         )

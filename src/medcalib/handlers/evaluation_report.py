@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from ignite.engine import Engine, Events
@@ -17,6 +20,13 @@ from medcalib.handlers.case_tables import (
 )
 from medcalib.handlers.json_report import write_json
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.strata import (
+    case_attributes,
+    check_attribute_names,
+    strata,
+    strata_text,
+    with_attributes,
+)
 from medcalib.handlers.uncertainty_scores import CLASS_SCORES
 
 __all__ = ["EvaluationReportHandler"]
@@ -43,14 +53,29 @@ class EvaluationReportHandler:
     ``metrics.csv`` with the mean of each over the cases; and ``summary.json`` with the same numbers, the values per
     class, over how many cases each was taken, the cases that lack a class, and the provenance.
 
+    Where cases have attributes, such as vendor and centre, these are columns of ``cases.csv`` after ``filename``, and
+    ``summary.json`` holds, as ``strata``, by attribute and value the results of the cases that have it.
+
     Args:
         folder: where the files go.
         class_names: names of the evaluated classes.
+        split: the dataset's split, which says what the attributes of its cases are; none when None.
+
+    Raises:
+        UserError: an attribute has the name of a metric; of those that only this evaluation has, when it ends.
     """
 
-    def __init__(self, folder: ResultFolder, class_names: list[str]) -> None:
+    def __init__(
+        self,
+        folder: ResultFolder,
+        class_names: list[str],
+        split: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    ) -> None:
         self.folder = folder
         self.class_names = [str(name) for name in class_names]
+        self.attributes = case_attributes(split or {})
+        # before anything is predicted
+        check_attribute_names(self.attributes, ["filename", *_PRINTED])
         self._printed = ""
 
     def attach(self, engine: Engine) -> None:
@@ -67,9 +92,10 @@ class EvaluationReportHandler:
         for name, table in tables.items():
             write_table(table, self.folder.file(f"{name}_raw.csv"))
             write_table(summary_table(table), self.folder.file(f"{name}_summary.csv"))
-        write_table(joined_table(tables), self.folder.file("cases.csv"))
+        write_table(with_attributes(joined_table(tables), self.attributes), self.folder.file("cases.csv"))
         metrics = {name: float(table["mean"].mean()) for name, table in tables.items()}
         write_metrics(metrics, self.folder.file("metrics.csv"))
+        by_attribute = strata(tables, binned, self.attributes)
         summary = {
             **metrics,
             "num_cases": len(binned.cases),
@@ -83,10 +109,11 @@ class EvaluationReportHandler:
                 name: [case for case, without in zip(binned.cases, absent[:, index], strict=True) if without]
                 for index, name in enumerate(self.class_names)
             },
+            **({"strata": by_attribute} if by_attribute else {}),
             "provenance": self.folder.provenance,
         }
         write_json(summary, self.folder.file("summary.json"))
-        self._printed = self._text(tables)
+        self._printed = "\n".join([self._text(tables), strata_text(by_attribute, _PRINTED)]).rstrip()
 
     def _tables(self, engine: Engine, rows: list[int], cases: list[str], absent: np.ndarray) -> dict[str, pd.DataFrame]:
         tables = {}

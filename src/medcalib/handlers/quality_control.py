@@ -170,7 +170,11 @@ class QualityControlHandler:
         }
 
     def _draw(self, cases: CaseScores) -> None:
-        drawn = {name: cases.uncertainties[name] for name in self.figure_scores if name in cases.uncertainties}
+        drawn = {
+            f"minus_{name}" if name in CONFIDENCE_SCORES else name: cases.uncertainties[name]
+            for name in self.figure_scores
+            if name in cases.uncertainties
+        }
         known = {name: values for name, values in drawn.items() if np.isfinite(values).any() and np.ptp(values) > 0}
         if not known or len(cases.dice) < 2:
             return

@@ -127,10 +127,11 @@ class TTASampler:
 
     The first view is the window itself; then follow all combinations of the flips, each with every rotation. With
     ``intensity`` every view is seen once more after these transforms (arXiv:1807.07356). The inverse of flips and
-    rotations is applied to the prediction.
+    rotations is applied to the prediction, unless it has no spatial axes, as that of a classifier.
 
     Args:
-        flip_axes: spatial axes along which the window is flipped; none where left and right organs would be swapped.
+        flip_axes: spatial axes along which the window is flipped; not one that would swap left and right organs. None,
+            as where a data fragment says nothing, is an error.
         rotation_axes: the two spatial axes in whose plane the window is also rotated by 90, 180 and 270 degrees.
         intensity: MONAI's random array transforms of an image (C, ...), such as `monai.transforms.RandGaussianNoise`.
         seed: seed of the intensity transforms.
@@ -147,12 +148,17 @@ class TTASampler:
 
     def __init__(
         self,
-        flip_axes: Sequence[int] = (),
+        flip_axes: Sequence[int] | None = (),
         rotation_axes: Sequence[int] | None = None,
         intensity: Sequence[Callable[[Tensor], Tensor]] = (),
         seed: int = 0,
         sampler: Sampler | None = None,
     ) -> None:
+        if flip_axes is None:
+            raise UserError(
+                "The data fragment does not say along which axes tta may flip: add data::tta_flip_axes to it, or give "
+                "--method::sampler::flip_axes=[0]."
+            )
         for name, axes in (("flip_axes", flip_axes), ("rotation_axes", rotation_axes or ())):
             if len(set(axes)) != len(axes) or any(axis < 0 for axis in axes):
                 raise UserError(f"method::sampler::{name} must be different axes counted from 0, not {list(axes)}.")
@@ -177,6 +183,9 @@ class TTASampler:
             if changes_intensity:
                 view = torch.stack([self._changed(image, number, index) for index, image in enumerate(view)])
             for logits in self.sampler(view, network):
+                if logits.ndim == 2:
+                    yield logits
+                    continue
                 restored = logits
                 if quarter_turns:
                     restored = restored.rot90(-quarter_turns, self._rotation_plane())

@@ -102,7 +102,7 @@ class SamplingInferer(Inferer):
         def window_moments(window: Tensor, coordinates: Sequence | None = None) -> dict[str, Tensor]:
             moments, labels = self._moments(window, network, agreement is not None)
             if agreement is not None:
-                agreement.add(torch.stack(labels), moments.logits().shape[1], coordinates)
+                agreement.add(labels, moments.logits().shape[1], coordinates)
             return {
                 CommonKeys.PRED: moments.logits(),
                 UncertaintyKeys.MUTUAL_INFORMATION: moments.mutual_information(),
@@ -146,6 +146,9 @@ class SamplingInferer(Inferer):
         return logits.max(1).indices.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
 
 
+PART = 1 << 14
+
+
 class _Agreement:
     """Sum the agreement of members over the windows of a batch of cases."""
 
@@ -159,17 +162,23 @@ class _Agreement:
             self.inferer.with_coord = True
             self._importance, self._weights = _window_weights(self.inferer, inputs)
 
-    def add(self, labels: Tensor, num_classes: int, coordinates: Sequence | None) -> None:
-        """Count the voxels of a batch of windows, labels (member, B, ...)."""
-        for index in range(labels.shape[1]):
+    def add(self, labels: Sequence[Tensor], num_classes: int, coordinates: Sequence | None) -> None:
+        """Count the voxels of a batch of windows, labels of each member (B, ...) or (B, C, ...)."""
+        if self.total is None:
+            shape = (self._batch_size, num_classes, len(labels), len(labels))
+            self.total = torch.zeros(shape, dtype=torch.float64, device=labels[0].device)
+        for index in range(len(labels[0])):
             case, weight = index, None
             if coordinates is not None:
                 batch, _, *window = coordinates[index]
-                case, weight = batch.start, self._importance * self._weights[tuple(window)]
-            counts = member_agreement(labels[:, index], num_classes, weight)
-            if self.total is None:
-                self.total = counts.new_zeros((self._batch_size, *counts.shape))
-            self.total[case] += counts
+                case, weight = batch.start, (self._importance * self._weights[tuple(window)]).flatten()
+            channels = labels[0].shape[1:2] if labels[0].dtype == torch.bool else ()
+            flat = [member[index].reshape(*channels, -1) for member in labels]
+            # in parts, so that there is no second copy of all labels
+            for start in range(0, flat[0].shape[-1], PART):
+                part = slice(start, start + PART)
+                joined = torch.stack([member[..., part] for member in flat])
+                self.total[case] += member_agreement(joined, num_classes, None if weight is None else weight[part])
 
 
 def _window_weights(inferer: SlidingWindowInferer, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Losses on logits: calibration errors, alone and beside Dice and cross entropy."""
 
 from medcalib.losses.cross_entropy import CrossEntropyLoss
+from medcalib.losses.dice import DiceLoss
 from medcalib.losses.heads import MultiHeadLoss
 from medcalib.losses.l1ace import HardL1ACELoss, SoftL1ACELoss
 from medcalib.losses.l1ace_combined import (
@@ -15,9 +16,11 @@ from medcalib.losses.margin_label_smoothing import MarginLabelSmoothingLoss
 from medcalib.losses.nacl import NACLLoss
 from medcalib.losses.spatial_label_smoothing import SpatiallyVaryingLabelSmoothingLoss
 from medcalib.losses.weighted_sum import WeightedSumLoss
+from medcalib.losses.whole_images import WholeImageLoss
 
 __all__ = [
     "CrossEntropyLoss",
+    "DiceLoss",
     "HardL1ACELoss",
     "HardL1ACEandCELoss",
     "HardL1ACEandDiceCELoss",
@@ -31,4 +34,5 @@ __all__ = [
     "SoftL1ACEandDiceLoss",
     "SpatiallyVaryingLabelSmoothingLoss",
     "WeightedSumLoss",
+    "WholeImageLoss",
 ]

@@ -24,9 +24,11 @@ class MultiHeadLoss(_Loss):
     - ``combined``: the sum :math:`\sum_h L_h`.
     - ``individual``: the same. Published work runs a backward pass for every :math:`L_h` before one step of the
       optimizer; gradients add up, so that is the gradient of the sum, found in one pass.
-    - ``average``: the loss of the averaged prediction, that is of the logits of the heads' mean probability. Only the mean
+    - ``average``: the loss of the averaged prediction, that is of the logits of the heads' mean probability. Only the
+      mean
       learns, and the heads may divide the work.
-    - ``meta``: :math:`(1 - \epsilon) L_b + \epsilon \sum_{h \ne b} L_h` with b the head of the lowest loss on this batch,
+    - ``meta``: :math:`(1 - \epsilon) L_b + \epsilon \sum_{h \ne b} L_h` with b the head of the lowest loss on this
+      batch,
       not divided by the number of heads (cf. arXiv:1612.00197).
 
     With one head all but ``meta`` are the plain loss, bit for bit.
@@ -38,7 +40,8 @@ class MultiHeadLoss(_Loss):
         activation: how logits become probabilities, for ``average``.
 
     Raises:
-        ValueError: ``mode`` or ``activation`` is none of these, or ``epsilon`` is not in [0, 1]; when called, there is no
+        ValueError: ``mode`` or ``activation`` is none of these, or ``epsilon`` is not in [0, 1]; when called, there is
+            no
             head, or for ``average`` the heads differ in their resolutions.
 
     Example:

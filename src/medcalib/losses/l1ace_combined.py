@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai.losses import DiceLoss
-
 from medcalib.losses.cross_entropy import CrossEntropyLoss
+from medcalib.losses.dice import DiceLoss
 from medcalib.losses.l1ace import HardL1ACELoss, L1ACELoss, SoftL1ACELoss
 from medcalib.losses.weighted_sum import WeightedSumLoss
 
@@ -22,6 +21,11 @@ __all__ = [
 _Params = dict[str, Any] | None
 
 
+def _cross_entropy(ace_params: _Params, ce_params: _Params) -> CrossEntropyLoss:
+    """Of exclusive classes, or of independent labels where the calibration error is theirs."""
+    return CrossEntropyLoss(**{"sigmoid": (ace_params or {}).get("sigmoid", False), **(ce_params or {})})
+
+
 class _L1ACEandCELoss(WeightedSumLoss):
     ace_class: type[L1ACELoss]
 
@@ -34,7 +38,7 @@ class _L1ACEandCELoss(WeightedSumLoss):
         ce_params: _Params = None,
     ) -> None:
         ace = self.ace_class(**{"to_onehot_y": to_onehot_y, **(ace_params or {})})
-        super().__init__([ace, CrossEntropyLoss(**(ce_params or {}))], [ace_weight, ce_weight])
+        super().__init__([ace, _cross_entropy(ace_params, ce_params)], [ace_weight, ce_weight])
 
 
 class _L1ACEandDiceLoss(WeightedSumLoss):
@@ -68,7 +72,7 @@ class _L1ACEandDiceCELoss(WeightedSumLoss):
     ) -> None:
         ace = self.ace_class(**{"to_onehot_y": to_onehot_y, **(ace_params or {})})
         dice = DiceLoss(**{"to_onehot_y": to_onehot_y, **(dice_params or {})})
-        super().__init__([ace, dice, CrossEntropyLoss(**(ce_params or {}))], [ace_weight, dice_weight, ce_weight])
+        super().__init__([ace, dice, _cross_entropy(ace_params, ce_params)], [ace_weight, dice_weight, ce_weight])
 
 
 class HardL1ACEandCELoss(_L1ACEandCELoss):
@@ -79,7 +83,8 @@ class HardL1ACEandCELoss(_L1ACEandCELoss):
         ace_weight: factor of the calibration error.
         ce_weight: factor of the cross entropy.
         ace_params: further arguments of the calibration error.
-        ce_params: arguments of :class:`medcalib.losses.CrossEntropyLoss`.
+        ce_params: arguments of :class:`medcalib.losses.CrossEntropyLoss`; its ``sigmoid`` is that of ``ace_params``
+            unless it is given here.
 
     Example:
         >>> import torch
@@ -134,7 +139,8 @@ class HardL1ACEandDiceCELoss(_L1ACEandDiceCELoss):
         ce_weight: factor of the cross entropy.
         ace_params: further arguments of the calibration error.
         dice_params: further arguments of ``monai.losses.DiceLoss``.
-        ce_params: arguments of :class:`medcalib.losses.CrossEntropyLoss`.
+        ce_params: arguments of :class:`medcalib.losses.CrossEntropyLoss`; its ``sigmoid`` is that of ``ace_params``
+            unless it is given here.
 
     Example:
         >>> import torch

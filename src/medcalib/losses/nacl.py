@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import monai.losses
 from torch import Tensor
+from torch.nn import functional as F
 
+from medcalib.errors import UserError
 from medcalib.losses.index_labels import index_labels
 
 __all__ = ["NACLLoss"]
@@ -17,7 +19,11 @@ class NACLLoss(monai.losses.NACLLoss):
         \mathrm{CE} + \alpha \operatorname{mean}_{i,c} |\tilde y_{ic} - z_{ic}|
 
     pulls the logits z towards the share of each class in the neighbourhood (Murugesan et al. 2023,
-    https://arxiv.org/abs/2303.06268).
+    https://arxiv.org/abs/2303.06268). What has a single axis, such as the images of a batch in `WholeImageLoss`, has no
+    neighbours: its neighbourhood is itself, as that of a voxel deep inside a region.
+
+    It is made for exclusive classes: logits are pulled to values from 0 to 1, which a softmax compares with each other,
+    but of which a sigmoid makes probabilities of 0.5 and more, wherever the label is.
 
     Args:
         classes: number of classes.
@@ -27,8 +33,10 @@ class NACLLoss(monai.losses.NACLLoss):
         distance_type: ``"l1"`` or ``"l2"``, which squares the difference.
         alpha: weight of the penalty; 0 is cross entropy.
         sigma: standard deviation of the Gaussian in voxels.
+        sigmoid: whether every channel is a binary problem of its own, which is refused.
 
     Raises:
+        UserError: If ``sigmoid`` is set.
         ValueError: If ``dim``, ``kernel_ops`` or ``distance_type`` is not as above.
 
     Example:
@@ -38,6 +46,24 @@ class NACLLoss(monai.losses.NACLLoss):
         0.6931
     """
 
+    def __init__(
+        self,
+        classes: int,
+        dim: int,
+        kernel_size: int = 3,
+        kernel_ops: str = "mean",
+        distance_type: str = "l1",
+        alpha: float = 0.1,
+        sigma: float = 1.0,
+        sigmoid: bool = False,
+    ) -> None:
+        if sigmoid:
+            raise UserError(
+                "NACL is defined for exclusive classes only, but the activation is sigmoid; choose another loss, such "
+                "as svls, which looks at the neighbours of a voxel, too."
+            )
+        super().__init__(classes, dim, kernel_size, kernel_ops, distance_type, alpha, sigma)
+
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits (B, C, ...) and a label map (B, 1, ...).
 
@@ -45,3 +71,9 @@ class NACLLoss(monai.losses.NACLLoss):
             ValueError: If the shapes do not fit, or, on CPU, if a label is not a class.
         """
         return super().forward(inputs, index_labels(inputs, targets))
+
+    def get_constr_target(self, mask: Tensor) -> Tensor:
+        """Return the share of each class (B, C, ...) in the neighbourhood, for class indices (B, ...)."""
+        if mask.ndim == 2:
+            return F.one_hot(mask, self.nc).movedim(-1, 1).float()
+        return super().get_constr_target(mask)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
+from medcalib.losses.channel_targets import channel_targets
 from medcalib.losses.index_labels import index_labels
 
 __all__ = ["SpatiallyVaryingLabelSmoothingLoss"]
@@ -26,11 +27,15 @@ class SpatiallyVaryingLabelSmoothingLoss(_Loss):
     weight of all its neighbours together, w = 1/2, whatever sigma is (Islam and Glocker 2021,
     https://arxiv.org/abs/2104.05788).
 
+    With ``sigmoid`` every channel is a binary problem of its own: its target is smoothed in the same way, and the loss
+    is the mean over voxels and channels of the binary cross entropy against it.
+
     Args:
         sigma: standard deviation of the Gaussian in voxels.
         kernel_size: edge length of the cube in voxels, odd.
         center_weight: w in [0, 1]; 1 is cross entropy. None leaves the Gaussian as it is, which tends to cross entropy
             as sigma tends to 0.
+        sigmoid: every channel is a binary problem of its own, instead of exclusive classes.
 
     Raises:
         ValueError: If ``sigma`` is not above 0, ``kernel_size`` is not odd and at least 3, or ``center_weight`` is
@@ -44,7 +49,9 @@ class SpatiallyVaryingLabelSmoothingLoss(_Loss):
                  [0.0000, 0.2500, 0.7500, 1.0000]]])
     """
 
-    def __init__(self, sigma: float = 1.0, kernel_size: int = 3, center_weight: float | None = 0.5) -> None:
+    def __init__(
+        self, sigma: float = 1.0, kernel_size: int = 3, center_weight: float | None = 0.5, sigmoid: bool = False
+    ) -> None:
         super().__init__()
         if not sigma > 0:
             raise ValueError(f"sigma must be above 0, got {sigma}.")
@@ -55,13 +62,19 @@ class SpatiallyVaryingLabelSmoothingLoss(_Loss):
         self.sigma = sigma
         self.kernel_size = kernel_size
         self.center_weight = center_weight
+        self.sigmoid = sigmoid
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
-        """Return the loss of logits (B, C, ...) and a label map (B, 1, ...), in nats.
+        """Return the loss of logits (B, C, ...) and a label map (B, 1, ...), with ``sigmoid`` a target (B, C, ...).
+
+        In nats.
 
         Raises:
-            ValueError: If the shapes do not fit, or, on CPU, if a label is not a class.
+            ValueError: If the shapes do not fit, or, on CPU, if a label is not a class or a target outside [0, 1].
         """
+        if self.sigmoid:
+            logits, truth = channel_targets(input, target)
+            return F.binary_cross_entropy_with_logits(logits, self._smoothed(truth))
         labels = index_labels(input, target)
         return F.cross_entropy(input, self.smooth_target(labels, input.shape[1], input.dtype))
 
@@ -71,17 +84,22 @@ class SpatiallyVaryingLabelSmoothingLoss(_Loss):
         shape = (labels.shape[0], num_classes, *labels.shape[1:])
         one_hot = torch.zeros(shape, dtype=torch.promote_types(dtype, torch.float32), device=labels.device)
         one_hot.scatter_(1, labels[:, None], 1.0)
+        return self._smoothed(one_hot)
+
+    @torch.no_grad()
+    def _smoothed(self, target: Tensor) -> Tensor:
+        """Smooth every channel of a target (B, C, ...)."""
         radius = self.kernel_size // 2
         weights = [math.exp(-0.5 * (step / self.sigma) ** 2) for step in range(-radius, radius + 1)]
         weights = [weight / sum(weights) for weight in weights]
-        smoothed = one_hot
-        for axis in range(2, one_hot.ndim):
+        smoothed = target
+        for axis in range(2, target.ndim):
             smoothed = _filter(smoothed, axis, weights)
-        if self.center_weight is not None:
+        if self.center_weight is not None and target.ndim > 2:
             # A Gaussian is a product over the axes, and so is the weight of its centre.
-            center = weights[radius] ** (one_hot.ndim - 2)
+            center = weights[radius] ** (target.ndim - 2)
             share = (1 - self.center_weight) / (1 - center) if center < 1 else 0.0
-            smoothed = smoothed.mul_(share).add_(one_hot, alpha=1 - share)
+            smoothed = smoothed.mul_(share).add_(target, alpha=1 - share)
         return smoothed
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import monai.losses
 import torch
-from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
 from medcalib.functional.sums import SoftmaxSums, softmax_sums
 from medcalib.losses.cross_entropy import CrossEntropyLoss
+from medcalib.losses.dice import DiceLoss
 from medcalib.losses.l1ace import L1ACELoss
 
 __all__ = ["WeightedSumLoss"]
 
 
-def _dice_from_sums(loss: DiceLoss, sums: SoftmaxSums) -> Tensor:
+def _dice_from_sums(loss: monai.losses.DiceLoss, sums: SoftmaxSums) -> Tensor:
     present, overlap = sums.bins.present, sums.overlap
     predicted = sums.squared if loss.squared_pred else sums.total
     if not loss.include_background:
@@ -37,11 +38,12 @@ def _cross_entropy_from_sums(loss: CrossEntropyLoss, sums: SoftmaxSums) -> Tenso
 
 def _from_sums(loss: nn.Module) -> Callable[[nn.Module, SoftmaxSums], Tensor] | None:
     """Return how a plain Dice or cross-entropy loss follows from shared sums; ``None`` where an option forbids it."""
-    if type(loss) is DiceLoss:
+    if type(loss) in (DiceLoss, monai.losses.DiceLoss):
         plain = loss.softmax and loss.to_onehot_y and loss.reduction != "none" and not loss.soft_label
         return _dice_from_sums if plain and loss.class_weight is None and loss.ignore_index is None else None
     if type(loss) is CrossEntropyLoss:
         plain = loss.weight is None and loss.label_smoothing == 0 and loss.reduction != "none" and loss.ignore_index < 0
+        plain = plain and not loss.sigmoid
         return _cross_entropy_from_sums if plain else None
     return None
 

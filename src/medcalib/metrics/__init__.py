@@ -2,6 +2,12 @@
 
 from medcalib.metrics.boundary import boundary_band
 from medcalib.metrics.calibration import BinStatisticsMetric, CalibrationErrorMetric
+from medcalib.metrics.classification import (
+    ClassAUCMetric,
+    ClassificationScores,
+    class_auc,
+    classification_scores,
+)
 from medcalib.metrics.quality_control import (
     FlaggingCurve,
     FlaggingThreshold,
@@ -11,6 +17,7 @@ from medcalib.metrics.quality_control import (
     score_correlation,
 )
 from medcalib.metrics.region import RegionMetric
+from medcalib.metrics.retention import Retention, min_max, retained_accuracy
 from medcalib.metrics.risk import RiskCoverage, VoxelRiskCoverage, aurc, excess_aurc, risk_coverage
 from medcalib.metrics.scoring import BrierScoreMetric, NegativeLogLikelihoodMetric
 from medcalib.metrics.surface import ModifiedHausdorffDistanceMetric
@@ -19,19 +26,26 @@ __all__ = [
     "BinStatisticsMetric",
     "BrierScoreMetric",
     "CalibrationErrorMetric",
+    "ClassAUCMetric",
+    "ClassificationScores",
     "FlaggingCurve",
     "FlaggingThreshold",
     "ModifiedHausdorffDistanceMetric",
     "NegativeLogLikelihoodMetric",
     "RegionMetric",
+    "Retention",
     "RiskCoverage",
     "ScoreCorrelation",
     "VoxelRiskCoverage",
     "aurc",
     "boundary_band",
+    "class_auc",
+    "classification_scores",
     "excess_aurc",
     "flagging_curve",
     "flagging_threshold",
+    "min_max",
+    "retained_accuracy",
     "risk_coverage",
     "score_correlation",
 ]

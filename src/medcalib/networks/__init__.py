@@ -1,5 +1,6 @@
 """Networks and their weights."""
 
+from medcalib.networks.classifier import ImageClassifier, load_features
 from medcalib.networks.dropout import insert_dropout, stochastic_dropout
 from medcalib.networks.ensemble import NetworkEnsemble, load_ensemble
 from medcalib.networks.freezing import freeze_before_dropout
@@ -9,12 +10,14 @@ from medcalib.networks.reuse import reuse_deterministic
 from medcalib.networks.weights import load_weights, weights_digest
 
 __all__ = [
+    "ImageClassifier",
     "LayerEnsemble",
     "MultiHead",
     "NetworkEnsemble",
     "freeze_before_dropout",
     "insert_dropout",
     "load_ensemble",
+    "load_features",
     "load_weights",
     "reuse_deterministic",
     "stochastic_dropout",

@@ -73,9 +73,7 @@ class ChannelDropout(_DropoutNd):
         return torch.feature_dropout(input, self.p, self.training)
 
 
-def insert_dropout(
-    network: nn.Module, modules: Sequence[str], p: float = 0.5, channelwise: bool = False
-) -> nn.Module:
+def insert_dropout(network: nn.Module, modules: Sequence[str], p: float = 0.5, channelwise: bool = False) -> nn.Module:
     """Let the outputs of named modules pass through dropout.
 
     The network is changed in place. Names and values of its weights stay as they were, so it takes the weights of the
@@ -108,11 +106,12 @@ def insert_dropout(
             raise UserError(f"{name} is followed by inserted dropout already; name it once.")
         if isinstance(module, nn.Sequential) and type(module).forward is not nn.Sequential.forward:
             raise UserError(
-                f"{name} is a {type(module).__name__}, which runs its modules in a way of its own and cannot be followed "
-                f"by dropout; name modules inside it."
+                f"{name} is a {type(module).__name__}, which runs its modules in a way of its own and cannot be "
+                f"followed by dropout; name modules inside it."
             )
     for module in matched.values():
-        module.add_module(INSERTED, ChannelDropout(p) if channelwise else ElementDropout(p))
+        dropout = ChannelDropout(p) if channelwise else ElementDropout(p)
+        module.add_module(INSERTED, dropout.train(module.training))
         # a sequence runs the added module by itself
         if not isinstance(module, nn.Sequential):
             module.register_forward_hook(drop_output)
@@ -126,8 +125,8 @@ def drop_output(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     """
     if not isinstance(output, Tensor):
         raise UserError(
-            f"dropout was inserted after a {type(module).__name__}, which returns a {type(output).__name__}; name modules "
-            f"that return one tensor."
+            f"dropout was inserted after a {type(module).__name__}, which returns a {type(output).__name__}; name "
+            f"modules that return one tensor."
         )
     return getattr(module, INSERTED)(output)
 
@@ -140,14 +139,23 @@ def dropout_probability(module: nn.Module) -> float | None:
 
 
 def find_dropouts(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the dropout modules of a network by name: all kinds of torch, and MONAI's dropout of residual paths."""
-    return {name: module for name, module in network.named_modules() if dropout_probability(module) is not None}
+    """Return the dropout modules of a network by name: all kinds of torch, and MONAI's dropout of residual paths.
+
+    Those with probability 0, which many networks hold where no dropout was asked for, count only if they were inserted.
+    """
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if dropout_probability(module) or isinstance(module, ElementDropout | ChannelDropout)
+    }
 
 
 def active_dropouts(network: nn.Module) -> dict[str, nn.Module]:
     """Return the dropout modules of a network that are in training mode and drop anything, by name."""
     return {
-        name: module for name, module in find_dropouts(network).items() if module.training and dropout_probability(module)
+        name: module
+        for name, module in find_dropouts(network).items()
+        if module.training and dropout_probability(module)
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from medcalib.errors import UserError
-from medcalib.networks.dropout import dropout_probability, find_dropouts
+from medcalib.networks.dropout import find_dropouts
 from medcalib.networks.trial_run import trial_run
 
 __all__ = ["freeze_before_dropout"]
@@ -29,7 +29,7 @@ def freeze_before_dropout(network: nn.Module, input_shape: Sequence[int]) -> nn.
         The network.
 
     Raises:
-        UserError: no dropout that drops anything is found, or none runs.
+        UserError: the network has no dropout that runs.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout(0.5), nn.Conv2d(4, 2, 1))
@@ -48,11 +48,7 @@ def freeze_before_dropout(network: nn.Module, input_shape: Sequence[int]) -> nn.
         if not dropped:
             before.append(module)
 
-    handles = [
-        module.register_forward_pre_hook(note_dropout)
-        for module in find_dropouts(network).values()
-        if dropout_probability(module)
-    ]
+    handles = [module.register_forward_pre_hook(note_dropout) for module in find_dropouts(network).values()]
     # first of the hooks: inserted dropout runs in a hook, too
     handles += [module.register_forward_hook(note_end, prepend=True) for module in network.modules()]
     try:
@@ -61,7 +57,9 @@ def freeze_before_dropout(network: nn.Module, input_shape: Sequence[int]) -> nn.
         for handle in handles:
             handle.remove()
     if not dropped:
-        raise UserError(f"no dropout found in {type(network).__name__}, so nothing lies before it; insert dropout first.")
+        raise UserError(
+            f"no dropout found in {type(network).__name__}, so nothing lies before it; insert dropout first."
+        )
     for module in before:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)

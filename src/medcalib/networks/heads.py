@@ -95,7 +95,9 @@ class MultiHead(nn.Module):
 
 def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
     # under all names: what a network lists under one it may call under another
-    parents = [(parent, name) for parent in network.modules() for name, child in parent._modules.items() if child is old]
+    parents = [
+        (parent, name) for parent in network.modules() for name, child in parent._modules.items() if child is old
+    ]
     for parent, name in parents:
         parent.set_submodule(name, new)
 

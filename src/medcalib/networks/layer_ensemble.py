@@ -30,7 +30,9 @@ class LayerHead(nn.Module):
         dropout: probability of dropout before the convolution.
     """
 
-    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int, dropout: float) -> None:
+    def __init__(
+        self, spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int, dropout: float
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv = Conv[Conv.CONV, spatial_dims](in_channels, out_channels, kernel_size, padding=kernel_size // 2)
@@ -51,7 +53,7 @@ class LayerEnsemble(nn.Module):
 
     A head is a convolution on the features of its layer, whose logits are brought to the size of the input by linear
     interpolation, or averaged to one value a class if the network is a classifier. The heads stand in the order in
-    which their layers run, the network's own output last. No features are kept beyond a run.
+    which their layers run (where one runs repeatedly, its last run counts), the network's own output last. No features are kept beyond a run.
 
     Args:
         network: any network that returns logits (B, C, ...) or (B, C); it is kept, not copied.
@@ -69,7 +71,8 @@ class LayerEnsemble(nn.Module):
         ValueError: ``kernel_size`` is even, or ``dropout`` is not in [0, 1).
 
     Example:
-        >>> layers = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Conv2d(4, 2, 1), nn.Upsample(scale_factor=2))
+        >>> down = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+        >>> layers = nn.Sequential(down, nn.Conv2d(4, 2, 1), nn.Upsample(scale_factor=2))
         >>> network = LayerEnsemble(layers, ["0"], out_channels=2, input_shape=(1, 8, 8))
         >>> [tuple(logits.shape) for logits in network(torch.zeros(1, 1, 8, 8))]
         [(1, 2, 8, 8), (1, 2, 8, 8)]
@@ -86,7 +89,9 @@ class LayerEnsemble(nn.Module):
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0 or kernel_size < 1:
-            raise ValueError(f"kernel_size must be odd, so that the heads keep the size of their layers, not {kernel_size}.")
+            raise ValueError(
+                f"kernel_size must be odd, so that the heads keep the size of their layers, not {kernel_size}."
+            )
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {dropout}.")
         self.network = network

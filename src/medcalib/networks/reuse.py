@@ -33,8 +33,8 @@ def reuse_deterministic(network: nn.Module) -> Iterator[nn.Module]:
     number of runs. A module whose inputs changed although the network's did not is not tried again.
 
     Nothing is reused while gradients are recorded or in `torch.inference_mode`, where changes in place cannot be seen.
-    Randomness of functions, such as `torch.rand` in the ``forward`` of a module in evaluation mode, cannot be seen: such
-    a network must not be run in this context. Nor may weights change in it, and what a ``forward`` does beside
+    Randomness of functions, such as `torch.rand` in the ``forward`` of a module in evaluation mode, cannot be seen:
+    such     a network must not be run in this context. Nor may weights change in it, and what a ``forward`` does beside
     returning something is not done again.
 
     Args:
@@ -159,8 +159,7 @@ class _Snapshot:
     def traceable(self) -> bool:
         """Whether changes of all parts would be noticed."""
         return all(
-            isinstance(leaf, PLAIN)
-            or (isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_inference())
+            isinstance(leaf, PLAIN) or (isinstance(leaf, Tensor) and leaf.layout is torch.strided)
             for leaf in self.leaves
         )
 
@@ -255,7 +254,7 @@ class _Cache:
         results = self.forward(*args, **kwargs)
         outputs = _Snapshot(results)
         # where memory is shared, what happens to the output happens to the input, too
-        if not (given.traceable() and given.unchanged() and outputs.traceable()) or given.storages() & outputs.storages():
+        if not (given.traceable() and outputs.traceable()) or given.storages() & outputs.storages():
             self._give_up()
             return results
         if random:

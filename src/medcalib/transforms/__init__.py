@@ -5,7 +5,7 @@ from medcalib.transforms.checks import CheckLabeld, CheckPredictiond
 from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
 from medcalib.transforms.loading import LoadCased
-from medcalib.transforms.regions import RegionOfInterestd, Regionsd
+from medcalib.transforms.regions import RegionOfInterestd, Regionsd, label_regions
 from medcalib.transforms.uncertainty import Entropyd
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "RegionOfInterestd",
     "Regionsd",
     "ToEvaluationSpaced",
+    "label_regions",
 ]

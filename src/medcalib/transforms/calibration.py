@@ -53,5 +53,7 @@ class Calibrated(MapTransform):
             logits = result[key]
             image = result[self.image_key][None].as_subclass(torch.Tensor) if self.calibrator.needs_image else None
             calibrated = self.calibrator.to(logits.device)(logits[None].as_subclass(torch.Tensor), image)[0]
-            result[key] = MetaTensor(calibrated).copy_meta_from(logits) if isinstance(logits, MetaTensor) else calibrated
+            result[key] = (
+                MetaTensor(calibrated).copy_meta_from(logits) if isinstance(logits, MetaTensor) else calibrated
+            )
         return result

@@ -10,20 +10,22 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from medcalib.errors import UserError
-from medcalib.keys import CaseKeys
+from medcalib.keys import Activation, CaseKeys
 
 __all__ = ["CheckLabeld", "CheckPredictiond"]
 
 
 class CheckLabeld(MapTransform):
-    """Check that a label map holds class indices only, and make it uint8.
+    """Check that a label holds what is predicted, and make it uint8.
 
     Args:
-        keys: keys of label maps (1, ...); one that a case lacks is passed over.
-        class_names: one name per class, so that valid labels are 0 to their number less one.
+        keys: keys of labels; one that a case lacks is passed over.
+        class_names: one name per output channel of the network.
+        activation: ``softmax`` for label maps (1, ...) of class indices, from 0 to the number of names less one;
+            ``sigmoid`` for one channel of 0 and 1 for each name, (C, ...).
 
     Raises:
-        UserError: on call, naming the case: a value is no class index.
+        UserError: on call, naming the case: a value is none of these, or channels are missing.
 
     Example:
         >>> check = CheckLabeld("label", class_names=["background", "organ"])
@@ -36,21 +38,36 @@ class CheckLabeld(MapTransform):
 correct the label, or map its values in data::label_map.
     """
 
-    def __init__(self, keys: KeysCollection, class_names: Sequence[str]) -> None:
+    def __init__(
+        self, keys: KeysCollection, class_names: Sequence[str], activation: Activation | str = Activation.SOFTMAX
+    ) -> None:
         super().__init__(keys, allow_missing_keys=True)
-        self.num_classes = len(class_names)
+        independent = Activation(activation) is Activation.SIGMOID
+        self.num_channels = len(class_names) if independent else 1
+        self.num_values = 2 if independent else len(class_names)
+        self._values = (
+            "a channel of an independent label holds 0 and 1"
+            if independent
+            else f"data::class_names lists {self.num_values} classes, 0 to {self.num_values - 1}"
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with checked uint8 labels."""
         checked = dict(data)
         for key in self.key_iterator(checked):
             label = checked[key]
-            wrong = (label < 0) | (label >= self.num_classes) | (label != label.round())
+            case = checked.get(CaseKeys.CASE, "?")
+            if label.shape[0] != self.num_channels:
+                raise UserError(
+                    f"Case {case}: its {key} has {label.shape[0]} channel(s), but must have {self.num_channels} to fit "
+                    f"data::class_names and the activation; the last transform of data::preprocessing can be a "
+                    f"medcalib.transforms.Regionsd that makes one for each of several labels."
+                )
+            wrong = (label < 0) | (label >= self.num_values) | (label != label.round())
             if wrong.any():
                 raise UserError(
-                    f"Case {checked.get(CaseKeys.CASE, '?')}: its {key} holds the value {float(label[wrong][0]):g}, "
-                    f"but data::class_names lists {self.num_classes} classes, 0 to {self.num_classes - 1}; correct the "
-                    f"label, or map its values in data::label_map."
+                    f"Case {case}: its {key} holds the value {float(label[wrong][0]):g}, but {self._values}; correct "
+                    f"the label, or map its values in data::label_map."
                 )
             checked[key] = label.to(torch.uint8)
         return checked

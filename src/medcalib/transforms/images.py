@@ -75,7 +75,7 @@ class LoadPictured(LoadCased):
         """Return the case with tensors (C, x, y) in place of paths."""
         files = dict(data)
         case = str(files.get(CaseKeys.CASE, "?"))
-        label = files.get(CaseKeys.LABEL) if CaseKeys.LABEL in self.keys else None
+        label = files.get(CaseKeys.LABEL)
         is_class = isinstance(label, Integral)
         is_outline = label is not None and not is_class and _OUTLINE in files
         if is_class or is_outline:
@@ -90,9 +90,9 @@ class LoadPictured(LoadCased):
             for key in self.key_iterator(loaded):
                 loaded[key] = _cut(loaded[key], box)
         if is_class:
-            loaded[CaseKeys.LABEL] = torch.tensor([label], dtype=torch.float32)
+            loaded[CaseKeys.LABEL.value] = torch.tensor([label], dtype=torch.float32)
         elif is_outline:
-            loaded[CaseKeys.LABEL] = _draw(case, str(label), str(files[_OUTLINE]), box)
+            loaded[CaseKeys.LABEL.value] = _draw(case, str(label), str(files[_OUTLINE]), box)
         return loaded
 
     def read_label(self, case: str, path: Any, frame: int | None = None) -> MetaTensor:
@@ -137,10 +137,9 @@ def read_picture(path: str | PathLike, as_colours: bool = True) -> MetaTensor:
         (torch.Size([3, 6, 4]), [255.0, 128.0, 0.0])
     """
     with Image.open(path) as file:
-        pixels = np.asarray(_plain(file, as_colours), dtype=np.float32)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 1, 0)))
-    return MetaTensor(tensor, meta={"filename_or_obj": str(path)})
+        pixels = np.array(_plain(file, as_colours), dtype=np.float32)
+    channels = torch.from_numpy(np.atleast_3d(pixels)).permute(2, 1, 0).contiguous()
+    return MetaTensor(channels, meta={"filename_or_obj": str(path)})
 
 
 def polygon_mask(corners: ArrayLike, size: Sequence[int]) -> NDArray[np.bool_]:
@@ -188,7 +187,8 @@ def _check_middle(case: str, path: Any, image: Tensor, box: tuple[int, ...]) -> 
     left, top, width, height = box
     size = image.shape[1:]
     middle = (left + width // 2, top + height // 2)
-    if not all(0 <= place < limit for place, limit in zip(middle, size, strict=True)):
+    # some tables count pixels from 1, so the last one has the number of all
+    if not all(0 <= place <= limit for place, limit in zip(middle, size, strict=True)):
         raise UserError(
             f"Case {case}: the middle of its crop, x {middle[0]} and y {middle[1]}, lies outside {path}, which has "
             f"{size[0]} x {size[1]} pixels; the table of the dataset may belong to pictures of another size."

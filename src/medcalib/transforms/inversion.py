@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from monai.config import KeysCollection
 from monai.transforms import Invertd, InvertibleTransform, MapTransform, Transform
 from monai.utils import CommonKeys
 
+from medcalib.errors import UserError
 from medcalib.keys import Activation, CaseKeys, EvaluationSpace
 from medcalib.transforms.loading import LoadCased
 
@@ -62,15 +63,25 @@ class ToEvaluationSpaced(Transform):
             grid of the file and reads the label as it is stored there.
         invert: brings the probabilities and other maps back.
         load: reads the label.
+        label_transforms: what makes of a label as it is stored the one that is predicted, such as one channel for each
+            of several labels that overlap; see `medcalib.transforms.label_regions`.
 
     Raises:
         ValueError: ``space`` is neither of the two.
+        UserError: on call, naming the case: the stored label has another number of channels than the preprocessed one.
     """
 
-    def __init__(self, space: EvaluationSpace | str, invert: Callable, load: LoadCased) -> None:
+    def __init__(
+        self,
+        space: EvaluationSpace | str,
+        invert: Callable,
+        load: LoadCased,
+        label_transforms: Sequence[Callable[[dict], Mapping]] = (),
+    ) -> None:
         self.space = EvaluationSpace(space)
         self.invert = invert
         self.load = load
+        self.label_transforms = tuple(label_transforms)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with prediction and label on the chosen grid."""
@@ -78,8 +89,17 @@ class ToEvaluationSpaced(Transform):
             return dict(data)
         moved = self.invert(data)
         label = data[CommonKeys.LABEL]
-        stored = self.load.read_label(
-            str(data[CaseKeys.CASE]), label.meta["filename_or_obj"], data.get(CaseKeys.FRAME)
-        )
+        case = str(data[CaseKeys.CASE])
+        where = (CaseKeys.CASE, CaseKeys.FRAME, CaseKeys.CROP, CaseKeys.OUTLINE)
+        kept = {key: data[key] for key in where if key in data}
+        stored = self.load(kept | {CommonKeys.LABEL: label.meta["filename_or_obj"]})[CommonKeys.LABEL]
+        for transform in self.label_transforms:
+            stored = transform({CaseKeys.CASE: case, CommonKeys.LABEL: stored})[CommonKeys.LABEL]
+        if stored.shape[0] != label.shape[0]:
+            raise UserError(
+                f"Case {case}: its label has {label.shape[0]} channel(s) after data::preprocessing, but "
+                f"{stored.shape[0]} in {label.meta['filename_or_obj']}; evaluate it with "
+                f"--evaluation::space=resampled, or make its channels with medcalib.transforms.Regionsd."
+            )
         moved[CommonKeys.LABEL] = stored.to(device=label.device, dtype=label.dtype)
         return moved

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform
+from monai.transforms import Compose, MapTransform
+from monai.utils import CommonKeys
+from torch import Tensor
 
 from medcalib.errors import UserError
+from medcalib.keys import Activation, CaseKeys
 
-__all__ = ["RegionOfInterestd", "Regionsd"]
+__all__ = ["RegionOfInterestd", "Regionsd", "label_regions"]
 
 
 class Regionsd(MapTransform):
@@ -21,24 +24,40 @@ class Regionsd(MapTransform):
     them. What has one channel is taken as a label map (1, ...), the rest as probabilities (C, ...).
 
     Args:
-        keys: keys of probabilities and label maps; one that a case lacks is passed over.
+        keys: keys of probabilities and label maps.
         regions: classes of each region by its name, as indices; nothing is changed when None.
         num_classes: number of classes, background included.
+        allow_missing_keys: whether a key that a case lacks is passed over.
+        activation: how the probabilities were made; those of independent labels cannot be added.
 
     Raises:
-        UserError: a region has no class, or one that does not exist.
+        UserError: a region has no class, or one that does not exist, or the activation is ``sigmoid``; on call, naming
+            the case: a label is no class.
 
     Example:
         >>> regions = Regionsd("pred", {"any": [1, 2], "core": [2]}, num_classes=3)
         >>> regions({"pred": torch.tensor([0.5, 0.25, 0.25])[:, None]})["pred"].tolist()
         [[0.5], [0.25]]
-        >>> regions({"pred": torch.tensor([[0, 1, 2]])})["pred"].int().tolist()
+        >>> regions({"pred": torch.tensor([[0, 1, 2]])})["pred"].tolist()
         [[0, 1, 1], [0, 0, 1]]
     """
 
-    def __init__(self, keys: KeysCollection, regions: Mapping[str, Sequence[int]] | None, num_classes: int) -> None:
-        super().__init__(keys, allow_missing_keys=True)
+    def __init__(
+        self,
+        keys: KeysCollection,
+        regions: Mapping[str, Sequence[int]] | None,
+        num_classes: int,
+        allow_missing_keys: bool = True,
+        activation: Activation | str = Activation.SOFTMAX,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
         self.regions = None if regions is None else {name: tuple(classes) for name, classes in regions.items()}
+        self.num_classes = num_classes
+        if self.regions is not None and Activation(activation) is Activation.SIGMOID:
+            raise UserError(
+                "data::regions are sets of exclusive classes, but the activation is sigmoid, whose labels may overlap "
+                "already; set data::evaluate to labels."
+            )
         for name, classes in (self.regions or {}).items():
             if not classes or any(index not in range(num_classes) for index in classes):
                 raise UserError(
@@ -46,18 +65,49 @@ class Regionsd(MapTransform):
                 )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the case with one channel for each region."""
+        """Return the case with one channel for each region, of the same dtype."""
         result = dict(data)
         if self.regions is None:
             return result
         for key in self.key_iterator(result):
             values = result[key]
             if values.shape[0] == 1:
-                parts = [torch.isin(values[0], values.new_tensor(classes)) for classes in self.regions.values()]
+                self._check(result, key, values)
+                parts = [
+                    torch.isin(values[0], values.new_tensor(classes)).to(values.dtype)
+                    for classes in self.regions.values()
+                ]
             else:
                 parts = [values[list(classes)].sum(0) for classes in self.regions.values()]
             result[key] = torch.stack(parts)
         return result
+
+    def _check(self, case: Mapping[Hashable, Any], key: Hashable, labels: Tensor) -> None:
+        known = torch.isin(labels, labels.new_tensor(range(self.num_classes)))
+        if not known.all():
+            raise UserError(
+                f"Case {case.get(CaseKeys.CASE, '?')}: its {key} holds the value {float(labels[~known][0]):g}, but its "
+                f"regions are made of {self.num_classes} classes, 0 to {self.num_classes - 1}; correct the label, or "
+                f"map its values in data::label_map."
+            )
+
+
+def label_regions(transform: Compose, key: str = CommonKeys.LABEL) -> list[Regionsd]:
+    """Find what a preprocessing does to the values of labels, without what it does to their place.
+
+    Args:
+        transform: the preprocessing.
+        key: key of the labels.
+
+    Returns:
+        Its transforms that turn label maps into regions, in order; none where labels stay as they are stored.
+
+    Example:
+        >>> regions = Regionsd("label", {"any": [1, 2]}, num_classes=3)
+        >>> label_regions(Compose([regions])) == [regions]
+        True
+    """
+    return [part for part in transform.flatten().transforms if isinstance(part, Regionsd) and key in part.keys]
 
 
 class RegionOfInterestd(MapTransform):

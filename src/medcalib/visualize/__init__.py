@@ -12,6 +12,7 @@ from medcalib.visualize.reliability import (
     draw_case_reliability_diagrams,
     draw_dataset_reliability_diagrams,
 )
+from medcalib.visualize.retention import draw_retention
 from medcalib.visualize.style import ReliabilityStyle
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "draw_dataset_reliability_diagrams",
     "draw_dataset_reliability_histograms",
     "draw_flagging_curves",
+    "draw_retention",
     "draw_risk_coverage_curves",
     "draw_score_scatter",
 ]

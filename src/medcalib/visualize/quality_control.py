@@ -92,7 +92,7 @@ def draw_score_scatter(
         value = "undefined" if np.isnan(correlation.correlation) else _signed(correlation.correlation)
         axes.set_title(f"{RHO} = {value}, n = {correlation.num_cases}", fontsize=FONT_SIZE, loc="left", pad=3)
         axes.set_xlabel(textwrap.fill(_words(name), letters), fontsize=FONT_SIZE)
-        axes.locator_params(axis="x", nbins=4)
+        axes.locator_params(axis="x", nbins=3)
         if number % columns == 0:
             axes.set_ylabel(quality_label, fontsize=FONT_SIZE)
     for axes in grid.flat[len(scores) :]:

@@ -1,0 +1,141 @@
+"""What the values of a prediction are, checked against what they are said to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from medcalib.errors import UserError
+from medcalib.keys import Activation
+
+__all__ = ["PredictionKind", "label_targets", "logits_of_values"]
+
+# Half precision and 8-bit files round.
+RANGE_TOLERANCE, SUM_TOLERANCE = 1e-3, 1e-2
+FLOAT32 = torch.finfo(torch.float32)
+
+
+class PredictionKind(StrEnum):
+    """What a network's output is, before or after softmax or sigmoid."""
+
+    PROBABILITIES = "probabilities"
+    LOGITS = "logits"
+
+
+def logits_of_values(values: Tensor, kind: PredictionKind, activation: Activation, what: str) -> Tensor:
+    r"""Logits of what a file holds, whose softmax or sigmoid are the probabilities.
+
+    Of probabilities of exclusive classes these are :math:`\ln p`, of independent ones :math:`\ln p - \ln(1 - p)`. A
+    probability of 0 has no logarithm; it was smaller than what the file can hold, so half of the smallest that it holds
+    stands for it, and at most 1.2e-7, the machine epsilon of float32.
+
+    Args:
+        values: (C, ...), finite.
+        kind: what they are.
+        activation: how logits become probabilities.
+        what: case and file, with which messages begin.
+
+    Returns:
+        Logits (C, ...), float32.
+
+    Raises:
+        UserError: there is a single class where classes exclude each other, or the values cannot be what they are said
+            to be: probabilities outside [0, 1] or, of exclusive classes, with a sum that is not 1; logits that are
+            probabilities.
+
+    Example:
+        >>> values = torch.tensor([[0.25], [0.75]])
+        >>> logits_of_values(values, PredictionKind.PROBABILITIES, Activation.SOFTMAX, "a").softmax(0)[:, 0]
+        tensor([0.2500, 0.7500])
+    """
+    exclusive = activation is Activation.SOFTMAX
+    if exclusive and values.shape[0] < 2:
+        raise UserError(
+            f"{what} has a single class; with activation softmax it needs one for each class, background included, on "
+            f"its fourth axis; give activation sigmoid if it is the probability of the one structure."
+        )
+    low, high = (float(value) for value in values.aminmax())
+    sums = values.sum(0, dtype=torch.float64) if exclusive else None
+    if kind is PredictionKind.LOGITS:
+        if low >= 0 and high <= 1 and (sums is None or bool(((sums - 1).abs() < SUM_TOLERANCE).all())):
+            raise UserError(
+                f"{what} has only values in [0, 1]{', which sum to 1 over the classes' if exclusive else ''}, as "
+                f"probabilities do, but kind says logits; give kind probabilities."
+            )
+        return values.float()
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        raise UserError(
+            f"{what} has values from {low:g} to {high:g}, but kind says probabilities, which lie in [0, 1]; give kind "
+            f"logits if softmax or sigmoid was not applied yet."
+        )
+    if sums is not None:
+        wrong = (sums - 1).abs() > SUM_TOLERANCE
+        if wrong.any():
+            raise UserError(
+                f"{what} has {int(wrong.sum())} voxel(s) whose probabilities do not sum to 1 over the classes, but, "
+                f"for example, to {float(sums[wrong][0]):.3g}; give activation sigmoid if the classes do not exclude "
+                f"each other."
+            )
+        return _logarithm(values)
+    return _logarithm(values) - _logarithm(1 - values)
+
+
+def label_targets(
+    label: Tensor, num_classes: int, activation: Activation, regions: Mapping[str, Sequence[int]] | None, what: str
+) -> Tensor:
+    """Labels in the form in which predictions are compared with them.
+
+    Args:
+        label: label map (1, ...), or with the sigmoid also one channel per class (C, ...).
+        num_classes: number of predicted classes, C.
+        activation: with the softmax, label c is class c. With the sigmoid, classes are independent: channel c is where
+            the label is c + 1, unless ``regions`` say otherwise.
+        regions: with the sigmoid, the labels of each channel by its name.
+        what: case and file, with which messages begin.
+
+    Returns:
+        Labels (1, ...) with the softmax, targets (C, ...) with the sigmoid; uint8.
+
+    Raises:
+        UserError: there is a label without class, or the number of channels does not fit.
+
+    Example:
+        >>> regions = {"whole": [1, 2], "core": [2]}
+        >>> label_targets(torch.tensor([[0, 1, 2]]), 2, Activation.SIGMOID, regions, "a").tolist()
+        [[0, 1, 1], [0, 0, 1]]
+    """
+    exclusive = activation is Activation.SOFTMAX
+    if label.shape[0] != 1:
+        if exclusive or label.shape[0] != num_classes:
+            raise UserError(
+                f"{what} has {label.shape[0]} channels, but the prediction {num_classes}; give one label map, or with "
+                f"activation sigmoid one channel for each predicted."
+            )
+        largest = 1
+    else:
+        listed = [value for values in (regions or {}).values() for value in values]
+        largest = num_classes - 1 if exclusive else max(listed, default=num_classes)
+    wrong = (label < 0) | (label > largest) | (label != label.round())
+    if regions is None or label.shape[0] != 1:
+        expected = f"0 to {largest}"
+    else:
+        expected = f"0 and those of the regions, up to {largest}"
+    if wrong.any():
+        raise UserError(
+            f"{what} holds the label {float(label[wrong][0]):g}, but {num_classes} classes are predicted, so labels "
+            f"are {expected}; correct the label, or predict the class."
+        )
+    if exclusive or label.shape[0] != 1:
+        return label.to(torch.uint8)
+    of_channels = list(regions.values()) if regions else [[number + 1] for number in range(num_classes)]
+    parts = [torch.isin(label[0], label.new_tensor(list(labels))) for labels in of_channels]
+    return torch.stack(parts).to(torch.uint8)
+
+
+def _logarithm(probabilities: Tensor) -> Tensor:
+    positive = probabilities[probabilities > 0]
+    least = min(float(positive.min()) / 2, FLOAT32.eps) if positive.numel() else FLOAT32.eps
+    return probabilities.float().where(probabilities > 0, max(least, FLOAT32.tiny)).clamp(max=1).log()

@@ -1,0 +1,212 @@
+"""Folders of predictions that any program made, with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medcalib.analysis.nnunet import check_segmentation, read_probabilities
+from medcalib.analysis.prediction_paths import Layout, PredictionPaths, find_label, find_prediction
+from medcalib.analysis.prediction_values import PredictionKind, label_targets, logits_of_values
+from medcalib.analysis.volumes import Geometry, Volume, check_same_geometry, read_volume
+from medcalib.bundle.fragments import suggestion
+from medcalib.calibrators import CalibrationCase
+from medcalib.errors import UserError
+from medcalib.keys import Activation
+
+__all__ = ["PredictedCase", "PredictionFolder"]
+
+
+class PredictedCase(NamedTuple):
+    """One case of a folder of predictions.
+
+    Attributes:
+        case: its id.
+        logits: (1, C, X, Y, Z), float32; softmax or sigmoid gives the predicted probabilities.
+        labels: label map (1, 1, X, Y, Z) of exclusive classes or targets (1, C, X, Y, Z) of independent ones, uint8;
+            None where they were not asked for.
+        geometry: the grid of the prediction.
+    """
+
+    case: str
+    logits: Tensor
+    labels: Tensor | None
+    geometry: Geometry
+
+    def calibration_case(self) -> CalibrationCase:
+        """The case as :func:`medcalib.calibrators.fit_calibrator` takes it."""
+        return CalibrationCase(self.logits, self.labels, name=self.case)
+
+
+class PredictionFolder:
+    """Probabilities or logits in files, one case at a time.
+
+    A prediction is one NIfTI with classes on its last axis (``<case>_prob.nii.gz`` or ``<case>.nii.gz``), one NIfTI for
+    each class (``<case>_0.nii.gz``, ...) or the archive that ``nnUNetv2_predict --save_probabilities`` writes
+    (``<case>.npz``), there or in the folder of the case. Labels are ``<case>.nii.gz`` or ``<case>_seg.nii.gz``.
+
+    An archive has no geometry; it takes that of the segmentation that nnU-Net writes beside it, or of the label.
+
+    Args:
+        predictions_dir: folder of the predictions.
+        labels_dir: folder of the labels; where it is None, cases have none.
+        kind: ``"probabilities"`` or ``"logits"``; checked, never guessed.
+        activation: ``"softmax"`` for classes that exclude each other, with the background first, or ``"sigmoid"`` for
+            independent ones without background.
+        regions: with the sigmoid, the labels that make up each channel by its name, such as
+            ``{"whole": [1, 2], "core": [2]}``; by default channel c is label c + 1.
+
+    Raises:
+        UserError: a folder does not exist, ``kind`` or ``activation`` is unknown, or ``regions`` do not fit.
+
+    Example:
+        >>> import tempfile
+        >>> import nibabel as nib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     nib.save(nib.Nifti1Image(np.full((4, 4, 2, 3), 1 / 3, np.float32), np.eye(4)), f"{folder}/a.nii.gz")
+        ...     predicted = PredictionFolder(folder, None, "probabilities").read("a", with_label=False)
+        >>> predicted.logits.shape
+        torch.Size([1, 3, 4, 4, 2])
+    """
+
+    def __init__(
+        self,
+        predictions_dir: str | Path,
+        labels_dir: str | Path | None,
+        kind: PredictionKind | str,
+        activation: Activation | str = Activation.SOFTMAX,
+        regions: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        self.kind = _member(PredictionKind, kind, "kind")
+        self.activation = _member(Activation, activation, "activation")
+        self.predictions_dir = _existing_folder(predictions_dir, "predictions_dir")
+        self.labels_dir = None if labels_dir is None else _existing_folder(labels_dir, "labels_dir")
+        self.regions = _checked_regions(regions, self.activation)
+        self._first: tuple[str, int] | None = None
+
+    def find(self, case: str, with_label: bool = True) -> list[Path]:
+        """The files of a case.
+
+        Raises:
+            UserError: naming the case: a file is missing or ambiguous.
+        """
+        paths = list(find_prediction(self.predictions_dir, case).paths)
+        return [*paths, self._label_path(case)] if with_label else paths
+
+    def read(self, case: str, with_label: bool = True) -> PredictedCase:
+        """Read a case.
+
+        Args:
+            case: the case id.
+            with_label: whether its label is read, too.
+
+        Raises:
+            UserError: naming case and file: a file is missing or damaged, shapes or affines differ, values are not what
+                they are said to be, or the case has another number of classes than the one that was read first.
+        """
+        found = find_prediction(self.predictions_dir, case)
+        label = read_volume(self._label_path(case), case) if with_label else None
+        channels, geometry = self._channels(case, found, label)
+        what = f"Case {case}: {found.paths[0]}"
+        logits = logits_of_values(channels, self.kind, self.activation, what)
+        self._check_num_classes(case, len(logits), what)
+        targets = None
+        if label is not None:
+            check_same_geometry(geometry, label.geometry, case)
+            on_disk = f"Case {case}: {label.geometry.path}"
+            targets = label_targets(_channel_first(label), len(logits), self.activation, self.regions, on_disk)[None]
+        return PredictedCase(case, logits[None], targets, geometry)
+
+    def _check_num_classes(self, case: str, num_classes: int, what: str) -> None:
+        if self.regions is not None and len(self.regions) != num_classes:
+            raise UserError(
+                f"{what} has {num_classes} channel(s), but regions names {len(self.regions)}; name one region for each."
+            )
+        first, expected = self._first = self._first or (case, num_classes)
+        if num_classes != expected:
+            raise UserError(
+                f"{what} has {num_classes} classes, but case {first} has {expected}; leave one of them out."
+            )
+
+    def _channels(self, case: str, found: PredictionPaths, label: Volume | None) -> tuple[Tensor, Geometry]:
+        """What is predicted, (C, X, Y, Z), and on which grid."""
+        if found.layout is Layout.ARCHIVE:
+            return self._archive(case, found.paths[0], found.segmentation, label)
+        volumes = [read_volume(path, case) for path in found.paths]
+        if found.layout is Layout.CHANNELS:
+            for volume in volumes:
+                if volume.array.ndim != 3:
+                    raise UserError(
+                        f"Case {case}: {volume.geometry.path} is the file of a single class by its name, but has four "
+                        f"axes; call a file of all classes {case}_prob.nii.gz."
+                    )
+                check_same_geometry(volumes[0].geometry, volume.geometry, case)
+        return torch.cat([_channel_first(volume) for volume in volumes]), volumes[0].geometry
+
+    def _archive(
+        self, case: str, path: Path, segmentation: Path | None, label: Volume | None
+    ) -> tuple[Tensor, Geometry]:
+        if self.kind is PredictionKind.LOGITS:
+            raise UserError(f"Case {case}: {path} is an archive of nnU-Net, which holds probabilities; give that kind.")
+        beside = None if segmentation is None else read_volume(segmentation, case)
+        reference = beside or label
+        if reference is None:
+            try:
+                reference = read_volume(self._label_path(case), case)
+            except UserError as error:
+                raise UserError(
+                    f"Case {case}: {path} does not say where its voxels lie; keep nnU-Net's segmentation {case}.nii.gz "
+                    f"beside it ({error})"
+                ) from None
+        channels = read_probabilities(path, reference.geometry, case)
+        if beside is not None and self.activation is Activation.SOFTMAX:
+            check_segmentation(channels, beside.array, path, case)
+        return torch.from_numpy(channels), reference.geometry
+
+    def _label_path(self, case: str) -> Path:
+        if self.labels_dir is None:
+            raise UserError(f"Case {case} has no label, as no folder of labels was given; give labels_dir.")
+        return find_label(self.labels_dir, case)
+
+
+def _channel_first(volume: Volume) -> Tensor:
+    array = volume.array
+    channels = array[None] if array.ndim == 3 else np.moveaxis(array, -1, 0)
+    return torch.from_numpy(np.ascontiguousarray(channels))
+
+
+def _member(enum: type[PredictionKind] | type[Activation], value: str, name: str) -> PredictionKind | Activation:
+    try:
+        return enum(value)
+    except ValueError:
+        raise UserError(f"{name} is {value!r}, but must be {' or '.join(enum)}{suggestion(value, enum)}") from None
+
+
+def _existing_folder(path: str | Path, name: str) -> Path:
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{name} {path} is not a folder; give one that exists.")
+    return folder
+
+
+def _checked_regions(
+    regions: Mapping[str, Sequence[int]] | None, activation: Activation
+) -> dict[str, list[int]] | None:
+    if regions is None:
+        return None
+    if activation is Activation.SOFTMAX:
+        raise UserError("regions are for activation sigmoid; with softmax every channel is one label.")
+    if not isinstance(regions, Mapping) or not regions:
+        raise UserError(f"regions must be labels by name, such as {{'whole': [1, 2], 'core': [2]}}, not {regions!r}.")
+    checked = {}
+    for name, labels in regions.items():
+        listed = list(labels) if isinstance(labels, Sequence) and not isinstance(labels, str) else [labels]
+        if not listed or any(isinstance(label, bool) or not isinstance(label, int) or label < 1 for label in listed):
+            raise UserError(f"The region {name} must list labels, whole numbers from 1 on, not {labels!r}.")
+        checked[str(name)] = listed
+    return checked

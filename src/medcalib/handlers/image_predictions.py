@@ -1,0 +1,136 @@
+"""Gather the predictions of classified images, and write them as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import from_engine
+from monai.utils import CommonKeys, evenly_divisible_all_gather, string_list_all_gather
+from torch import Tensor
+
+from medcalib.functional import entropy, sample_mean_uncertainty
+from medcalib.handlers.case_tables import write_table
+from medcalib.handlers.result_folder import ResultFolder
+from medcalib.keys import CaseKeys, UncertaintyKeys
+
+__all__ = ["ImagePredictions", "ImagePredictionsHandler", "PredictionTableHandler", "image_predictions"]
+
+_FROM_MEMBERS = (UncertaintyKeys.MUTUAL_INFORMATION, UncertaintyKeys.VARIANCE)
+SAMPLE_MEAN = "sample_mean_uncertainty"
+
+
+class ImagePredictions(NamedTuple):
+    """The classified images that an engine has seen in one epoch, each once, on the CPU.
+
+    Attributes:
+        cases: case ids in the order in which they were seen.
+        probabilities: (case, class), float32.
+        labels: class indices (case, 1); None where images have no label.
+        uncertainties: one number a case, (case,), by name: ``entropy`` in nats, ``sample_mean_uncertainty`` in
+            [0.5, 1], and from engines that sample members ``mutual_information`` in nats, ``variance`` in [0, 0.25].
+    """
+
+    cases: list[str]
+    probabilities: Tensor
+    labels: Tensor | None
+    uncertainties: dict[str, Tensor]
+
+
+class ImagePredictionsHandler:
+    """Keep the predictions of an epoch for the handlers that are attached after this one.
+
+    ``engine.state.image_predictions`` holds the `ImagePredictions` when the epoch ends, gathered from all ranks.
+
+    Args:
+        batch_transform: from ``engine.state.batch`` to the list of case ids.
+    """
+
+    def __init__(self, batch_transform: Callable = from_engine(CaseKeys.CASE)) -> None:
+        self.batch_transform = batch_transform
+        self._cases: list[str] = []
+        self._rows: list[dict[str, Tensor]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._gather)
+
+    def _start(self, engine: Engine) -> None:
+        self._cases, self._rows = [], []
+        engine.state.image_predictions = None
+
+    def _update(self, engine: Engine) -> None:
+        kept = (CommonKeys.PRED, CommonKeys.LABEL, *_FROM_MEMBERS)
+        self._cases += [str(case) for case in self.batch_transform(engine.state.batch)]
+        self._rows += [
+            {str(key): case[key].as_subclass(Tensor).detach().cpu() for key in kept if case.get(key) is not None}
+            for case in engine.state.output
+        ]
+
+    def _gather(self, engine: Engine) -> None:
+        cases = string_list_all_gather(self._cases)
+        first = sorted({case: row for row, case in reversed(list(enumerate(cases)))}.values())
+        gathered = {
+            key: evenly_divisible_all_gather(torch.stack([row[key] for row in self._rows]))[first]
+            for key in self._rows[0]
+        }
+        probabilities = gathered[CommonKeys.PRED].float()
+        engine.state.image_predictions = ImagePredictions(
+            [cases[row] for row in first],
+            probabilities,
+            gathered.get(CommonKeys.LABEL),
+            {
+                str(UncertaintyKeys.ENTROPY): entropy(probabilities)[:, 0],
+                **{str(key): gathered[key][:, 0] for key in _FROM_MEMBERS if key in gathered},
+                SAMPLE_MEAN: sample_mean_uncertainty(probabilities)[:, 0],
+            },
+        )
+
+
+class PredictionTableHandler:
+    """Write ``predictions.csv``, one row per image.
+
+    Its columns are ``case``, ``predicted`` (the name of the class of the largest probability), ``probability_<class>``
+    of every class, and the uncertainties of `ImagePredictions`. Attach it after an `ImagePredictionsHandler`.
+
+    Args:
+        folder: where the file goes.
+        class_names: one name for each class.
+    """
+
+    def __init__(self, folder: ResultFolder, class_names: Sequence[str]) -> None:
+        self.folder = folder
+        self.class_names = [str(name) for name in class_names]
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the table."""
+        found = image_predictions(engine, self)
+        if self.folder.writes:
+            columns = {
+                "case": found.cases,
+                "predicted": [self.class_names[index] for index in found.probabilities.argmax(1)],
+                **{f"probability_{name}": found.probabilities[:, i] for i, name in enumerate(self.class_names)},
+                **found.uncertainties,
+            }
+            write_table(pd.DataFrame(columns), self.folder.file("predictions.csv"))
+
+
+def image_predictions(engine: Engine, reader: Any) -> ImagePredictions:
+    """The predictions that an `ImagePredictionsHandler` left on the engine.
+
+    Raises:
+        RuntimeError: none is attached before the reader.
+    """
+    found = getattr(engine.state, "image_predictions", None)
+    if found is None:
+        raise RuntimeError(f"{type(reader).__name__} needs an ImagePredictionsHandler attached before it.")
+    return found
