@@ -21,6 +21,8 @@ from medcalib.bundle.run import run
 from medcalib.calibrators import read_calibrator
 from medcalib.data import phantom_cases
 from medcalib.errors import UserError
+from medcalib.handlers import case_overlay
+from medcalib.visualize import draw_case_overlay
 
 SEED = "seed_12345"
 NUM_BINS = 20
@@ -36,9 +38,15 @@ SPACING = {
 }
 
 
-def binary(fragment):
-    fragment["data"] |= {"class_names": ["foreground"], "label_map": {2: 1}}
+def independent(fragment, labels):
+    fragment["data"]["class_names"] = list(labels)
+    make = {"_target_": "medcalib.transforms.Regionsd", "keys": "label", "allow_missing_keys": True}
+    fragment["data"]["preprocessing"].append(make | {"regions": labels, "num_classes": 3})
     fragment["activation"] = "sigmoid"
+
+
+def binary(fragment):
+    independent(fragment, {"foreground": [1, 2]})
 
 
 def two_channels(fragment):
@@ -46,17 +54,7 @@ def two_channels(fragment):
 
 
 def overlapping(fragment):
-    fragment["data"]["class_names"] = list(REGIONS)
-    fragment["data"]["preprocessing"].append(
-        {
-            "_target_": "medcalib.transforms.Regionsd",
-            "keys": "label",
-            "regions": REGIONS,
-            "num_classes": 3,
-            "allow_missing_keys": True,
-        }
-    )
-    fragment["activation"] = "sigmoid"
+    independent(fragment, REGIONS)
 
 
 def regions(fragment):
@@ -119,8 +117,8 @@ def make(templates, folder):
 
 @pytest.fixture(scope="module")
 def settings(tiny):
-    """Two epochs, few members, no figures that take long."""
-    return tiny | {"data::batch_size": 2}
+    """A training that is just long enough for predictions that are neither empty nor certain."""
+    return tiny | {"data::batch_size": 1, "data::max_epochs": 4, "train::optimizer::lr": 0.02}
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +225,7 @@ def brier(p, y):
 
 def check_scores(evaluation, names, cases, probs, segs, truths, masks):
     """Compare what was reported per case with NumPy on what was written."""
+    assert any(seg.any() for seg in segs)
     for metric, function in (("macro_ece", ece), ("nll", nll), ("brier", brier)):
         table = evaluation.tables[metric]
         assert list(table.columns) == [*names, "mean"]
@@ -272,6 +271,29 @@ def test_independent_labels(predicted, evaluated, phantom_dir, data, space):
     assert evaluation.summary["provenance"]["activation"] == "sigmoid"
     metadata = read_metadata(bundle)["network_data_format"]["outputs"]["pred"]
     assert metadata["num_channels"] == len(TRUTH[data])
+
+
+@pytest.mark.parametrize("data", ["binary", "overlapping"])
+def test_figures_show_what_was_predicted(predicted, folder, settings, phantom_dir, data, monkeypatch):
+    """Also where the numbers in the file of the label are not those of the channels."""
+    drawn = []
+
+    def draw(image, seg, uncertainty, label, **options):
+        drawn.append((seg, label, options["class_names"], options["maximum"]))
+        return draw_case_overlay(image, seg, uncertainty, label, **options)
+
+    monkeypatch.setattr(case_overlay, "draw_case_overlay", draw)
+    bundle = predicted(data)
+    checkpoint = {"checkpoint": str(bundle / SEED / "models" / "model.pt"), "output_dir": str(folder / f"{data}_drawn")}
+    run(str(bundle), "inference_pred", overrides=settings | checkpoint | {"limit_cases": 1})
+    ((seg, label, names, maximum),) = drawn
+    case = test_cases(phantom_dir)[0]
+    numbers = np.arange(1, len(TRUTH[data]) + 1).reshape(-1, 1, 1, 1)
+    np.testing.assert_array_equal(label, (read_truth(case, TRUTH[data]) * numbers).max(0))
+    np.testing.assert_array_equal(seg, (read_map(bundle, case["case"], "seg") * numbers).max(0))
+    assert names == ["background", *TRUTH[data]]
+    assert maximum == pytest.approx(len(TRUTH[data]) * np.log(2))
+    assert (folder / f"{data}_drawn" / "predictions" / case["case"] / f"{case['case']}_overlay.png").is_file()
 
 
 @pytest.mark.parametrize(("data", "method"), [("binary", "tta"), ("overlapping", "mc_dropout")])
@@ -351,7 +373,7 @@ def test_one_channel_says_what_two_exclusive_classes_say(make, predicted, folder
     assert voxels[0] == pytest.approx(voxels[1], rel=1e-4)
 
 
-def test_a_score_over_exclusive_classes_belongs_to_none(evaluated, folder, make, settings):
+def test_a_score_over_exclusive_classes_belongs_to_none(evaluated):
     """Also where there is a single class beside the background, so that tables of all metrics are one value wide."""
     evaluation = evaluated("two_channels")
     table = evaluation.tables["nll_categorical"]

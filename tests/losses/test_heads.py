@@ -52,7 +52,9 @@ def test_average_is_the_loss_of_the_mean_probability(size):
     assert MultiHeadLoss(CrossEntropyLoss(), "average")(heads, target).item() == pytest.approx(
         expected.item(), rel=1e-6
     )
-    # logits, so that a loss that applies softmax itself gets the mean, too
+    # a loss may take it for logarithms of probabilities, or apply softmax once more
+    as_is = MultiHeadLoss(lambda logits, y: F.nll_loss(logits, y[:, 0].long()), "average")(heads, target)
+    assert as_is.item() == pytest.approx(expected.item(), rel=1e-6)
     dice = DiceCELoss(softmax=True, to_onehot_y=True)
     expected = dice(mean.log(), target)
     assert MultiHeadLoss(dice, "average")(heads, target).item() == pytest.approx(expected.item(), rel=1e-5)

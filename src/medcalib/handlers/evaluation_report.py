@@ -60,6 +60,7 @@ class EvaluationReportHandler:
         folder: where the files go.
         class_names: names of the evaluated classes.
         split: the dataset's split, which says what the attributes of its cases are; none when None.
+        overall_metrics: metrics that have one value per case, over all classes together, and none per class.
 
     Raises:
         UserError: an attribute has the name of a metric; of those that only this evaluation has, when it ends.
@@ -70,9 +71,11 @@ class EvaluationReportHandler:
         folder: ResultFolder,
         class_names: list[str],
         split: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        overall_metrics: Sequence[str] = ("nll_categorical",),
     ) -> None:
         self.folder = folder
         self.class_names = [str(name) for name in class_names]
+        self.overall_metrics = frozenset(overall_metrics)
         self.attributes = case_attributes(split or {})
         # before anything is predicted
         check_attribute_names(self.attributes, ["filename", *_PRINTED])
@@ -119,7 +122,7 @@ class EvaluationReportHandler:
         tables = {}
         for metric, details in engine.state.metric_details.items():
             values = np.array(details.detach().cpu(), dtype=float)[rows]
-            if values.shape[1] != len(self.class_names):
+            if metric in self.overall_metrics or values.shape[1] != len(self.class_names):
                 tables[metric] = overall_table(cases, values[:, 0])
                 continue
             tables[metric] = case_table(cases, self.class_names, np.where(absent, np.nan, values))

@@ -36,8 +36,6 @@ class RegionMetricHandler(IgniteMetricHandler):
         self, metric_fn: RegionMetric, output_transform: Callable = masked_output, save_details: bool = True
     ) -> None:
         super().__init__(metric_fn=metric_fn, output_transform=output_transform, save_details=save_details)
-        # else ignite takes three lists of tensors for pairs of prediction and label
-        self._skip_unrolling = True
         # else Ignite takes lists apart, and knows two of them only
         self._skip_unrolling = True
 

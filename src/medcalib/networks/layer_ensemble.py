@@ -53,7 +53,8 @@ class LayerEnsemble(nn.Module):
 
     A head is a convolution on the features of its layer, whose logits are brought to the size of the input by linear
     interpolation, or averaged to one value a class if the network is a classifier. The heads stand in the order in
-    which their layers run (where one runs repeatedly, its last run counts), the network's own output last. No features are kept beyond a run.
+    which their layers run (where one runs repeatedly, its last run counts), the network's own output last. No features
+    are kept beyond a run.
 
     Args:
         network: any network that returns logits (B, C, ...) or (B, C); it is kept, not copied.

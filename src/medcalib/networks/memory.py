@@ -51,7 +51,7 @@ class LiveMemory(TorchDispatchMode):
         >>> with LiveMemory() as memory:
         ...     total = (torch.zeros(100) + 1).sum()
         >>> memory.current, memory.peak
-        (4, 804)
+        (4, 800)
     """
 
     def __init__(self) -> None:

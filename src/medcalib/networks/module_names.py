@@ -22,8 +22,8 @@ def match_modules(network: nn.Module, patterns: Sequence[str]) -> dict[str, nn.M
     A qualified name is a path of components joined by dots, as `torch.nn.Module.named_modules` gives it. In a pattern
     ``*``, ``?`` and ``[...]`` stand for characters of one component as in file names, and ``**`` for any number of
     components, also none. A pattern must match the whole name: ``up_layers.*.blocks`` matches ``up_layers.0.blocks``,
-    but     neither ``up_layers.0.blocks.0`` nor ``encoder.up_layers.0.blocks``. Lists and dicts of modules never match, because
-    a network does not call them.
+    but neither ``up_layers.0.blocks.0`` nor ``encoder.up_layers.0.blocks``. Lists and dicts of modules never match,
+    because a network does not call them.
 
     Args:
         network: the network.
