@@ -186,6 +186,9 @@ class QualityControlHandler:
             "risk_coverage": draw_risk_coverage_curves(
                 {name: risk_coverage(values, 1 - cases.dice) for name, values in known.items()}
             ),
+            "risk_coverage_of_voxels": draw_risk_coverage_curves(
+                {"entropy": self._voxels.curve()}, risk_label="part of the voxels that is wrong"
+            ),
         }
         for name, figure in figures.items():
             for suffix, content in render(figure, self.formats, self.dpi).items():

@@ -93,11 +93,12 @@ class SamplingInferer(Inferer):
 
         Returns:
             ``pred``: logits (B, C, ...); ``mutual_information`` (B, 1, ...) in nats; ``variance`` (B, 1, ...) in
-            [0, 0.25]; with ``measure_agreement`` also ``agreement`` (B, C, members, members), the number of voxels to
-            which two members give the same class, float64; a voxel that several windows hold counts once, divided
-            among them as their logits are.
+            [0, 0.25]; with ``measure_agreement`` and a sampler also ``agreement`` (B, C, members, members), the number
+            of voxels to which two members give the same class, float64; a voxel that several windows hold counts once,
+            divided among them as their logits are.
         """
-        agreement = _Agreement(self.inferer, inputs) if self.measure_agreement else None
+        several = self.sampler is not single_member
+        agreement = _Agreement(self.inferer, inputs) if self.measure_agreement and several else None
 
         def window_moments(window: Tensor, coordinates: Sequence | None = None) -> dict[str, Tensor]:
             moments, labels = self._moments(window, network, agreement is not None)
