@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -89,8 +89,8 @@ def training_step_memory(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     loss_function: Callable[[Any, Tensor], Tensor],
-    input_shape: tuple[int, ...],
-    label_shape: tuple[int, ...],
+    input_shape: Sequence[int],
+    label_shape: Sequence[int],
 ) -> StepMemory:
     """Simulate a training step and count its tensors.
 
@@ -125,8 +125,7 @@ def training_step_memory(
     with LiveMemory() as memory:
         outputs = network(images)
         activations = memory.current
-        trial = tree_map(lambda tensor: _small(tensor, len(input_shape) - 2), outputs)
-        loss = _loss_memory(loss_function, outputs, trial, label_shape)
+        loss = _loss_memory(loss_function, outputs, label_shape)
         leaves = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
         del outputs
         torch.autograd.backward(leaves, [torch.empty_like(leaf) for leaf in leaves])
@@ -144,20 +143,20 @@ def _own_tensors(network: nn.Module) -> list[Tensor]:
     return [*network.parameters(), *network.buffers()]
 
 
-def _small(tensor: Any, spatial_dims: int) -> Any:
-    """Random values of the shape of an output, at most `TRIAL_SIZE` along each spatial axis."""
-    if not isinstance(tensor, Tensor):
-        return tensor
-    rank = len(tensor.shape) - spatial_dims
-    shape = (*tensor.shape[:rank], *(min(size, TRIAL_SIZE) for size in tensor.shape[rank:]))
-    return torch.rand(shape, device="cpu")
-
-
-def _loss_memory(loss_function: Callable, outputs: Any, trial: Any, label_shape: tuple[int, ...]) -> int:
+def _loss_memory(loss_function: Callable, outputs: Any, label_shape: Sequence[int]) -> int:
     """The most that a loss takes, scaled from small outputs to the real ones."""
-    logits = [leaf.requires_grad_() for leaf in tree_leaves(trial) if isinstance(leaf, Tensor)]
-    real = sum(leaf.numel() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
-    label = torch.zeros((*label_shape[:2], *(min(size, TRIAL_SIZE) for size in label_shape[2:])), dtype=torch.uint8)
+    trial = tree_map(
+        lambda leaf: torch.rand(_small(leaf.shape), requires_grad=True) if isinstance(leaf, Tensor) else leaf, outputs
+    )
+    real, small = (
+        sum(leaf.numel() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)) for tree in (outputs, trial)
+    )
+    label = torch.zeros(_small(label_shape), dtype=torch.uint8)
     with LiveMemory() as memory:
         loss_function(trial, label).mean().backward()
-    return round(memory.peak * real / sum(leaf.numel() for leaf in logits))
+    return round(memory.peak * real / small)
+
+
+def _small(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a batch with at most `TRIAL_SIZE` voxels along each spatial axis."""
+    return (*shape[:2], *(min(size, TRIAL_SIZE) for size in shape[2:]))
