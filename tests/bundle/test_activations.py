@@ -203,7 +203,7 @@ def binary_entropy(p):
 def dice(seg, truth):
     """Dice of each channel, NaN where there is nothing in the truth."""
     return np.array(
-        [2 * (s & t).sum() / (s.sum() + t.sum()) if t.any() else np.nan for s, t in zip(seg, truth, strict=False)]
+        [2 * (s & t).sum() / (s.sum() + t.sum()) if t.any() else np.nan for s, t in zip(seg, truth, strict=True)]
     )
 
 
@@ -229,11 +229,11 @@ def check_scores(evaluation, names, cases, probs, segs, truths, masks):
     for metric, function in (("macro_ece", ece), ("nll", nll), ("brier", brier)):
         table = evaluation.tables[metric]
         assert list(table.columns) == [*names, "mean"]
-        for case, p, y, mask in zip(cases, probs, truths, masks, strict=False):
+        for case, p, y, mask in zip(cases, probs, truths, masks, strict=True):
             wanted = [function(p[c][mask], y[c][mask]) if y[c][mask].any() else np.nan for c in range(len(names))]
             np.testing.assert_allclose(table.loc[case["case"], list(names)], wanted, rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(table.loc[case["case"], "mean"], np.nanmean(wanted), rtol=1e-4, atol=1e-6)
-    for case, seg, y in zip(cases, segs, truths, strict=False):
+    for case, seg, y in zip(cases, segs, truths, strict=True):
         found = evaluation.tables["mean_dice"].loc[case["case"], list(names)]
         np.testing.assert_allclose(found, dice(seg, y), atol=1e-6)
     assert evaluation.summary["per_class"]["nll"].keys() == set(names)
@@ -254,7 +254,7 @@ def test_independent_labels(predicted, evaluated, phantom_dir, data, space):
     probs = [read_map(bundle, case["case"], "prob") for case in cases]
     segs = [read_map(bundle, case["case"], "seg") > 0 for case in cases]
     truths = [read_truth(case, TRUTH[data]) for case in cases]
-    for case, p, seg in zip(cases, probs, segs, strict=False):
+    for case, p, seg in zip(cases, probs, segs, strict=True):
         assert p.shape == (len(TRUTH[data]), *nib.load(case["image"]).shape)
         np.testing.assert_array_equal(seg, p >= 0.5)
         entropy = read_map(bundle, case["case"], "entropy")
@@ -276,6 +276,7 @@ def test_independent_labels(predicted, evaluated, phantom_dir, data, space):
 @pytest.mark.parametrize("data", ["binary", "overlapping"])
 def test_figures_show_what_was_predicted(predicted, folder, settings, phantom_dir, data, monkeypatch):
     """Also where the numbers in the file of the label are not those of the channels."""
+    bundle = predicted(data)  # draws, too
     drawn = []
 
     def draw(image, seg, uncertainty, label, **options):
@@ -283,7 +284,6 @@ def test_figures_show_what_was_predicted(predicted, folder, settings, phantom_di
         return draw_case_overlay(image, seg, uncertainty, label, **options)
 
     monkeypatch.setattr(case_overlay, "draw_case_overlay", draw)
-    bundle = predicted(data)
     checkpoint = {"checkpoint": str(bundle / SEED / "models" / "model.pt"), "output_dir": str(folder / f"{data}_drawn")}
     run(str(bundle), "inference_pred", overrides=settings | checkpoint | {"limit_cases": 1})
     ((seg, label, names, maximum),) = drawn
@@ -298,17 +298,21 @@ def test_figures_show_what_was_predicted(predicted, folder, settings, phantom_di
 
 @pytest.mark.parametrize(("data", "method"), [("binary", "tta"), ("overlapping", "mc_dropout")])
 def test_members_of_independent_labels(predicted, evaluated, phantom_dir, data, method):
-    more = {"tta": {"method::sampler::flip_axes": [0]}, "mc_dropout": {"method::sampler::num_members": 2}}[method]
-    evaluation = evaluated(data, method, more=tuple(more.items()))
+    # one window, since logits and maps are blended apart where windows overlap
+    whole = (("inferer::roi_size", [64, 64, 64]),)
+    members = {"tta": ("method::sampler::flip_axes", [0]), "mc_dropout": ("method::sampler::num_members", 2)}
+    evaluation = evaluated(data, method, more=(*whole, members[method]))
     bundle = predicted(data, method)
     cases = test_cases(phantom_dir)
     maps = {name: [read_map(bundle, case["case"], name) for case in cases] for name in ("prob", "seg", "entropy")}
-    for case, p, seg, entropy in zip(cases, *maps.values(), strict=False):
+    for case, p, seg, entropy in zip(cases, *maps.values(), strict=True):
         assert p.shape[0] == len(TRUTH[data])
         np.testing.assert_array_equal(seg > 0, p >= 0.5)
         np.testing.assert_allclose(entropy[0], binary_entropy(p).sum(0), atol=1e-5)
         information, variance = (read_map(bundle, case["case"], name) for name in ("mutual_information", "variance"))
         assert (information >= 0).all()
+        # of the entropy of the mean, what the members disagree about is a part
+        assert (information <= entropy + 1e-5).all()
         assert information.max() > 0
         assert 0 < variance.max() <= 0.25
     everywhere = [np.ones(p.shape[1:], bool) for p in maps["prob"]]
@@ -332,18 +336,47 @@ def test_calibrators_of_independent_labels(predicted, evaluated, phantom_dir, da
     segs = [read_map(bundle, case["case"], "seg") > 0 for case in cases]
     truths = [read_truth(case, TRUTH[data]) for case in cases]
     check_scores(evaluation, TRUTH[data], cases, probs, segs, truths, [np.ones(p.shape[1:], bool) for p in probs])
-    for case, p in zip(cases, probs, strict=False):
-        before = read_map(plain, case["case"], "prob").astype(np.float64)
+    for case, p in zip(cases, probs, strict=True):
+        before = read_map(plain, case["case"], "prob").astype(np.float64).clip(1e-9, 1 - 1e-9)
         odds = np.log(before) - np.log1p(-before)
         if method == "temperature_scaling":
             temperature = float(content["state"]["log_temperature"].exp())
             inside = (before > 1e-3) & (before < 1 - 1e-3)  # else float32 says too little of the odds
             np.testing.assert_allclose(p[inside], 1 / (1 + np.exp(-odds[inside] / temperature)), atol=1e-4)
         else:
-            for channel, after in zip(odds, p, strict=False):
+            for channel, after in zip(odds, p, strict=True):
                 inside = np.abs(channel) < 7
                 order = np.argsort(channel[inside], axis=None)
                 assert (np.diff(after[inside][order]) > -1e-3).all()
+
+
+def test_one_channel_says_what_two_exclusive_classes_say(make, predicted, folder, settings):
+    """A network of one channel, and the same with a second channel of zeros before it."""
+    weights = torch.load(predicted("binary") / SEED / "models" / "model.pt", weights_only=True)
+    heads = [name for name in weights if ".head." in name]
+    assert heads
+    for name in heads:
+        # the sigmoid of large logits is 1 in float32, where the softmax of the other channel is not 0
+        weights[name] = weights[name] / 4
+    torch.save(weights, folder / "one_channel.pt")
+    for name in heads:
+        weights[name] = torch.cat([torch.zeros_like(weights[name]), weights[name]])
+    torch.save(weights, folder / "two_channels.pt")
+    found = {}
+    for name, data in (("one_channel", "binary"), ("two_channels", "two_channels")):
+        where = {"checkpoint": str(folder / f"{name}.pt"), "output_dir": str(folder / name)}
+        flips = {"method::sampler::flip_axes": [0]}
+        run(str(make(data, "tta")), "inference_eval", overrides=settings | QUICK | where | flips)
+        found[name] = Evaluation(folder / name / "evaluation")
+    single, double = (evaluation.numbers() for evaluation in found.values())
+    extra = {name for name in double.index if "nll_categorical" in name}
+    assert extra
+    assert set(double.index) - set(single.index) == extra
+    assert {"micro_ece", "macro_ace", "brier", "mhd", "variance_image_mean", "pairwise_dice"} < set(single.index)
+    for name, value in single.items():
+        assert value == pytest.approx(double[name], rel=1e-4, abs=1e-7), name
+    voxels = [evaluation.quality["voxels"]["entropy_aurc"] for evaluation in found.values()]
+    assert voxels[0] == pytest.approx(voxels[1], rel=1e-3)
 
 
 def test_a_score_over_exclusive_classes_belongs_to_none(evaluated):
@@ -371,7 +404,7 @@ def test_regions(predicted, evaluated, phantom_dir, evaluate):
     assert evaluation.summary["provenance"]["regions"] == (REGIONS if evaluate == "regions" else None)
     assert ("nll_categorical" in evaluation.tables) == (evaluate == "labels")
     # the maps and their scores are those of the classes that were predicted
-    for case, p in zip(cases, probs, strict=False):
+    for case, p in zip(cases, probs, strict=True):
         entropy = -(p * np.log(np.maximum(p, 1e-30))).sum(0).mean(dtype=np.float64)
         found = evaluation.tables["entropy_image_mean"].loc[case["case"], "mean"]
         assert found == pytest.approx(entropy, rel=1e-4)
