@@ -34,7 +34,7 @@ def reuse_deterministic(network: nn.Module) -> Iterator[nn.Module]:
 
     Nothing is reused while gradients are recorded or in `torch.inference_mode`, where changes in place cannot be seen.
     Randomness of functions, such as `torch.rand` in the ``forward`` of a module in evaluation mode, cannot be seen:
-    such     a network must not be run in this context. Nor may weights change in it, and what a ``forward`` does beside
+    such a network must not be run in this context. Nor may weights change in it, and what a ``forward`` does beside
     returning something is not done again.
 
     Args:
