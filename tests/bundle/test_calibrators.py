@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from tests.conftest import TEMPLATES
 
 from medcalib.bundle.compose import read_metadata
@@ -50,6 +51,12 @@ def summary(bundle):
 
 def calibrator(bundle):
     return read_calibrator(bundle / "seed_12345" / "models" / "calibrator.pt")
+
+
+def case_ids(bundle, part):
+    """Ids of the cases of one part of the split with which the bundle was run."""
+    parser = ConfigParser(ConfigParser.load_config_file(bundle / "seed_12345" / "configs" / "inference_eval.yaml"))
+    return [case["case"] for case in parser.get_parsed_content("split")[part]]
 
 
 def test_there_are_eight():
@@ -117,6 +124,47 @@ def test_with_a_sampler(folder, make_bundle, tiny, calibrate):
     told = json.loads((folder / calibrate / "evaluation" / "summary.json").read_text())
     assert np.isfinite(told["nll"])
     assert read_metadata(bundle)["medcalib"]["fragments"]["method"] == "mc_dropout+temperature_scaling"
+
+
+def test_calibration_cases_are_chosen(fitted, folder, tiny):
+    bundle = fitted("temperature_scaling")
+    validation = case_ids(bundle, "validation")
+    settings = tiny | {"calibration_cases": validation[:1], "output_dir": str(folder / "chosen")}
+    run(str(bundle), "train", overrides=settings)
+    report = read_calibrator(folder / "chosen" / "models" / "calibrator.pt")["report"]
+    assert len(validation) > report["num_cases"] == 1
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+@pytest.mark.parametrize("mode", ["train", "inference_eval"])
+def test_calibration_cases_of_another_part_are_an_error(fitted, tiny, part, mode):
+    bundle = fitted("temperature_scaling")
+    [case, *_] = case_ids(bundle, part)
+    before = (bundle / "seed_12345" / "models" / "calibrator.pt").read_bytes()
+    with pytest.raises(UserError, match=f"Case '{case}' is in both the calibration and the {part} part"):
+        run(str(bundle), mode, overrides=tiny | {"calibration_cases": [case]})
+    assert (bundle / "seed_12345" / "models" / "calibrator.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "found"),
+    [
+        ("temperature_scaling", "max_voxels", 1000, {"num_fitted_voxels": 1000}),
+        ("auxiliary", "training::max_epochs", 1, {"iterations": 1}),
+    ],
+)
+def test_options_of_the_fit(folder, make_bundle, tiny, name, option, value, found):
+    bundle = make_bundle(folder, method=name)
+    settings = tiny | {f"calibrator::options::{option}": value, "output_dir": str(folder / f"{name}_option")}
+    run(str(bundle), "train", overrides=settings)
+    report = read_calibrator(folder / f"{name}_option" / "models" / "calibrator.pt")["report"]
+    assert {key: report[key] for key in found} == found
+
+
+def test_a_calibrator_of_members_is_not_used_for_their_mean(fitted, tiny):
+    bundle = fitted("temperature_scaling")
+    with pytest.raises(UserError, match=r"fitted with calibrator::calibrate mean, but members is asked for"):
+        run(str(bundle), "inference_eval", overrides=tiny | {"calibrator::calibrate": "members"})
 
 
 def test_an_unfitted_calibrator_is_an_error(tmp_path, make_bundle, trained, tiny):

@@ -273,3 +273,14 @@ def test_wrong_options_are_errors():
     for cls in (AuxiliaryCalibrator, LocalTemperatureScaling):
         with pytest.raises(ValueError, match="kernel_size must be odd"):
             cls(3, 2, kernel_size=4)
+
+
+def test_what_does_not_help_held_out_cases_is_not_kept():
+    """Cases so small that a kernel learns them by heart, of logits that are calibrated already."""
+    cases = [case._replace(logits=case.logits / 2.5) for case in split(4, shape=(6, 6))]
+    calibrator = AuxiliaryCalibrator(3, 2)
+    with pytest.warns(UserWarning, match="did not lower the NLL of those held out; it is left as the identity"):
+        report = fit_calibrator(calibrator, cases)
+    assert report.kept_identity
+    assert report.nll_after == report.nll_before
+    assert torch.equal(calibrator(cases[0].logits), cases[0].logits)

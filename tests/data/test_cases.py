@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from medcalib.data import assemble_split, split_cases, split_digest
+from medcalib.data import assemble_split, checked_split, split_cases, split_digest
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys, SplitKeys
 
@@ -47,6 +47,8 @@ class TestAssembleSplit:
             ((["a"], ["b"], ["c", "a"]), "Case 'a' is in both the test and the training part"),
             ((["a"], ["b"], ["b"]), "Case 'b' is in both the test and the validation part"),
             ((["a"], ["b"], ["c"], ["c"]), "Case 'c' is in both the calibration and the test part"),
+            ((["a"], ["b"], ["c"], ["b", "a"]), "Case 'a' is in both the calibration and the training part"),
+            ((["a"], ["b"], ["c"], []), "The calibration part of the split is empty"),
             ((["a", "a"], ["b"], ["c"]), "Case 'a' appears twice in the training part"),
             ((["a"], [], ["c"]), "The validation part of the split is empty"),
         ],
@@ -54,6 +56,63 @@ class TestAssembleSplit:
     def test_refuses_leaks_and_empty_parts(self, parts, message):
         with pytest.raises(UserError, match=message):
             assemble_split(*(cases(*names) for names in parts))
+
+
+class TestCheckedSplit:
+    SPLIT = {"training": cases("a"), "validation": cases("b", "c"), "test": cases("d")}  # noqa: RUF012
+
+    def test_leaves_a_split_as_it_is(self):
+        split = assemble_split(cases("a"), cases("b"), cases("c"), cases("d"))
+        assert checked_split(split) == split
+        assert names_of(checked_split(self.SPLIT))["calibration"] == ["b", "c"]
+
+    def test_chooses_calibration_cases_by_their_ids(self):
+        split = checked_split(self.SPLIT, calibration_cases=["c"])
+        assert split["calibration"] == cases("c")
+        assert split["validation"] == cases("b", "c")
+
+    def test_takes_further_calibration_cases(self):
+        assert names_of(checked_split(self.SPLIT, ["b", *cases("e")]))["calibration"] == ["b", "e"]
+
+    def test_knows_ids_that_look_like_numbers(self):
+        split = {"training": cases("1"), "validation": cases("2"), "test": cases("3")}
+        assert names_of(checked_split(split, [2]))["calibration"] == ["2"]
+
+    @pytest.mark.parametrize(
+        ("chosen", "message"),
+        [
+            (["a"], "Case 'a' is in both the calibration and the training part"),
+            (["b", "d"], "Case 'd' is in both the calibration and the test part"),
+            ([], "The calibration part of the split is empty"),
+            (["c", "c"], "Case 'c' appears twice in the calibration part"),
+            (["x"], "calibration_cases lists 'x', which is no case of the dataset: its validation cases are b, c"),
+            ("c", "calibration_cases is 'c': give a list"),
+            (cases("a"), "Case 'a' is in both the calibration and the training part"),
+        ],
+    )
+    def test_refuses_calibration_cases(self, chosen, message):
+        with pytest.raises(UserError, match=message):
+            checked_split(self.SPLIT, chosen)
+
+    @pytest.mark.parametrize(
+        ("split", "message"),
+        [
+            (cases("a"), "data::cases names returned a list"),
+            (
+                {"train": cases("a"), "validation": cases("b"), "test": cases("c")},
+                "returned the keys train, validation",
+            ),
+            ({"training": cases("a"), "validation": cases("b")}, "returned the keys training, validation"),
+            (
+                {"training": ["a"], "validation": cases("b"), "test": cases("c")},
+                "Entry 0 of the training part.* is 'a'",
+            ),
+            ({"training": cases("a"), "validation": cases("b"), "test": cases("b")}, "Case 'b' is in both"),
+        ],
+    )
+    def test_refuses_what_is_no_split(self, split, message):
+        with pytest.raises(UserError, match=message):
+            checked_split(split)
 
 
 class TestSplitCases:

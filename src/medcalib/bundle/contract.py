@@ -58,6 +58,12 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             choices=("segmentation", "classification"),
         ),
         "cases": Field((dict,), "`_target_` of a function that returns the split: training, validation, test cases"),
+        "calibration_cases": Field(
+            (list,),
+            "ids of the cases on which calibrators are fitted, of the validation cases or of none of the split; all "
+            "validation cases if left out",
+            required=False,
+        ),
         "label_map": Field((dict, NoneType), "label value on disk: class index, where they differ; null if nowhere"),
         "preprocessing": Field((list,), "deterministic transforms of image and label, after loading"),
         "augmentation": Field((list,), "random transforms of the training patches"),

@@ -24,7 +24,7 @@ __all__ = ["run"]
 
 _VOLATILE = re.compile(
     r"data_dir|.*::(dataset_dir|num_workers|cache_rate|progress)|.*::handlers::.*"
-    r"|data::(metadata|tta_flip_axes)::.*|method::(sampler|sampler::.*|description|reference)"
+    r"|data::(metadata|tta_flip_axes|calibration_cases)(::.*)?|method::(sampler|sampler::.*|description|reference)"
 )
 _DECIDING = ("seed", "max_epochs", "data", "loss", "method", "network_def", "method_network", "train")
 
@@ -71,17 +71,17 @@ def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[
 
     workflow = open_workflow(folder, mode, settings, overrides, debug)
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
+    trains = mode is Mode.TRAIN and trains_network(folder)
     with _output_folder(output_dir), _locked(output_dir):
         if mode is not Mode.TRAIN:
             _check_trained(workflow, folder, debug)
-        elif trains_network(folder):
+        elif trains:
             _check_same_training(workflow, output_dir)
             if _is_finished(workflow):
                 return
-        _write(
-            output_dir / CONFIGS / f"{mode}.yaml",
-            yaml.dump(resolved_config(workflow.parser), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True),
-        )
+        config = yaml.dump(resolved_config(workflow.parser), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+        if trains:
+            _write(output_dir / CONFIGS / f"{mode}.yaml", config)
         try:
             workflow.initialize()
             workflow.run()
@@ -97,6 +97,9 @@ def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[
             if cause := user_message(error):
                 raise UserError(cause) from None
             raise
+        # not before, for a run that fails leaves earlier results as they are; of a training epochs are left
+        if not trains:
+            _write(output_dir / CONFIGS / f"{mode}.yaml", config)
     print(f"Results: {output_dir}")
 
 

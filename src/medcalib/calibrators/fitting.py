@@ -136,7 +136,7 @@ def fit_calibrator(
             statistics = own if statistics is None else statistics.merge(own)
     constant = _check_split(before, calibrator)
 
-    num_fitted, gradient_norm, converged, iterations = before.num_voxels, None, None, 1
+    num_fitted, gradient_norm, converged, iterations, useful = before.num_voxels, None, None, 1, True
     if isinstance(calibrator, ScalingCalibrator):
         if sample is None:
             likelihood = AffineLikelihood(lambda: _all_voxels(cases("fitting")), calibrator.sigmoid)
@@ -152,7 +152,7 @@ def fit_calibrator(
     elif isinstance(calibrator, BinnedCalibrator):
         calibrator.fit_statistics(statistics, constant)
     else:
-        iterations, converged = fit_by_training(
+        iterations, converged, useful = fit_by_training(
             calibrator,
             cases,
             num_batches,
@@ -161,12 +161,18 @@ def fit_calibrator(
             options=training or TrainingOptions(),
             progress=progress,
         )
+        if not useful:
+            _warn(
+                f"What the {calibrator.kind} calibrator learnt on some of the calibration cases did not lower the NLL "
+                f"of those held out; it is left as the identity; add cases, or use one of fewer parameters, such "
+                f"as temperature_scaling."
+            )
     after = scores()
     with torch.no_grad():
         for case in cases("scoring"):
             after.update(case, calibrator.calibrate_case(case))
-    kept_identity = after.nll > before.nll
-    if kept_identity:
+    raised = after.nll > before.nll
+    if raised:
         _warn(
             f"The {calibrator.kind} calibrator would raise the NLL of the calibration split from {before.nll:.6g} to "
             f"{after.nll:.6g} nats per voxel; it is left as the identity."
@@ -195,7 +201,7 @@ def fit_calibrator(
         dice_after=after.dice,
         decisions_changed=after.decisions_changed,
         absent_classes=before.absent_classes,
-        kept_identity=kept_identity,
+        kept_identity=raised or not useful,
         converged=converged,
         gradient_norm=gradient_norm,
         iterations=iterations,

@@ -64,7 +64,7 @@ def fit_by_training(
     seed: int,
     options: TrainingOptions,
     progress: bool = False,
-) -> tuple[int, bool]:
+) -> tuple[int, bool, bool]:
     """Train a calibrator and keep the parameters of the lowest held-out NLL, the first ones included.
 
     Cases are held out at random, whole. Where the NLL is convex in the parameters, an epoch is five steps of LBFGS on
@@ -81,7 +81,7 @@ def fit_by_training(
         progress: show a progress bar on a terminal.
 
     Returns:
-        The number of epochs, and whether the training stopped by itself.
+        The number of epochs, whether the training stopped by itself, and whether the held-out NLL fell.
 
     Raises:
         UserError: there are fewer than two cases.
@@ -136,7 +136,7 @@ def fit_by_training(
             break
     calibrator.load_state_dict(kept)
     calibrator.zero_grad()
-    return epochs, stale >= options.patience
+    return epochs, stale >= options.patience, best < first
 
 
 def _optimizer(calibrator: Calibrator, options: TrainingOptions) -> torch.optim.Optimizer:

@@ -28,7 +28,8 @@ class FitReport:
         dice_after: the same with it.
         decisions_changed: fraction of voxels whose decision the calibrator moved, in [0, 1].
         absent_classes: indices of the classes that the split lacks.
-        kept_identity: the fit did not lower the NLL, so the calibrator changes nothing.
+        kept_identity: the fit did not lower the NLL, that of held-out cases where there are some, so the calibrator
+            changes nothing.
         converged: the gradient vanished, or the training stopped early as it should; None where the result is exact.
         gradient_norm: Euclidean norm of the gradient of the NLL at the end, nats per unit of the parameters; None where
             there is none.

@@ -81,17 +81,21 @@ def read_calibrator(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_calibrator(path: str | Path, calibrator: Calibrator, network: nn.Module | None = None) -> Calibrator:
+def load_calibrator(
+    path: str | Path, calibrator: Calibrator, network: nn.Module | None = None, calibrate: str | None = None
+) -> Calibrator:
     """Load a fitted calibrator into one that was made with the same settings, and return it.
 
     Args:
         path: the file.
         calibrator: the calibrator; it stays on the device where it lies.
         network: the network whose logits it is to calibrate; not checked if None.
+        calibrate: what it is to calibrate, the ``"mean"`` of several members or each of the ``"members"``; not checked
+            if None.
 
     Raises:
         UserError: the file is missing or damaged, or holds a calibrator of another kind, of another number of classes,
-            with other settings or of other weights.
+            with other settings, of other weights, or fitted on the mean instead of the members, or vice versa.
     """
     content = read_calibrator(path)
     if content["kind"] != calibrator.kind:
@@ -110,6 +114,12 @@ def load_calibrator(path: str | Path, calibrator: Calibrator, network: nn.Module
         raise UserError(
             f"{path} was fitted on other weights than those that are used now, so it does not fit them; run --mode "
             f"train again, which fits it anew."
+        )
+    fitted_on = content["details"].get("calibrate")
+    if None not in (calibrate, fitted_on) and fitted_on != calibrate:
+        raise UserError(
+            f"{path} was fitted with calibrator::calibrate {fitted_on}, but {calibrate} is asked for; use the same "
+            f"setting, or run --mode train again with the new one."
         )
     try:
         calibrator.load_state_dict(content["state"])

@@ -4,7 +4,7 @@ from medcalib.data.acdc import acdc_cases
 from medcalib.data.amos import amos_cases
 from medcalib.data.bcdr import bcdr_cases
 from medcalib.data.brats import brats18_cases, brats21_cases
-from medcalib.data.cases import Case, Split, assemble_split, split_cases, split_digest
+from medcalib.data.cases import Case, Split, assemble_split, checked_split, split_cases, split_digest
 from medcalib.data.cric import cric_cases
 from medcalib.data.decathlon import decathlon_cases
 from medcalib.data.folds import set_aside, split_fold
@@ -24,6 +24,7 @@ __all__ = [
     "bcdr_cases",
     "brats18_cases",
     "brats21_cases",
+    "checked_split",
     "cric_cases",
     "decathlon_cases",
     "isic_cases",

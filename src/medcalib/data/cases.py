@@ -14,7 +14,7 @@ from typing import Any
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys, SplitKeys
 
-__all__ = ["Case", "Split", "assemble_split", "split_cases", "split_digest"]
+__all__ = ["Case", "Split", "assemble_split", "checked_split", "split_cases", "split_digest"]
 
 Case = dict[str, Any]
 Split = dict[str, list[Case]]
@@ -62,13 +62,55 @@ def assemble_split(
                 f"Case '{repeated[0]}' appears twice in the {part} part of the split: give each case its own name."
             )
     apart = [(one, other) for one in _DISJOINT_PARTS for other in _DISJOINT_PARTS if one < other]
-    apart.append((SplitKeys.CALIBRATION, SplitKeys.TEST))
+    apart += [(SplitKeys.CALIBRATION, part) for part in (SplitKeys.TRAINING, SplitKeys.TEST)]
     for one, other in apart:
         if shared := sorted(set(ids[one]) & set(ids[other])):
             raise UserError(
                 f"Case '{shared[0]}' is in both the {one} and the {other} part of the split: keep it in one of them."
             )
     return {part.value: list(cases) for part, cases in parts.items()}
+
+
+def checked_split(
+    split: Mapping[str, Sequence[Case]], calibration_cases: Sequence[str | Mapping[str, Any]] | None = None
+) -> Split:
+    """Check a split that any function returned, and choose the cases on which calibrators are fitted.
+
+    Args:
+        split: the lists ``training``, ``validation`` and ``test``, and maybe ``calibration``.
+        calibration_cases: ids of cases of the split, or further cases as dictionaries; if None, those of
+            ``calibration``, by default the validation cases.
+
+    Returns:
+        The split.
+
+    Raises:
+        UserError: if it is no split, if an id of ``calibration_cases`` is in none of its parts, or as of
+            :func:`assemble_split`.
+
+    Example:
+        >>> split = {"training": [{"case": "a"}], "validation": [{"case": "b"}, {"case": "c"}], "test": [{"case": "d"}]}
+        >>> checked_split(split, calibration_cases=["c"])["calibration"]
+        [{'case': 'c'}]
+    """
+    parts = {str(part): cases for part, cases in split.items()} if isinstance(split, Mapping) else {}
+    known = {part.value for part in SplitKeys}
+    if not known - {SplitKeys.CALIBRATION.value} <= parts.keys() <= known:
+        told = f"the keys {', '.join(parts)}" if isinstance(split, Mapping) else f"a {type(split).__name__}"
+        raise UserError(
+            f"The function that data::cases names returned {told}: it must return a dictionary with the lists "
+            f"training, validation, test and, if they are others than the validation cases, calibration."
+        )
+    for part, cases in parts.items():
+        for number, case in enumerate(cases):
+            if not isinstance(case, Mapping) or CaseKeys.CASE not in case:
+                raise UserError(
+                    f"Entry {number} of the {part} part that data::cases returned is {case!r}: it must be a dictionary "
+                    f"with the keys case, image and label."
+                )
+    if calibration_cases is not None:
+        parts[SplitKeys.CALIBRATION.value] = _chosen_cases(parts, calibration_cases)
+    return assemble_split(**parts)
 
 
 def split_cases(cases: Sequence[Case], fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Split:
@@ -95,7 +137,7 @@ def split_cases(cases: Sequence[Case], fractions: Sequence[float] = (0.7, 0.1, 0
         >>> {part: len(members) for part, members in split_cases(cases).items()}
         {'training': 7, 'validation': 1, 'test': 2, 'calibration': 1}
     """
-    shares = list(fractions)
+    shares = list(fractions) if isinstance(fractions, Sequence) else [fractions]
     if not all(isinstance(share, (int, float)) for share in shares) or (
         len(shares) != 3 or not min(shares) > 0 or not abs(sum(shares) - 1) < 1e-6
     ):
@@ -139,3 +181,25 @@ def split_digest(split: Mapping[str, Sequence[Case]]) -> str:
     names = {str(part): sorted(str(case[CaseKeys.CASE]) for case in cases) for part, cases in split.items()}
     canonical = json.dumps(names, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _chosen_cases(parts: Mapping[str, Sequence[Case]], chosen: Sequence[str | Mapping[str, Any]]) -> list[Case]:
+    if isinstance(chosen, str) or not isinstance(chosen, Sequence):
+        raise UserError(f"calibration_cases is {chosen!r}: give a list of case ids.")
+    known = {str(case[CaseKeys.CASE]): case for cases in parts.values() for case in cases}
+    found = []
+    for case in chosen:
+        if isinstance(case, Mapping) and CaseKeys.CASE in case:
+            found.append(dict(case))
+        elif str(case) in known:
+            found.append(known[str(case)])
+        else:
+            raise UserError(
+                f"calibration_cases lists {case!r}, which is no case of the dataset: its validation cases are "
+                f"{_listed([case[CaseKeys.CASE] for case in parts[SplitKeys.VALIDATION]])}."
+            )
+    return found
+
+
+def _listed(names: Sequence[str], shown: int = 5) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

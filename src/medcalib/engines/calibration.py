@@ -31,7 +31,7 @@ class CalibratorFitter:
         path: the file it is written to.
         split: the dataset's split, whose digest is written, too.
         device: where the network predicts and the calibrator is fitted.
-        each_member: fit on the logits of every member instead of those of their mean.
+        calibrate: what it is fitted on, the logits of the ``"mean"`` of the members or of each of the ``"members"``.
         amp: whether the network predicts with automatic mixed precision.
         amp_kwargs: as of `torch.autocast`.
         options: as of `medcalib.calibrators.fit_calibrator`.
@@ -46,7 +46,7 @@ class CalibratorFitter:
         path: str | Path,
         split: Mapping[str, Sequence],
         device: torch.device,
-        each_member: bool = False,
+        calibrate: str = "mean",
         amp: bool = False,
         amp_kwargs: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -58,7 +58,7 @@ class CalibratorFitter:
         self.path = Path(path)
         self.split = split
         self.device = device
-        self.each_member = each_member
+        self.calibrate = calibrate
         self.amp = amp
         self.amp_kwargs = dict(amp_kwargs or {})
         self.options = dict(options or {})
@@ -69,11 +69,9 @@ class CalibratorFitter:
         Raises:
             UserError: as of `medcalib.calibrators.fit_calibrator`.
         """
-        digest = weights_digest(self.network.state_dict())
+        details = {"weights_digest": weights_digest(self.network.state_dict()), "calibrate": self.calibrate}
         report = fit_calibrator(self.calibrator, self._cases, progress=True, **self.options)
-        save_calibrator(
-            self.path, self.calibrator, report, split_digest(self.split), details={"weights_digest": digest}
-        )
+        save_calibrator(self.path, self.calibrator, report, split_digest(self.split), details)
         print(_text(report))
         print(f"Calibrator: {self.path}")
         return report
@@ -90,10 +88,11 @@ class CalibratorFitter:
             yield CalibrationCase(logits, labels, mask, images, ", ".join(map(str, batch[CaseKeys.CASE])))
 
     def _logits(self, images: Tensor) -> Tensor:
-        predict = self.inferer.members if self.each_member else self.inferer
+        each_member = self.calibrate == "members"
+        predict = self.inferer.members if each_member else self.inferer
         with torch.no_grad(), torch.autocast(self.device.type, enabled=self.amp, **self.amp_kwargs):
             predicted = predict(images, self.network)
-        return torch.cat(predicted) if self.each_member else predicted
+        return torch.cat(predicted) if each_member else predicted
 
 
 def _repeated(tensor: Tensor | None, copies: int) -> Tensor | None:
