@@ -53,7 +53,7 @@ def test_an_export_of_nnunet_is_calibrated(data, tmp_path, capsys):
     command(*options(data, tmp_path / "out", class_names="back, left,right"))
     out = tmp_path / "out"
     printed = capsys.readouterr().out
-    assert "temperature_scaling, fitted on 420 voxels of 2 cases" in printed
+    assert "temperature_scaling: fitted on 420 voxels of 2 cases" in printed
     assert printed.splitlines()[-1] == f"Results: {out}"
     calibrate_predictions(
         data / "nnunet",

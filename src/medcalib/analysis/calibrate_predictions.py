@@ -138,7 +138,7 @@ def calibrate_predictions(
             include_background=include_background,
             progress=True,
         )
-        print(_fit_text(report))
+        print(report)
         digest = split_digest(split)
         told = {
             "predictions_dir": str(predictions_dir),
@@ -231,13 +231,6 @@ def _checked_split(lists: Mapping[SplitKeys, list[str]]) -> dict[str, list[dict[
             f"cases it was fitted on, so keep it in one of them."
         )
     return {str(part): [{CaseKeys.CASE.value: case} for case in cases] for part, cases in lists.items()}
-
-
-def _fit_text(report: FitReport) -> str:
-    return (
-        f"{report.kind}, fitted on {report.num_voxels} voxels of {report.num_cases} cases: NLL {report.nll_before:.4f} "
-        f"-> {report.nll_after:.4f}, ECE {report.ece_before:.4f} -> {report.ece_after:.4f}, in {report.seconds:.1f} s."
-    )
 
 
 def _write_calibrated(

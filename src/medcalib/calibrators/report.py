@@ -68,6 +68,19 @@ class FitReport:
     parameters: dict[str, Any]
     seconds: float = dataclasses.field(compare=False)
 
+    def __str__(self) -> str:
+        """One sentence for a terminal."""
+        parameters = "".join(f", {name} {_rounded(value)}" for name, value in self.parameters.items())
+        return (
+            f"{self.kind}: fitted on {self.num_voxels} voxels of {self.num_cases} cases in {self.seconds:.1f} s, NLL "
+            f"{self.nll_before:.4f} -> {self.nll_after:.4f}, ECE {self.ece_before:.4f} -> {self.ece_after:.4f}"
+            f"{parameters}."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The report as a dictionary that JSON can hold."""
         return dataclasses.asdict(self)
+
+
+def _rounded(value: Any) -> str:
+    return f"[{', '.join(map(_rounded, value))}]" if isinstance(value, list) else f"{value:.4g}"

@@ -72,7 +72,7 @@ class CalibratorFitter:
         details = {"weights_digest": weights_digest(self.network.state_dict()), "calibrate": self.calibrate}
         report = fit_calibrator(self.calibrator, self._cases, progress=True, **self.options)
         save_calibrator(self.path, self.calibrator, report, split_digest(self.split), details)
-        print(_text(report))
+        print(report)
         print(f"Calibrator: {self.path}")
         return report
 
@@ -98,10 +98,3 @@ class CalibratorFitter:
 def _repeated(tensor: Tensor | None, copies: int) -> Tensor | None:
     return tensor if tensor is None or copies == 1 else tensor.repeat(copies, *[1] * (tensor.ndim - 1))
 
-
-def _text(report: FitReport) -> str:
-    return (
-        f"{report.kind}: on {report.num_voxels} voxels of {report.num_cases} calibration cases, NLL "
-        f"{report.nll_before:.4f} -> {report.nll_after:.4f}, ECE {report.ece_before:.4f} -> {report.ece_after:.4f}, "
-        f"in {report.seconds:.1f} s."
-    )
