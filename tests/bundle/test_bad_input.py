@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tests.data.layouts import make_hippocampus
 
 from medcalib.bundle.run import run
 from medcalib.errors import UserError
@@ -18,19 +19,7 @@ from medcalib.errors import UserError
 @pytest.fixture(scope="module")
 def hippocampus_dir(tmp_path_factory):
     """Ten tiny cases in the layout of the Medical Segmentation Decathlon."""
-    root = tmp_path_factory.mktemp("msd") / "Task04_Hippocampus"
-    rng = np.random.default_rng(0)
-    for folder in ("imagesTr", "labelsTr"):
-        (root / folder).mkdir(parents=True)
-    for number in range(1, 11):
-        label = np.zeros((12, 14, 12), np.uint8)
-        label[3:6, 4:9, 3:8], label[6:9, 4:9, 3:8] = 1, 2
-        image = label * 50 + rng.normal(0, 5, label.shape)
-        name = f"hippocampus_{number:03}.nii.gz"
-        nib.save(nib.Nifti1Image(image.astype(np.float32), np.eye(4)), root / "imagesTr" / name)
-        nib.save(nib.Nifti1Image(label, np.eye(4)), root / "labelsTr" / name)
-    (root / "dataset.json").write_text(json.dumps({"name": "Hippocampus", "labels": {"0": "background"}}))
-    return root
+    return make_hippocampus(tmp_path_factory.mktemp("msd") / "Task04_Hippocampus")
 
 
 @pytest.fixture
@@ -137,6 +126,14 @@ def test_damaged_data(hippocampus, dataset, damage, message):
     damage(dataset)
     everything = {"data::cases::fractions": [0.8, 0.1, 0.1], "data::cases::seed": 0}
     refused(hippocampus, message, overrides=FAST | everything | {"data::dataset_dir": str(dataset)})
+    assert not list(hippocampus.glob("seed_*"))
+
+
+def test_damaged_data_read_by_a_worker_process(hippocampus, dataset):
+    strange_label(dataset)
+    settings = {"data::cases::fractions": [0.8, 0.1, 0.1], "data::cases::seed": 0, "data::dataset_dir": str(dataset)}
+    settings |= {"train::dataset::cache_rate": 0.0, "num_workers": 1}
+    refused(hippocampus, "^Case hippocampus_003: its label holds the value 7", overrides=FAST | settings)
     assert not list(hippocampus.glob("seed_*"))
 
 

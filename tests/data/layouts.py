@@ -51,6 +51,20 @@ def scan(rng, label, background=0.0, tissue=100.0, step=20.0, noise=5.0):
     return np.where(body | (label > 0), image, background).astype(np.float32)
 
 
+def make_hippocampus(folder, num_cases=10, shape=(12, 14, 12)):
+    """Task04 of the Decathlon: ``imagesTr/hippocampus_001.nii.gz`` with its label of the same name in ``labelsTr``."""
+    rng = np.random.default_rng(0)
+    for number in range(1, num_cases + 1):
+        label = np.zeros(shape, np.uint8)
+        label[3:6, 4:9, 3:8], label[6:9, 4:9, 3:8] = 1, 2
+        name = f"hippocampus_{number:03}.nii.gz"
+        image = (label * 50 + rng.normal(0, 5, shape)).astype(np.float32)
+        write_volume(folder / "imagesTr" / name, image, axcodes="RAS")
+        write_volume(folder / "labelsTr" / name, label, axcodes="RAS")
+    (folder / "dataset.json").write_text('{"name": "Hippocampus", "labels": {"0": "background"}}')
+    return folder
+
+
 def make_acdc(folder, num_training=4, num_testing=2, shape=(16, 18, 6)):
     """ACDC: ``training/patient001/patient001_frame01.nii.gz`` and so on; patients differ in the frame numbers."""
     rng = np.random.default_rng(1)

@@ -1,0 +1,92 @@
+"""Every pair of a data fragment with a loss, a method or a calibrator generates, initialises and lacks no property."""
+
+import dataclasses
+
+import pytest
+import torch
+from tests.bundle.test_classification import LOSSES_OF_MAPS
+from tests.bundle.test_datasets import CONFIGS, DATA, LAYOUTS, is_segmentation, tiny_network
+from tests.data.layouts import make_hippocampus
+from tests.data.layouts_2d import make_cric
+
+from medcalib.bundle.compose import DEFAULT_METHOD, read_metadata
+from medcalib.bundle.fragments import FragmentKind, fragment_names
+from medcalib.bundle.layout import Mode
+from medcalib.bundle.siblings import fits_calibrator, trains_network
+from medcalib.bundle.workflow import bundle_settings, open_workflow, user_message
+from medcalib.calibrators import FitReport, save_calibrator
+from medcalib.data import make_phantom, make_phantom_cells
+
+LOSSES, METHODS, CALIBRATORS = (
+    fragment_names(CONFIGS, kind) for kind in (FragmentKind.LOSS, FragmentKind.METHOD, FragmentKind.CALIBRATOR)
+)
+FEW = {"num_training": 2, "num_validation": 1, "num_test": 1}
+MAKERS = LAYOUTS | {
+    "cric": make_cric,
+    "hippocampus": make_hippocampus,
+    "phantom": lambda folder: make_phantom(folder, **FEW),
+    "phantom_cells": lambda folder: make_phantom_cells(folder, **FEW),
+}
+REPORT = FitReport(**dict.fromkeys((field.name for field in dataclasses.fields(FitReport)), 0))
+
+
+@pytest.fixture(params=DATA)
+def data(request):
+    return request.param
+
+
+@pytest.fixture
+def settings(data, tmp_path):
+    """Overrides that make a small network on a tiny dataset."""
+    folder = tmp_path / "download"
+    MAKERS[data](folder)
+    network = {"data::network::layers": [1, 1, 1, 1], "data::network::widths": [4, 8, 8, 16]}
+    sizes = {f"data::cases::{name}": number for name, number in FEW.items()} if data.startswith("phantom") else {}
+    return {"data::dataset_dir": str(folder), **(tiny_network(data) if is_segmentation(data) else network), **sizes}
+
+
+def opened(bundle, mode, settings):
+    return open_workflow(bundle, mode, bundle_settings(bundle, None, False), settings)
+
+
+def lacking(bundle, mode, settings):
+    """The properties that a bundle lacks in one of its modes, after it was initialised."""
+    workflow = opened(bundle, mode, settings)
+    workflow.initialize()
+    missing = workflow.check_properties()
+    workflow.finalize()
+    return missing
+
+
+@pytest.mark.slow
+def test_every_loss(tmp_path, make_bundle, data, settings):
+    for loss in LOSSES:
+        bundle = make_bundle(tmp_path, data=data, loss=loss)
+        if loss in LOSSES_OF_MAPS and not is_segmentation(data):
+            with pytest.raises(RuntimeError) as caught:
+                lacking(bundle, Mode.TRAIN, settings)
+            assert "needs the regions of a label map" in user_message(caught.value)
+        else:
+            assert lacking(bundle, Mode.TRAIN, settings) == [], loss
+
+
+@pytest.mark.slow
+def test_every_method(tmp_path, make_bundle, data, settings):
+    """With weights as a training would leave them: those of the deterministic bundle are made first."""
+    weights = {}
+    for method in sorted((*METHODS, *CALIBRATORS), key=lambda name: name != DEFAULT_METHOD):
+        bundle = make_bundle(tmp_path, data=data, loss="baseline_ce", method=method)
+        parser = opened(bundle, Mode.TRAIN, settings).parser
+        if trains_network(bundle):
+            weights[bundle.name] = parser.get_parsed_content("network").state_dict()
+        state = weights[read_metadata(bundle)["medcalib"]["weights_bundle"] or bundle.name]
+        for path in map(tmp_path.joinpath, parser.get_parsed_content("checkpoints")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(state, path)
+        assert lacking(bundle, Mode.TRAIN, settings) == [], method
+        if fits_calibrator(bundle):
+            calibrator = parser.get_parsed_content("calibrator::module")
+            calibrator.mark_fitted()
+            save_calibrator(parser.get_parsed_content("calibrator_file"), calibrator, REPORT, "")
+        for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
+            assert lacking(bundle, mode, settings) == [], method
