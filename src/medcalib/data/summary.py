@@ -32,6 +32,8 @@ class CaseSummary(NamedTuple):
         highest: largest value of each channel; None as above.
         sample: values of voxels drawn at random, the same number for every case, (channel, voxel); None as above.
         label_counts: voxels of each class, (class,); None where the label could not be used.
+        label_size: all voxels of the label, of which those with a class may be fewer or counted twice where classes are
+            independent; None as above.
     """
 
     shape: tuple[int, ...] | None
@@ -40,6 +42,7 @@ class CaseSummary(NamedTuple):
     highest: NDArray[np.float32] | None
     sample: NDArray[np.float32] | None
     label_counts: NDArray[np.int64] | None
+    label_size: int | None
 
 
 def summarize_case(
@@ -68,15 +71,17 @@ def summarize_case(
         >>> case.shape, case.highest.tolist(), case.label_counts.tolist()
         ((2, 2), [5.0], [1, 3, 0])
     """
-    counts = None
+    counts = size = None
     if label is not None:
         label = np.asarray(label)
         if independent:
             counts = np.count_nonzero(label.reshape(num_classes, -1), axis=1)
+            size = label[0].size
         else:
             counts = np.bincount(label.reshape(-1).astype(np.int64), minlength=num_classes)
+            size = label.size
     if image is None:
-        return CaseSummary(None, None, None, None, None, counts)
+        return CaseSummary(None, None, None, None, None, counts, size)
     image = np.asarray(image, dtype=np.float32)
     shape = image.shape[1:]
     values = image.reshape(len(image), -1)
@@ -88,6 +93,7 @@ def summarize_case(
         values.max(1),
         values[:, drawn],
         counts,
+        size,
     )
 
 
@@ -160,17 +166,15 @@ def label_histogram(
         >>> label_histogram(["a"], [summary], ["background", "organ", "lesion"])["lesion"]
         {'voxels': 0, 'fraction': 0.0, 'num_cases': 0, 'cases_without': ['a']}
     """
-    usable = [
-        (case, one.label_counts) for case, one in zip(cases, summaries, strict=True) if one.label_counts is not None
-    ]
-    counts = np.array([of_case for _, of_case in usable], dtype=np.int64).reshape(len(usable), len(class_names))
-    total = counts.sum()
+    usable = [(case, one) for case, one in zip(cases, summaries, strict=True) if one.label_counts is not None]
+    counts = np.array([one.label_counts for _, one in usable], dtype=np.int64).reshape(len(usable), len(class_names))
+    total = sum(one.label_size for _, one in usable)
     return {
         str(name): {
             "voxels": int(counts[:, index].sum()),
             "fraction": float(counts[:, index].sum() / total) if total else float("nan"),
             "num_cases": int((counts[:, index] > 0).sum()),
-            "cases_without": [case for case, of_case in usable if of_case[index] == 0],
+            "cases_without": [case for case, one in usable if one.label_counts[index] == 0],
         }
         for index, name in enumerate(class_names)
     }

@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 
 from medcalib.data.caching import SeededCacheDataset, derived_seed
 
-__all__ = ["EpochSeedHandler"]
+__all__ = ["EpochSeedHandler", "seed_epoch"]
 
 
 class EpochSeedHandler:
@@ -34,9 +34,14 @@ class EpochSeedHandler:
 
     def __call__(self, engine: Engine) -> None:
         """Seed Python, NumPy, torch and the dataset."""
-        seed = derived_seed(self.seed, engine.state.epoch)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - MONAI and its transforms draw from the global generator
-        torch.manual_seed(seed)
-        if isinstance(self.dataset, SeededCacheDataset):
-            self.dataset.set_epoch(engine.state.epoch)
+        seed_epoch(self.seed, engine.state.epoch, self.dataset)
+
+
+def seed_epoch(seed: int, epoch: int, dataset: torch.utils.data.Dataset) -> None:
+    """Seed Python, NumPy, torch and the dataset for an epoch, counted from 1."""
+    drawn = derived_seed(seed, epoch)
+    random.seed(drawn)
+    np.random.seed(drawn)  # noqa: NPY002 - MONAI and its transforms draw from the global generator
+    torch.manual_seed(drawn)
+    if isinstance(dataset, SeededCacheDataset):
+        dataset.set_epoch(epoch)

@@ -49,6 +49,7 @@ class CaseInspector:
         preprocessing: from the files of a case to what the network is given. It has the last word on labels: transforms
             in it may change their values.
         spatial_dims: number of spatial axes that the image must have; not checked when None.
+        image_checks: transforms that refuse images which cannot be preprocessed, such as empty ones.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class CaseInspector:
         label_transforms: Sequence[Callable[[dict], Mapping]] = (),
         preprocessing: Callable[[dict], Mapping] | None = None,
         spatial_dims: int | None = None,
+        image_checks: Sequence[Callable[[dict], Mapping]] = (),
     ) -> None:
         self.load = load
         self.check_label = check_label
         self.label_transforms = tuple(label_transforms)
         self.preprocessing = preprocessing
         self.spatial_dims = spatial_dims
+        self.image_checks = tuple(image_checks)
 
     def __call__(self, case: Mapping[str, Any]) -> Inspection:
         """Inspect a case."""
@@ -91,6 +94,12 @@ class CaseInspector:
             except UserError as error:
                 problems.append(str(error))
                 label = None
+        if image is not None:
+            try:
+                for check in self.image_checks:
+                    check({CaseKeys.CASE.value: name, CaseKeys.IMAGE.value: image})
+            except UserError as error:
+                problems.append(str(error))
         return Inspection(image, label, problems)
 
     def _piecewise(self, case: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medcalib.visualize.slices import CaseSlice, case_slice
 
-__all__ = ["draw_case_overlay"]
+__all__ = ["class_color", "draw_case_overlay", "draw_outline"]
 
 Color = tuple[float, float, float]
 
@@ -114,7 +115,7 @@ def draw_case_overlay(
         raise ValueError(f"labels must lie between 0 and {len(class_names) - 1}, got {present.tolist()}.")
     classes = [number for number in present.tolist() if number > 0]
 
-    entries = [Line2D([], [], color=_color(n), linewidth=3, label=class_names[n]) for n in classes]
+    entries = [Line2D([], [], color=class_color(n), linewidth=3, label=class_names[n]) for n in classes]
     entries += [Line2D([], [], color="black", label=name, **OUTLINES[name]) for name in segmentations]
     figure, left, right, bar = _page(cut, width, title, entries)
     for axes in (left, right):
@@ -122,7 +123,7 @@ def draw_case_overlay(
     _name_sides(left, cut.sides)
     for name, labels in segmentations.items():
         for number in classes:
-            _outline(left, labels == number, cut.spacing, _color(number), name)
+            draw_outline(left, labels == number, cut.spacing, class_color(number), **OUTLINES[name])
     _show_heat(right, cut, origin, top)
     exceeded = bool((np.nan_to_num(cut.uncertainty) > top * (1 + 1e-5)).any())
     _color_bar(figure, bar, top, uncertainty_label, exceeded)
@@ -201,14 +202,22 @@ def _name_sides(axes: Axes, sides: Sequence[str] | None) -> None:
         text.set_path_effects([withStroke(linewidth=1.2, foreground="black")])
 
 
-def _outline(axes: Axes, mask: NDArray[np.bool_], spacing: tuple[float, float], color: Color, name: str) -> None:
-    """The border of a mask, halfway between the centres of the pixels inside and those outside."""
+def draw_outline(axes: Axes, mask: NDArray[np.bool_], spacing: tuple[float, float], color: Color, **look: Any) -> None:
+    """Draw the border of a mask, halfway between the centres of the pixels inside and those outside.
+
+    Args:
+        axes: shows the image from 0 to its size in mm.
+        mask: (right, up).
+        spacing: size of a pixel in mm, to the right and upwards.
+        color: of the line.
+        **look: other properties of the line, such as ``linewidth``.
+    """
     if not mask.any():
         return
     # Around the mask lie pixels outside, so that the line closes at the border of the image too.
     x, y = ((np.arange(-1, n + 1) + 0.5) * mm for n, mm in zip(mask.shape, spacing, strict=True))
     border = axes.contour(x, y, np.pad(mask, 1).T.astype(float), levels=[0.5], colors="none")
-    border.set(edgecolor=color, **OUTLINES[name])
+    border.set(edgecolor=color, **look)
 
 
 def _show_heat(axes: Axes, cut: CaseSlice, origin: str, top: float) -> None:
@@ -227,8 +236,13 @@ def _color_bar(figure: Figure, axes: Axes, top: float, label: str, exceeded: boo
     bar.ax.locator_params(nbins=5)
 
 
-def _color(number: int) -> Color:
-    """The colour of a class; from the eighth on paler, then darker."""
+def class_color(number: int) -> Color:
+    """The colour of a class, red, green and blue in [0, 1]; from the eighth on paler, then darker.
+
+    Example:
+        >>> class_color(1) == to_rgb("#56b4e9")
+        True
+    """
     turn, place = divmod(number - 1, len(COLORS))
     color = np.array(to_rgb(COLORS[place]))
     return tuple(color if turn == 0 else (color + 1) / 2 if turn == 1 else color / 2)
