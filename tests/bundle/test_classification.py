@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata
+from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from tests.conftest import TEMPLATES
 from tests.data.layouts_2d import make_cric
@@ -110,10 +111,11 @@ def check_results(folder, cells):
     for name in ("entropy", "mutual_information", "variance", "sample_mean_uncertainty"):
         np.testing.assert_allclose(predictions[name], cases[name], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(predictions["entropy"], -(p * np.log(p)).sum(1), rtol=1e-4)
-    p = p / p.sum(1, keepdims=True)
     known = [index for index in range(3) if index in labels]
     assert summary["accuracy"] == pytest.approx(accuracy_score(labels, p.argmax(1)))
-    assert summary["nll_categorical"] == pytest.approx(log_loss(labels, p, labels=range(3)), rel=1e-5)
+    # only here are they divided by their sum: that would part ties, on which the AUC depends
+    exact = p / p.sum(1, keepdims=True)
+    assert summary["nll_categorical"] == pytest.approx(log_loss(labels, exact, labels=range(3)), rel=1e-5)
     assert summary["auc"] == pytest.approx(np.mean([roc_auc_score(labels == index, p[:, index]) for index in known]))
     assert summary["num_cases"] == SIZES["num_test"]
     assert summary["provenance"]["fragments"]["data"] == "phantom_cells"
@@ -166,17 +168,24 @@ def test_the_progress_bar_shows_auc(make, cells, tmp_path, capsys):
 
 
 @torch.no_grad()
-def test_tta_is_the_mean_over_flipped_images(make, results, cells):
+def test_tta_is_what_flipped_images_say_together(make, results, cells):
     made = workflow(make("tta"), Mode.INFERENCE_PRED, cells)
     network, dataset = made.network_def, made.parser.get_parsed_content("dataset")
     network.load_state_dict(torch.load(results("deterministic") / "models" / "model.pt", weights_only=True))
     network.eval()
-    expected = []
+    members = []
     for case in dataset:
         image = case["image"].as_tensor()[None]
         views = [image, image.flip(2), image.flip(3), image.flip(2, 3)]
-        expected.append(torch.stack([network(view).softmax(1) for view in views]).mean(0)[0])
-    np.testing.assert_allclose(probabilities(results("tta")), torch.stack(expected), rtol=1e-4, atol=1e-6)
+        members.append(torch.cat([network(view).double().softmax(1) for view in views]).numpy())
+    members = np.array(members)  # (image, view, class)
+    mean = members.mean(1)
+    found = tables(results("tta"))[0]
+    np.testing.assert_allclose(probabilities(results("tta")), mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["variance"], members.var(1).mean(1), rtol=1e-3, atol=1e-8)
+    information = entropy(mean, axis=1) - entropy(members, axis=2).mean(1)
+    np.testing.assert_allclose(found["mutual_information"], information, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found["sample_mean_uncertainty"], 1 - 2 * (mean.max(1) - 0.5) ** 2, rtol=1e-5)
 
 
 def test_a_temperature_scales_all_log_odds_alike(results):
@@ -276,6 +285,16 @@ def test_mistakes_are_one_sentence_and_leave_nothing(make, cells, tmp_path, meth
         run(str(make(method, loss)), "train", overrides=cells | overrides | {"output_dir": str(out)})
     assert "\n" not in str(raised.value)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("widths", [[8, 16, 16, 16], [16, 16, 16, 16]])
+def test_channels_come_last_only_where_the_gradient_is_safe(make, widths):
+    parser = ConfigParser(merged_config(config_files(make() / CONFIGS, Mode.TRAIN)))
+    parser.update({"data::network::widths": widths})
+    network = parser.get_parsed_content("network")
+    layout = torch.contiguous_format if min(widths) < 16 else torch.channels_last
+    assert parser.get_parsed_content("memory_format") is layout
+    assert network.features.layer2[0].conv1.weight.is_contiguous(memory_format=layout)
 
 
 @pytest.mark.parametrize("calibrator", ["auxiliary", "local_temperature_scaling"])

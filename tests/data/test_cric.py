@@ -1,5 +1,6 @@
 import shutil
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,13 @@ class TestSplit:
         """So that a run with a few of them sees more than one slide."""
         for part in PARTS:
             assert len(images(large[0][part][:10])) > 5
+
+    def test_cells_of_an_image_follow_each_other(self, large):
+        """So that an image is read at most twice for all its cells."""
+        for part in PARTS:
+            paths = [case["image"] for case in large[0][part]]
+            changes = sum(one != other for one, other in pairwise(paths))
+            assert changes < 2 * len(set(paths))
 
     def test_does_not_depend_on_the_order_of_files_and_rows(self, root, monkeypatch):
         expected = cric_cases(root)

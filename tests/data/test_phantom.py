@@ -305,17 +305,17 @@ class TestErrors:
     @pytest.mark.parametrize("content", ["", "[]", "{", '{"name": "Hippocampus"}'])
     def test_other_dataset(self, tmp_path, content):
         (tmp_path / "dataset.json").write_text(content)
-        assert f"'{tmp_path}' is not a phantom dataset" in self.message(tmp_path)
+        assert f"'{tmp_path}' does not hold the dataset phantom " in self.message(tmp_path)
         assert (tmp_path / "dataset.json").read_text() == content
 
     def test_folder_of_something_else(self, tmp_path):
         (tmp_path / "thesis.docx").touch()
-        assert "is not a phantom dataset" in self.message(tmp_path)
+        assert "does not hold the dataset phantom " in self.message(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
 
     def test_a_file_in_the_way(self, tmp_path):
         (tmp_path / "phantom").touch()
-        assert "is not a phantom dataset" in self.message(tmp_path / "phantom")
+        assert "does not hold the dataset phantom " in self.message(tmp_path / "phantom")
 
     def test_unwritable_place(self, tmp_path):
         (tmp_path / "file").touch()

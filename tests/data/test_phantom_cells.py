@@ -281,26 +281,26 @@ class TestErrors:
 
     def test_missing_picture(self, copy):
         (copy / "images" / "cell_002.png").unlink()
-        assert "lack 'images/cell_002.png': delete the folder" in self.message(copy)
+        assert "lacks 'images/cell_002.png': delete the folder" in self.message(copy)
 
     def test_missing_table(self, copy):
         (copy / "cells.csv").unlink()
-        assert "lack the row of cell_001 in 'cells.csv'" in self.message(copy)
+        assert "lacks the row of cell_001 in 'cells.csv'" in self.message(copy)
 
     def test_table_cut_short(self, copy):
         text = (copy / "cells.csv").read_text()
         (copy / "cells.csv").write_text(text[: text.index("cell_005") + 20])
-        assert "lack the row of cell_005 in 'cells.csv'" in self.message(copy)
+        assert "lacks the row of cell_005 in 'cells.csv'" in self.message(copy)
 
     @pytest.mark.parametrize("content", ["", "[]", "{", '{"name": "phantom"}'])
     def test_other_dataset(self, tmp_path, content):
         (tmp_path / "dataset.json").write_text(content)
-        assert f"'{tmp_path}' does not hold the phantom cells" in self.message(tmp_path)
+        assert f"'{tmp_path}' does not hold the dataset phantom_cells" in self.message(tmp_path)
         assert (tmp_path / "dataset.json").read_text() == content
 
     def test_folder_of_something_else(self, tmp_path):
         (tmp_path / "thesis.docx").touch()
-        assert "does not hold the phantom cells" in self.message(tmp_path)
+        assert "does not hold the dataset phantom_cells" in self.message(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
 
     def test_unwritable_place(self, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Engine
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
+from medcalib.errors import UserError
 from medcalib.functional import bin_statistics, calibration_error
 from medcalib.handlers import (
     ClassificationReportHandler,
@@ -201,6 +202,38 @@ def test_a_missing_class_and_a_single_member(tmp_path, capsys):
     assert "high_grade       0      -" in capsys.readouterr().out
 
 
+def test_images_of_a_single_class(tmp_path, capsys):
+    """As in a test set with negatives only: what needs two classes is unknown, not 0 or 1."""
+    images = [image | {"label": torch.zeros(1, dtype=torch.uint8)} for image in make_images()]
+    report(tmp_path / "evaluation", images)
+    summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())
+    p, y = stacked(images)
+    assert summary["auc"] is None
+    assert summary["specificity"] is None
+    assert summary["sensitivity"] == summary["accuracy"] == accuracy_score(y[:, 0], p.argmax(1))
+    assert summary["nll_categorical"] == pytest.approx(log_loss(y[:, 0], p, labels=range(3)), rel=1e-5)
+    assert pd.read_csv(tmp_path / "evaluation" / "metrics.csv").set_index("metric").isna()["value"]["auc"]
+    assert "negative        40    -" in capsys.readouterr().out
+
+
+def test_equal_probabilities_are_one_prediction_in_all_results(tmp_path):
+    """The first of the most likely classes, as NumPy has it."""
+    images = make_images()
+    for index, image in enumerate(images):
+        image["pred"] = torch.tensor([[1, 1, 1], [1, 2, 2], [2, 1, 2]][index % 3]) / [3, 5, 5][index % 3]
+    report(tmp_path / "evaluation", images)
+    table = pd.read_csv(tmp_path / "evaluation" / "cases.csv")
+    p, y = stacked(images)
+    predicted = p.numpy().argmax(1)
+    assert list(table["predicted"]) == [CLASSES[index] for index in predicted]
+    summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())
+    assert summary["accuracy"] == table["correct"].mean() == np.mean(predicted == y[:, 0].numpy())
+    most = json.loads((tmp_path / "evaluation" / "retention.json").read_text())["entropy"]["thresholds"][-1]
+    certain = np.arange(len(images)) % 3 != 0  # all alike, while nothing is said of the others
+    assert most["retained"] == pytest.approx(certain.mean())
+    assert most["accuracy"] == pytest.approx(table["correct"][certain].mean())
+
+
 def test_a_validation_leaves_metrics(images):
     """Without members and without files."""
     state = run(
@@ -235,3 +268,9 @@ def test_handlers_say_what_they_need(images, tmp_path, handler):
     with pytest.raises(RuntimeError, match="needs an ImagePredictionsHandler attached before it"):
         run(images, [folder, handler(folder)])
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("thresholds", [0.5, [1.5], [-0.1], ["0.3"], "0.3", [float("nan")]])
+def test_thresholds_are_shares(tmp_path, thresholds):
+    with pytest.raises(UserError, match=r"retention::thresholds is .*: give a list of numbers from 0 to 1\."):
+        RetentionReportHandler(ResultFolder(tmp_path / "results"), thresholds)

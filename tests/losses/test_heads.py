@@ -7,6 +7,7 @@ import torch
 from monai.losses import DeepSupervisionLoss, DiceCELoss
 from torch.nn import functional as F
 
+from medcalib.errors import UserError
 from medcalib.losses import CrossEntropyLoss, MultiHeadLoss
 
 SIZES = [(7, 6), (4, 5, 6)]
@@ -137,12 +138,12 @@ def test_equal_heads_and_their_order(mode):
 
 def test_mistakes():
     heads, target = example()
-    with pytest.raises(ValueError, match="mode must be one of combined, individual, average, meta, not 'mean'"):
+    with pytest.raises(UserError, match="mode of .* must be one of combined, individual, average, meta, not 'mean'"):
         MultiHeadLoss(CrossEntropyLoss(), "mean")
     with pytest.raises(ValueError, match="relu"):
         MultiHeadLoss(CrossEntropyLoss(), "average", activation="relu")
-    for epsilon in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=r"epsilon must be in \[0, 1\]"):
+    for epsilon in (-0.1, 1.1, float("nan"), "much"):
+        with pytest.raises(UserError, match=r"epsilon of .* must be a number in \[0, 1\]"):
             MultiHeadLoss(CrossEntropyLoss(), "meta", epsilon)
     for wrong in (heads[0], []):
         with pytest.raises(ValueError, match="list with what each head returns"):

@@ -146,9 +146,10 @@ def test_min_max():
 
 def test_retained_accuracy_is_that_of_a_loop():
     rng = np.random.default_rng(0)
-    uncertainty, correct = rng.gamma(2.0, size=50), rng.random(50) < 0.7
+    # rounded so that there are ties, at thresholds too
+    uncertainty, correct = rng.gamma(2.0, size=50).round(), rng.random(50) < 0.7
     scaled = (uncertainty - uncertainty.min()) / (uncertainty.max() - uncertainty.min())
-    found = retained_accuracy(uncertainty, correct, thresholds=[0.0, 0.3, 0.6, 1.0])
+    found = retained_accuracy(uncertainty, correct, thresholds=[0.0, 0.3, scaled[0], 1.0])
     for threshold, retained, accuracy, referred_error in zip(*found, strict=True):
         kept = [bool(c) for u, c in zip(scaled, correct, strict=True) if u <= threshold]
         referred = [bool(c) for u, c in zip(scaled, correct, strict=True) if u >= threshold]

@@ -171,8 +171,18 @@ def test_other_networks_have_no_features():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"block": "dense"}, "basic or bottleneck"), ({"dropout": 1.0}, "dropout")]
+    ("arguments", "message"),
+    [
+        ({"block": "dense"}, "The block of a ResNet must be basic or bottleneck, not 'dense'"),
+        ({"dropout": 1.0}, "dropout of the head must be a number in .*, not 1.0"),
+        ({"dropout": "1e-1"}, "dropout of the head must be a number in .*, not '1e-1'"),
+        ({"layers": [1, 1, 1]}, "The layers of a ResNet must be four whole numbers"),
+        ({"widths": [4, 8, 16, 0]}, "The widths of a ResNet must be four whole numbers"),
+        ({"widths": 8}, "The widths of a ResNet must be four whole numbers of at least 1, not 8"),
+        ({"hidden": 16}, "hidden layers of the head must be a list of their widths, not 16"),
+        ({"hidden": [16.0]}, "hidden layers of the head must be a list of their widths"),
+    ],
 )
 def test_wrong_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         small(**arguments)

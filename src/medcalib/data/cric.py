@@ -57,7 +57,8 @@ def cric_cases(
         seed: seed of the division.
 
     Returns:
-        The split. Cases of a part are in a random but fixed order.
+        The split. The first cases of a part are one of every image, the others follow image by image, so that a few
+        cases are of several images and no image has to be read for each of its cells; random but fixed otherwise.
 
     Raises:
         UserError: if the folder is missing or laid out differently, if the table lacks a column, if a row has an
@@ -75,8 +76,7 @@ def cric_cases(
     table, rows = _read_table(root)
     images = _images(root, table, rows)
     cases = [_case(table, row, images, num_classes, crop_size) for row in rows]
-    # ranked by a hash, not by name, so that the first cases of a part are of several images
-    cases.sort(key=lambda case: _rank(seed, case[CaseKeys.CASE]))
+    cases = _order(cases, seed)
     rest, test = _divide(cases, _TEST_FOLDS, 0, seed)
     training, validation = _divide(rest, _FOLDS, fold, seed)
     return assemble_split(training, validation, test)
@@ -150,13 +150,22 @@ def _case(table: Path, row: Mapping[str, str], images: Mapping[str, str], num_cl
         CaseKeys.CASE.value: name,
         CaseKeys.IMAGE.value: images[Path(row[_IMAGE]).name],
         CaseKeys.LABEL.value: min(index, num_classes - 1),
-        "crop": [*(middle - crop_size // 2 for middle in place), crop_size, crop_size],
+        CaseKeys.CROP.value: [*(middle - crop_size // 2 for middle in place), crop_size, crop_size],
         CaseKeys.ATTRIBUTES.value: {"bethesda": bethesda},
     }
 
 
 def _rank(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def _order(cases: Sequence[Case], seed: int) -> list[Case]:
+    """One cell of every image, then the others image by image; ranked by hashes."""
+    of_image: dict[str, list[Case]] = {}
+    for case in sorted(cases, key=lambda case: _rank(seed, case[CaseKeys.CASE])):
+        of_image.setdefault(case[CaseKeys.IMAGE], []).append(case)
+    groups = [of_image[image] for image in sorted(of_image, key=lambda path: _rank(seed, Path(path).name))]
+    return [group[0] for group in groups] + [case for group in groups for case in group[1:]]
 
 
 def _divide(cases: Sequence[Case], num_folds: int, fold: int, seed: int) -> tuple[list[Case], list[Case]]:

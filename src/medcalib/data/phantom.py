@@ -1,8 +1,7 @@
 """The phantom dataset on disk: volumes whose labels are drawn from probabilities that are stored beside them."""
 
 import gzip
-import json
-import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ from scipy.spatial.transform import Rotation
 
 from medcalib.data.cases import Case, Split, assemble_split
 from medcalib.data.phantom_model import CLASS_NAMES, PhantomModel, PhantomVolumes
-from medcalib.errors import UserError
-from medcalib.keys import CaseKeys, SplitKeys
+from medcalib.data.synthetic import PARTS, SyntheticDataset
+from medcalib.keys import CaseKeys
 
 __all__ = ["make_phantom", "phantom_cases"]
 
-_FORMAT_VERSION = 1
-_DESCRIPTION = "dataset.json"
+_DATASET = SyntheticDataset("phantom", "phantom", 1, CLASS_NAMES, asdict(PhantomModel()))
 _FOLDERS = {CaseKeys.IMAGE: "images", CaseKeys.LABEL: "labels", CaseKeys.PROBABILITY: "probabilities"}
 _ORIENTATIONS = ("RAS", "LPS", "PIR", "LAS", "SAR", "ASL", "RPI")
 _OBLIQUE_EVERY = 4
@@ -53,16 +51,10 @@ def phantom_cases(
         >>> split["test"][0]["case"]
         'phantom_003'
     """
+    make_phantom(dataset_dir, num_training, num_validation, num_test, seed)
     root = Path(dataset_dir).expanduser()
-    wanted = _description(num_training, num_validation, num_test, seed)
-    if not _holds_something(root):
-        make_phantom(root, num_training, num_validation, num_test, seed)
-    _check(root, wanted)
-    parts = {
-        part: [_case(root, case) for case in wanted[part]]
-        for part in (SplitKeys.TRAINING, SplitKeys.VALIDATION, SplitKeys.TEST)
-    }
-    return assemble_split(**{part.value: cases for part, cases in parts.items()})
+    names = _DATASET.describe(num_training, num_validation, num_test, seed)
+    return assemble_split(**{part.value: [_case(root, name) for name in names[part]] for part in PARTS})
 
 
 def make_phantom(
@@ -94,61 +86,24 @@ def make_phantom(
         ['dataset.json', 'images', 'labels', 'probabilities']
     """
     root = Path(dataset_dir).expanduser()
-    description = _description(num_training, num_validation, num_test, seed)
-    if _holds_something(root):
-        _check(root, description)
-        return
-    try:
-        target = root.resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
-            draft = Path(temporary) / target.name
-            _write(draft, description)
-            try:
-                draft.rename(target)
-            except OSError:
-                if not _holds_something(root):
-                    raise
-    except OSError as error:
-        raise UserError(
-            f"The phantom cannot be written to '{root}' ({error.strerror or error}): set data::dataset_dir to a folder "
-            "you may write to, on a disk with space."
-        ) from error
-    _check(root, description)
+    description = _DATASET.describe(num_training, num_validation, num_test, seed)
+    _DATASET.make(root, description, _write)
+    for name in (name for part in PARTS for name in description[part]):
+        for path in (Path(_case(root, name)[key]) for key in _FOLDERS):
+            if not path.is_file():
+                raise _DATASET.lacks(root, f"'{path.relative_to(root)}'")
 
 
-def _description(num_training: int, num_validation: int, num_test: int, seed: int) -> dict[str, Any]:
-    """Say what a phantom made with these numbers is, in JSON's own types."""
-    numbers = {"num_training": num_training, "num_validation": num_validation, "num_test": num_test, "seed": seed}
-    for name, number in numbers.items():
-        least = 0 if name == "seed" else 1
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise UserError(f"{name} is {number!r}: give a whole number of at least {least}.")
-    names = [f"phantom_{number:03d}" for number in range(1, num_training + num_validation + num_test + 1)]
-    description = {
-        "name": "phantom",
-        "format_version": _FORMAT_VERSION,
-        "class_names": CLASS_NAMES,
-        "seed": seed,
-        "model": asdict(PhantomModel()),
-        SplitKeys.TRAINING: names[:num_training],
-        SplitKeys.VALIDATION: names[num_training : num_training + num_validation],
-        SplitKeys.TEST: names[num_training + num_validation :],
-    }
-    return json.loads(json.dumps(description))
-
-
-def _write(root: Path, description: dict[str, Any]) -> None:
+def _write(root: Path, description: Mapping[str, Any]) -> None:
     for folder in _FOLDERS.values():
-        (root / folder).mkdir(parents=True)
+        (root / folder).mkdir()
     index = 0
-    for part in (SplitKeys.TRAINING, SplitKeys.VALIDATION, SplitKeys.TEST):
+    for part in PARTS:
         for position, name in enumerate(description[part]):
             rng = np.random.default_rng([description["seed"], index])
             with_lesion = position % _LESION_FREE_EVERY != _FIRST_LESION_FREE
             _write_case(_case(root, name), PhantomModel().draw(rng, with_lesion), _affine(rng, index), index)
             index += 1
-    (root / _DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
 
 
 def _affine(rng: np.random.Generator, index: int) -> np.ndarray:
@@ -181,34 +136,3 @@ def _write_case(case: Case, volumes: PhantomVolumes, affine: np.ndarray, index: 
 def _case(root: Path, name: str) -> Case:
     paths = {key.value: str(root / folder / f"{name}.nii.gz") for key, folder in _FOLDERS.items()}
     return {CaseKeys.CASE.value: name, **paths}
-
-
-def _holds_something(root: Path) -> bool:
-    return root.exists() and (not root.is_dir() or any(root.iterdir()))
-
-
-def _check(root: Path, wanted: dict[str, Any]) -> None:
-    """Make sure that a folder holds the wanted phantom, all of it."""
-    try:
-        found = json.loads((root / _DESCRIPTION).read_text())
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or found.get("name") != wanted["name"]:
-        raise UserError(
-            f"'{root}' is not a phantom dataset (no readable {_DESCRIPTION} of one in it): "
-            "delete it, or set data::dataset_dir to a new folder."
-        )
-    if different := sorted(key for key in wanted if found.get(key) != wanted[key]):
-        raise UserError(
-            f"The phantom in '{root}' was made with another {' and '.join(different)}: "
-            "delete the folder to have it made anew, or set data::dataset_dir to a new one."
-        )
-    for part in (SplitKeys.TRAINING, SplitKeys.VALIDATION, SplitKeys.TEST):
-        for name in wanted[part]:
-            for key in _FOLDERS:
-                path = Path(_case(root, name)[key])
-                if not path.is_file():
-                    raise UserError(
-                        f"The phantom in '{root}' lacks '{path.relative_to(root)}': "
-                        "delete the folder to have it made anew."
-                    )

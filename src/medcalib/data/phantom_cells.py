@@ -1,8 +1,7 @@
 """The phantom cells on disk: pictures whose classes are drawn from probabilities that are stored beside them."""
 
 import csv
-import json
-import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,15 @@ from PIL import Image
 
 from medcalib.data.cases import Case, Split, assemble_split
 from medcalib.data.phantom_cells_model import CELL_CLASS_NAMES, CellModel
-from medcalib.errors import UserError
-from medcalib.keys import CaseKeys, SplitKeys
+from medcalib.data.synthetic import PARTS, SyntheticDataset
+from medcalib.keys import CaseKeys
 
 __all__ = ["make_phantom_cells", "phantom_cells_cases"]
 
-_FORMAT_VERSION = 1
-_DESCRIPTION = "dataset.json"
+_DATASET = SyntheticDataset("phantom_cells", "cell", 1, CELL_CLASS_NAMES, asdict(CellModel()))
 _TABLE = "cells.csv"
 _COLUMNS = ("case", "label", *CELL_CLASS_NAMES, "nucleus_size", "chromatin")
 _IMAGES = "images"
-_PARTS = (SplitKeys.TRAINING, SplitKeys.VALIDATION, SplitKeys.TEST)
 
 
 def phantom_cells_cases(
@@ -53,13 +50,11 @@ def phantom_cells_cases(
         >>> case["case"], case["label"], [round(share, 2) for share in case["probability"]]
         ('cell_001', 0, [0.65, 0.34, 0.01])
     """
+    make_phantom_cells(dataset_dir, num_training, num_validation, num_test, seed)
     root = Path(dataset_dir).expanduser()
-    wanted = _description(num_training, num_validation, num_test, seed)
-    if not _holds_something(root):
-        make_phantom_cells(root, num_training, num_validation, num_test, seed)
-    rows = _check(root, wanted)
-    parts = {part.value: [_case(root, name, rows[name]) for name in wanted[part]] for part in _PARTS}
-    return assemble_split(**parts)
+    rows = _read_table(root / _TABLE)
+    names = _DATASET.describe(num_training, num_validation, num_test, seed)
+    return assemble_split(**{part.value: [_case(root, name, rows[name]) for name in names[part]] for part in PARTS})
 
 
 def make_phantom_cells(
@@ -91,61 +86,27 @@ def make_phantom_cells(
         ['cells.csv', 'dataset.json', 'images']
     """
     root = Path(dataset_dir).expanduser()
-    description = _description(num_training, num_validation, num_test, seed)
-    if _holds_something(root):
-        _check(root, description)
-        return
-    try:
-        target = root.resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
-            draft = Path(temporary) / target.name
-            _write(draft, description)
-            try:
-                draft.rename(target)
-            except OSError:
-                if not _holds_something(root):
-                    raise
-    except OSError as error:
-        raise UserError(
-            f"The phantom cells cannot be written to '{root}' ({error.strerror or error}): set data::dataset_dir to a "
-            "folder you may write to, on a disk with space."
-        ) from error
-    _check(root, description)
+    description = _DATASET.describe(num_training, num_validation, num_test, seed)
+    _DATASET.make(root, description, _write)
+    rows = _read_table(root / _TABLE)
+    for name in (name for part in PARTS for name in description[part]):
+        image = _image(root, name)
+        if name not in rows:
+            raise _DATASET.lacks(root, f"the row of {name} in '{_TABLE}'")
+        if not image.is_file():
+            raise _DATASET.lacks(root, f"'{image.relative_to(root)}'")
 
 
-def _description(num_training: int, num_validation: int, num_test: int, seed: int) -> dict[str, Any]:
-    """Say what phantom cells made with these numbers are, in JSON's own types."""
-    numbers = {"num_training": num_training, "num_validation": num_validation, "num_test": num_test, "seed": seed}
-    for name, number in numbers.items():
-        least = 0 if name == "seed" else 1
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise UserError(f"{name} is {number!r}: give a whole number of at least {least}.")
-    names = [f"cell_{number:03d}" for number in range(1, num_training + num_validation + num_test + 1)]
-    description = {
-        "name": "phantom_cells",
-        "format_version": _FORMAT_VERSION,
-        "class_names": CELL_CLASS_NAMES,
-        "seed": seed,
-        "model": asdict(CellModel()),
-        SplitKeys.TRAINING: names[:num_training],
-        SplitKeys.VALIDATION: names[num_training : num_training + num_validation],
-        SplitKeys.TEST: names[num_training + num_validation :],
-    }
-    return json.loads(json.dumps(description))
-
-
-def _write(root: Path, description: dict[str, Any]) -> None:
-    (root / _IMAGES).mkdir(parents=True)
+def _write(root: Path, description: Mapping[str, Any]) -> None:
+    (root / _IMAGES).mkdir()
     model = CellModel()
     with (root / _TABLE).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(_COLUMNS)
-        for index, name in enumerate(name for part in _PARTS for name in description[part]):
+        for index, name in enumerate(name for part in PARTS for name in description[part]):
             cell = model.draw(np.random.default_rng([description["seed"], index]))
             Image.fromarray(cell.image).save(_image(root, name))
             table.writerow([name, cell.label, *cell.probability, cell.nucleus_size, cell.chromatin])
-    (root / _DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
 
 
 def _image(root: Path, name: str) -> Path:
@@ -159,35 +120,6 @@ def _case(root: Path, name: str, row: dict[str, str]) -> Case:
         CaseKeys.LABEL.value: int(row["label"]),
         CaseKeys.PROBABILITY.value: [float(row[column]) for column in CELL_CLASS_NAMES],
     }
-
-
-def _holds_something(root: Path) -> bool:
-    return root.exists() and (not root.is_dir() or any(root.iterdir()))
-
-
-def _check(root: Path, wanted: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Make sure that a folder holds the wanted cells, all of them; gives the rows of its table by case."""
-    try:
-        found = json.loads((root / _DESCRIPTION).read_text())
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or found.get("name") != wanted["name"]:
-        raise UserError(
-            f"'{root}' does not hold the phantom cells (no readable {_DESCRIPTION} of them in it): "
-            "delete it, or set data::dataset_dir to a new folder."
-        )
-    if different := sorted(key for key in wanted if found.get(key) != wanted[key]):
-        raise UserError(
-            f"The phantom cells in '{root}' were made with another {' and '.join(different)}: "
-            "delete the folder to have them made anew, or set data::dataset_dir to a new one."
-        )
-    rows = _read_table(root / _TABLE)
-    for name in (name for part in _PARTS for name in wanted[part]):
-        image = _image(root, name)
-        if name not in rows or not image.is_file():
-            lacking = f"'{image.relative_to(root)}'" if name in rows else f"the row of {name} in '{_TABLE}'"
-            raise UserError(f"The phantom cells in '{root}' lack {lacking}: delete the folder to have them made anew.")
-    return rows
 
 
 def _read_table(path: Path) -> dict[str, dict[str, str]]:

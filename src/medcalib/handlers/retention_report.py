@@ -9,6 +9,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 
+from medcalib.errors import UserError
 from medcalib.handlers.image_predictions import image_predictions
 from medcalib.handlers.json_report import write_json
 from medcalib.handlers.result_folder import ResultFolder
@@ -36,6 +37,9 @@ class RetentionReportHandler:
         thresholds: on uncertainties scaled to [0, 1].
         formats: file formats of the figures.
         dpi: resolution of raster formats.
+
+    Raises:
+        UserError: the thresholds are no numbers in [0, 1].
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class RetentionReportHandler:
         formats: Sequence[str] = ("png", "pdf"),
         dpi: int = 150,
     ) -> None:
+        if not isinstance(thresholds, Sequence) or not all(_is_share(number) for number in thresholds):
+            raise UserError(f"retention::thresholds is {thresholds!r}: give a list of numbers from 0 to 1.")
         self.folder = folder
         self.thresholds = tuple(thresholds)
         self.formats = tuple(formats)
@@ -98,3 +104,7 @@ class RetentionReportHandler:
         folders = [self.folder.path / name for name in ("reliability", "retention")]
         if self.folder.writes:
             print("Figures:", *sorted(file for folder in folders for file in folder.glob("*")), sep="\n  ")
+
+
+def _is_share(number: Any) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= 1

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
+from medcalib.errors import UserError
 from medcalib.keys import Activation
 
 __all__ = ["MultiHeadLoss"]
@@ -25,11 +26,9 @@ class MultiHeadLoss(_Loss):
     - ``individual``: the same. Published work runs a backward pass for every :math:`L_h` before one step of the
       optimizer; gradients add up, so that is the gradient of the sum, found in one pass.
     - ``average``: the loss of the averaged prediction, that is of the logits of the heads' mean probability. Only the
-      mean
-      learns, and the heads may divide the work.
+      mean learns, and the heads may divide the work.
     - ``meta``: :math:`(1 - \epsilon) L_b + \epsilon \sum_{h \ne b} L_h` with b the head of the lowest loss on this
-      batch,
-      not divided by the number of heads (cf. arXiv:1612.00197).
+      batch, not divided by the number of heads (cf. arXiv:1612.00197).
 
     With one head all but ``meta`` are the plain loss, bit for bit.
 
@@ -40,9 +39,9 @@ class MultiHeadLoss(_Loss):
         activation: how logits become probabilities, for ``average``.
 
     Raises:
-        ValueError: ``mode`` or ``activation`` is none of these, or ``epsilon`` is not in [0, 1]; when called, there is
-            no
-            head, or for ``average`` the heads differ in their resolutions.
+        UserError: ``mode`` is none of these, or ``epsilon`` is not in [0, 1].
+        ValueError: ``activation`` is none that there is; when called, there is no head, or for ``average`` the heads
+            differ in their resolutions.
 
     Example:
         >>> target, heads = torch.zeros(2), [torch.ones(2), torch.full((2,), 2.0)]
@@ -61,9 +60,9 @@ class MultiHeadLoss(_Loss):
     ) -> None:
         super().__init__()
         if mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}.")
-        if not 0 <= epsilon <= 1:
-            raise ValueError(f"epsilon must be in [0, 1], not {epsilon}.")
+            raise UserError(f"The mode of several heads' loss must be one of {', '.join(MODES)}, not {mode!r}.")
+        if isinstance(epsilon, str) or not 0 <= epsilon <= 1:
+            raise UserError(f"The epsilon of several heads' loss must be a number in [0, 1], not {epsilon!r}.")
         self.loss = loss
         self.mode = mode
         self.epsilon = epsilon

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.networks.nets import ResNet
@@ -63,7 +64,8 @@ class ImageClassifier(nn.Module):
         spatial_dims: number of spatial axes of the image.
 
     Raises:
-        ValueError: ``block`` is none of the two, or ``dropout`` is not in [0, 1).
+        UserError: ``block`` is none of the two, ``layers`` or ``widths`` are not four numbers, ``hidden`` is no list of
+            numbers, or ``dropout`` is not in [0, 1).
 
     Example:
         >>> network = ImageClassifier(3, 2, block="basic", layers=[1, 1, 1, 1], widths=[4, 8, 16, 32], hidden=[16])
@@ -87,9 +89,14 @@ class ImageClassifier(nn.Module):
     ) -> None:
         super().__init__()
         if block not in EXPANSION:
-            raise ValueError(f"block must be basic or bottleneck, not {block!r}.")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}.")
+            raise UserError(f"The block of a ResNet must be {' or '.join(EXPANSION)}, not {block!r}.")
+        if isinstance(dropout, str) or not 0 <= dropout < 1:
+            raise UserError(f"The dropout of the head must be a number in [0, 1), not {dropout!r}.")
+        for name, sizes in {"layers": layers, "widths": widths}.items():
+            if not _are_sizes(sizes) or len(sizes) != 4:
+                raise UserError(f"The {name} of a ResNet must be four whole numbers of at least 1, not {sizes!r}.")
+        if not _are_sizes(hidden):
+            raise UserError(f"The hidden layers of the head must be a list of their widths, not {hidden!r}.")
         self.features = ResNet(
             block=block,
             layers=list(layers),
@@ -114,6 +121,14 @@ class ImageClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) of images (B, channels, ...)."""
         return self.head(self.features(images))
+
+
+def _are_sizes(values: Any) -> bool:
+    return (
+        not isinstance(values, str)
+        and isinstance(values, Sequence)
+        and all(isinstance(value, int) and not isinstance(value, bool) and value >= 1 for value in values)
+    )
 
 
 def load_features(network: nn.Module, path: str | Path | None, frozen: bool = False) -> nn.Module:

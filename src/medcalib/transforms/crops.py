@@ -1,0 +1,68 @@
+"""Load crops of large pictures without reading a picture anew for every one of its crops."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+
+from medcalib.keys import CaseKeys
+from medcalib.transforms.images import LoadPictured, read_picture
+
+__all__ = ["LoadCropd"]
+
+# some more than the threads that fill a cache at the same time
+_NUM_KEPT = 4
+
+
+class LoadCropd(LoadPictured):
+    """`LoadPictured` that keeps the last pictures of which crops were cut.
+
+    Reading a picture takes far longer than cutting it. Cases that are crops of the same picture should therefore come
+    one after the other where that is possible. Pictures without ``crop`` are not kept, nor those that changed on disk.
+
+    Args:
+        keys: as of `LoadPictured`, and so are the others.
+        num_channels: number of channels that the picture must have; not checked when None.
+        label_map: label value on disk: class index, for those that differ.
+
+    Raises:
+        UserError: on call, as of `LoadPictured`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (60, 40)).save(f"{folder}/a.png")
+        ...     case = {"case": "a", "image": f"{folder}/a.png", "label": 1, "crop": [10, 10, 20, 20]}
+        ...     LoadCropd()(case)["image"].shape
+        torch.Size([3, 20, 20])
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = (CaseKeys.IMAGE, CaseKeys.LABEL),
+        num_channels: int | None = None,
+        label_map: Mapping[int, int] | None = None,
+    ) -> None:
+        super().__init__(keys, num_channels, label_map)
+        # what is not cut is handed on as it was read, and the next transform may change it
+        self._load_whole = LoadPictured(keys, num_channels, label_map)
+        self._load = _read_or_remember
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the case with tensors (C, x, y) in place of paths."""
+        return super().__call__(data) if CaseKeys.CROP in data else self._load_whole(data)
+
+
+def _read_or_remember(path: str) -> MetaTensor:
+    return _read(str(path), Path(path).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=_NUM_KEPT)
+def _read(path: str, _changed: int) -> MetaTensor:
+    return read_picture(path)
