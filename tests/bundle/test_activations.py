@@ -486,6 +486,13 @@ def test_regions_of_independent_labels_are_refused(make, settings):
     assert not (bundle / SEED).exists()
 
 
+def test_a_misspelt_choice_of_regions_is_refused(make, settings):
+    bundle = make("regions")
+    with pytest.raises(UserError, match="data::evaluate is 'region': it must be labels or regions"):
+        run(str(bundle), "train", overrides=settings | {"data::evaluate": "region", "seed": 3})
+    assert not (bundle / "seed_3").exists()
+
+
 def test_a_label_map_is_no_target_of_independent_labels(make, settings):
     """As when the transform that makes the channels was forgotten."""
     bundle = make("two_channels")

@@ -99,5 +99,13 @@ class TestErrors:
             path.unlink()
         assert "patient007/patient007_frame*.nii.gz'" in message(acdc_cases, root)
 
+    def test_archives_of_patients_that_are_not_extracted(self, root):
+        shutil.rmtree(root / "training")
+        (root / "training").mkdir()
+        (root / "training" / "patient001.zip").touch()
+        text = message(acdc_cases, root)
+        assert "0 cases matched training/patient*" in text
+        assert "whose training/ holds patient001.zip" in text
+
     def test_one_patient_only(self, tmp_path):
         assert "1 case(s) or group(s)" in message(acdc_cases, make_acdc(tmp_path, num_training=1, num_testing=1))

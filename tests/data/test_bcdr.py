@@ -232,6 +232,20 @@ class TestErrors:
         text = message(bcdr_cases, make_bcdr(tmp_path, datasets=("D01",), patients_each=1))
         assert "1 case(s) or group(s) of cases cannot be divided" in text
 
+    def test_tables_without_a_mass(self, root):
+        (tables := sorted(root.glob("*/bcdr_*.csv")))[0].write_text(tables[0].read_text().splitlines()[0])
+        change(tables[1], lambda rows: [row | {"mammography_nodule": "0"} for row in rows])
+        assert message(bcdr_cases, root).startswith(f"0 masses are listed in '{tables[0]}' and 1 more: take the tables")
+
+    @pytest.mark.parametrize("fraction", [0, 1, 1.5, "0.2", True])
+    @pytest.mark.parametrize("name", ["validation_fraction", "test_fraction"])
+    def test_unusable_fraction(self, root, name, fraction):
+        assert message(bcdr_cases, root, **{name: fraction}).startswith(f"{name} is {fraction!r}: give a number")
+
+    def test_fractions_that_leave_nothing_for_training(self, root):
+        text = message(bcdr_cases, root, validation_fraction=0.3, test_fraction=0.7)
+        assert text.startswith("validation_fraction and test_fraction are 0.3 and 0.7: let their sum be below 1")
+
     @pytest.mark.parametrize("margin", [0.5, "2", True, float("nan")])
     def test_unusable_margin(self, root, margin):
         assert message(bcdr_cases, root, margin=margin).startswith(f"margin is {margin!r}")

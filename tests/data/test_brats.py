@@ -44,6 +44,10 @@ class TestBrats21:
         assert names(split["training"] + split["validation"]) == [f"BraTS2021_{number}" for number in BRATS21_TRAIN_VAL]
         assert len(split["validation"]) == 1
 
+    def test_cases_that_are_not_there_are_counted(self, root):
+        with pytest.warns(UserWarning, match="holds 8 of the 1251 published cases of BraTS 2021"):
+            brats21_cases(root)
+
     def test_channels_in_order(self, root):
         for case in everyone(brats21_cases(root)):
             name = case["case"]
@@ -128,6 +132,13 @@ class TestBrats18:
         assert "case_*/FLAIR_2mm.nii.gz" in text
         assert "which holds BraTS2018/" in text
         assert "brats2018" in text
+
+
+@pytest.mark.parametrize("grade", ["HGG", "LGG"])
+def test_a_grade_that_is_not_there(tmp_path, grade):
+    """Folds of one grade alone are not those of the published work."""
+    shutil.rmtree(make_brats18(tmp_path) / grade)
+    assert f"0 cases matched {grade}/Brats18_*/Brats18_*_flair.nii.gz" in message(brats18_cases, tmp_path)
 
 
 def test_channels_and_names_of_the_download(tmp_path):

@@ -10,7 +10,7 @@ from medcalib.keys import CaseKeys, SplitKeys
 
 
 def cases(*names):
-    return [{"case": name, "image": f"/data/{name}.nii.gz"} for name in names]
+    return [{"case": name, "image": f"/data/{name}.nii.gz", "label": f"/data/{name}_seg.nii.gz"} for name in names]
 
 
 def names_of(split):
@@ -36,6 +36,10 @@ class TestAssembleSplit:
         assert names_of(split) == {"training": ["a"], "validation": ["b"], "test": ["c"], "calibration": ["b"]}
         assert all(type(part) is str for part in split)
 
+    def test_takes_names_as_they_are(self):
+        split = assemble_split(cases("007", 7), cases("a b", "a.b"), cases("..x", "ü"))
+        assert names_of(split)["training"] + names_of(split)["test"] == ["007", 7, "..x", "ü"]
+
     def test_keeps_calibration_cases_of_their_own(self):
         split = assemble_split(cases("a"), cases("b"), cases("c"), cases("d", "e"))
         assert names_of(split)["calibration"] == ["d", "e"]
@@ -51,6 +55,10 @@ class TestAssembleSplit:
             ((["a"], ["b"], ["c"], []), "The calibration part of the split is empty"),
             ((["a", "a"], ["b"], ["c"]), "Case 'a' appears twice in the training part"),
             ((["a"], [], ["c"]), "The validation part of the split is empty"),
+            ((["a"], ["b"], ["c", "d/e"]), "A case in the test part of the split is called 'd/e'"),
+            ((["a"], [".."], ["c"]), "A case in the validation part of the split is called '..'"),
+            (([""], ["b"], ["c"]), "A case in the training part of the split is called ''"),
+            ((["a"], ["b"], ["c"], [" "]), "A case in the calibration part of the split is called ' '"),
         ],
     )
     def test_refuses_leaks_and_empty_parts(self, parts, message):
@@ -70,6 +78,17 @@ class TestCheckedSplit:
         split = checked_split(self.SPLIT, calibration_cases=["c"])
         assert split["calibration"] == cases("c")
         assert split["validation"] == cases("b", "c")
+
+    @pytest.mark.parametrize(("part", "key"), [("training", "label"), ("validation", "label"), ("test", "image")])
+    def test_refuses_a_case_that_lacks_what_is_needed(self, part, key):
+        lacking = [{name: value for name, value in case.items() if name != key} for case in self.SPLIT[part]]
+        message = f"^Case '{lacking[0]['case']}' of the {part} part that data::cases returned has no {key}"
+        with pytest.raises(UserError, match=message):
+            checked_split(self.SPLIT | {part: lacking})
+
+    def test_test_cases_need_no_label(self):
+        lacking = [{"case": "d", "image": "d.nii.gz"}]
+        assert checked_split(self.SPLIT | {"test": lacking})["test"] == lacking
 
     def test_takes_further_calibration_cases(self):
         assert names_of(checked_split(self.SPLIT, ["b", *cases("e")]))["calibration"] == ["b", "e"]
@@ -157,7 +176,8 @@ class TestSplitCases:
             split_cases(cases(*"abc"[:count]))
 
     @pytest.mark.parametrize(
-        "fractions", [(0.7, 0.3), (0.7, 0.2, 0.2), (0.8, 0.0, 0.2), (1.2, -0.4, 0.2), "0.7", (float("nan"), 0.1, 0.2)]
+        "fractions",
+        [(0.7, 0.3), (0.7, 0.2, 0.2), (0.8, 0.0, 0.2), (1.2, -0.4, 0.2), "0.7", 0.7, None, (float("nan"), 0.1, 0.2)],
     )
     def test_refuses_fractions_that_are_no_shares(self, fractions):
         with pytest.raises(UserError, match="fractions is"):

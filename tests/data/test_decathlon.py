@@ -92,20 +92,19 @@ class TestErrors:
         assert "Task04_Hippocampus/" in self.message(dataset_dir.parent)
 
     def test_a_file_instead_of_a_folder(self, dataset_dir):
-        assert "does not exist" in self.message(dataset_dir / "dataset.json")
+        assert "is a file" in self.message(dataset_dir / "dataset.json")
 
     def test_image_without_label(self, dataset_dir):
         (dataset_dir / "labelsTr" / "hippocampus_004.nii.gz").unlink()
         text = self.message(dataset_dir)
-        assert text.startswith("Case 'hippocampus_004' has")
-        assert str(dataset_dir / "labelsTr" / "hippocampus_004.nii.gz") in text
-        assert "9 cases matched, 1 did not" in text
+        assert text.startswith(f"Case 'hippocampus_004' has no '{dataset_dir / 'labelsTr' / 'hippocampus_004.nii.gz'}'")
+        assert "(9 cases matched imagesTr/*.nii.gz with labelsTr/*.nii.gz, 1 did not)" in text
+        assert "medicaldecathlon.com" in text
 
     def test_label_without_image(self, dataset_dir):
         (dataset_dir / "imagesTr" / "hippocampus_007.nii.gz").unlink()
         text = self.message(dataset_dir)
-        assert text.startswith("Case 'hippocampus_007' has")
-        assert f"no '{dataset_dir / 'imagesTr' / 'hippocampus_007.nii.gz'}'" in text
+        assert text.startswith(f"Case 'hippocampus_007' has no '{dataset_dir / 'imagesTr' / 'hippocampus_007.nii.gz'}'")
 
     def test_images_without_any_label(self, dataset_dir):
         for path in (dataset_dir / "labelsTr").iterdir():

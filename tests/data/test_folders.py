@@ -34,8 +34,11 @@ def test_root_of_a_user(tmp_path, monkeypatch):
 
 
 def test_a_file_is_no_root(tmp_path):
-    (tmp_path / "scans.zip").touch()
-    assert "does not exist" in message(DOWNLOAD.root, tmp_path / "scans.zip")
+    archive = tmp_path / "scans.zip"
+    archive.touch()
+    assert message(DOWNLOAD.root, archive).startswith(
+        f"'{archive}' is a file: extract it if it is an archive, and set data::dataset_dir to the folder that holds"
+    )
 
 
 def test_complete_cases_come_sorted(tmp_path):
@@ -60,3 +63,29 @@ def test_no_case_at_all(tmp_path):
     assert text.startswith(
         f"0 cases matched scans/* in '{tmp_path}', which holds nothing: set data::dataset_dir to the"
     )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "where"),
+    [
+        ("Tr/images/*.nii.gz", "whose Tr/images/ holds a.nii:"),
+        ("Tr/images/*.nii.gz with Tr/labels/*.nii.gz", "whose Tr/images/ holds a.nii:"),
+        ("Tr/labels/*.nii.gz", "whose Tr/ holds images/:"),
+        ("*/images/*.nii.gz", "which holds Tr/:"),
+        ("{Tr,Va}/images/*.nii.gz", "which holds Tr/:"),
+        ("Va/images/*.nii.gz", "which holds Tr/:"),
+    ],
+)
+def test_how_far_the_layout_is_the_one_that_was_looked_for(tmp_path, pattern, where):
+    (tmp_path / "Tr" / "images").mkdir(parents=True)
+    (tmp_path / "Tr" / "images" / "a.nii").touch()
+    assert f"0 cases matched {pattern} in '{tmp_path}', {where} " in message(DOWNLOAD.complete, [], tmp_path, pattern)
+
+
+@pytest.mark.parametrize(("wanted", "there"), [("b.nii.gz", "b.nii"), ("b.nii", "b.nii.gz"), ("b.nii.gz", "c.nii")])
+def test_a_file_that_is_packed_otherwise_is_told(tmp_path, wanted, there):
+    for name in ("a", there):
+        (tmp_path / name).touch()
+    text = message(DOWNLOAD.complete, [make_case("x", tmp_path / "a", tmp_path / wanted)], tmp_path, "*")
+    assert (f"'{there}' lies there, pack or unpack it with gzip, or remove" in text) == there.startswith("b")
+    assert ("extract or download it, or remove" in text) == there.startswith("c")

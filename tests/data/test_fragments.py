@@ -15,6 +15,7 @@ from tests.data import layouts
 
 from medcalib.bundle.contract import check_fragment
 from medcalib.bundle.fragments import FragmentKind, read_yaml
+from medcalib.bundle.workflow import user_message
 from medcalib.transforms import CheckLabeld, LoadCased
 
 CONFIGS = Path(__file__).parents[2] / "bundle_templates" / "configs"
@@ -166,6 +167,18 @@ def test_patches_are_augmented(parser):
     assert batch["case"] == [case["case"] for case in cases for _ in range(samples)]
     assert batch["label"].any()
     assert set(batch["label"].unique().tolist()) <= set(range(len(data["class_names"])))
+
+
+@pytest.mark.parametrize("name", ["acdc17", "amos22", "kits23"])
+def test_an_image_that_is_empty_is_named_before_it_is_cropped(name, tmp_path):
+    parser = ConfigParser({"data": read(name)["data"]})
+    parser["data"]["dataset_dir"] = str(LAYOUTS[name][0](tmp_path))
+    case = parser.get_parsed_content("data::cases")["test"][0]
+    image = nib.load(case["image"])
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.float32), image.affine), case["image"])
+    with pytest.raises(RuntimeError) as caught:
+        preparation(parser)(case)
+    assert user_message(caught.value).startswith(f"Case {case['case']}: its image is nowhere above 0")
 
 
 @pytest.mark.parametrize(("name", "make"), [(name, make) for name in ("brats18", "isles18") for make in LAYOUTS[name]])

@@ -61,6 +61,7 @@ def test_the_metadata_are_filled(name):
     assert metadata["title"] == name
     assert all(isinstance(value, str) and len(value) > 1 for value in metadata.values())
     assert metadata["source"].startswith("http")
+    assert metadata["data_type"] in ("jpg", "tiff")
     assert "arXiv:" in metadata["reference"] or "doi:" in metadata["reference"]
 
 

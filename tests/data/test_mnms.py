@@ -81,7 +81,7 @@ class TestErrors:
 
     def test_other_folder(self, download):
         text = message(mnms_cases, download.parent)
-        assert "0 cases matched Training/<code>/<code>_sa.nii.gz" in text
+        assert "0 cases matched Training/<code>/<code>_{sa,ed,es}.nii.gz" in text
         assert "which holds OpenDataset/" in text
 
     def test_no_labelled_subjects(self, download):
@@ -122,6 +122,27 @@ class TestErrors:
         table = download / MNMS_TABLE
         table.write_text(table.read_text().replace(",A0S9V9,Siemens,A,1,0,", f",A0S9V9,Siemens,A,1,{value},"))
         assert message(mnms_cases, download).startswith(f"'{table}' says {value!r} in the column 'ED' of 'A0S9V9'")
+
+    @pytest.mark.parametrize(("column", "value"), [("VendorName", "Siemens"), ("Centre", "1")])
+    @pytest.mark.parametrize("blank", ["", "  "])
+    def test_subject_without_vendor_or_centre(self, root, column, value, blank):
+        table = next(path for folder in (root, root.parent) for path in folder.glob("*.csv"))
+        lines = table.read_text().splitlines()
+        place = lines[0].split(",").index(column)
+        for number, line in enumerate(lines):
+            cells = line.split(",")
+            if cells[1] == "A0S9V9":
+                assert cells[place] == value
+                cells[place] = blank
+                lines[number] = ",".join(cells)
+        table.write_text("\n".join(lines))
+        assert message(mnms_cases, root) == f"'{table}' has no value in the column '{column}' of 'A0S9V9': add it."
+
+    def test_a_row_that_is_cut_short(self, root):
+        table = next(path for folder in (root, root.parent) for path in folder.glob("*.csv"))
+        lines = table.read_text().splitlines()
+        table.write_text("\n".join([lines[0], *(",".join(line.split(",")[:4]) for line in lines[1:])]))
+        assert "has no value in the column 'Centre' of" in message(mnms_cases, root)
 
     @pytest.mark.parametrize("number", [0, 1])
     def test_half_extracted(self, root, number):

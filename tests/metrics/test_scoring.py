@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import brier_score_loss, log_loss
 
 from medcalib.functional import bin_statistics, brier_decomposition
-from medcalib.metrics import BrierScoreMetric, NegativeLogLikelihoodMetric
+from medcalib.metrics import BrierScoreMetric, CalibrationErrorMetric, NegativeLogLikelihoodMetric
 
 
 def test_scores_equal_scikit_learn():
@@ -60,3 +60,23 @@ def test_mean_leaves_absent_classes_out():
     assert value.item() == pytest.approx(0.25)
     assert not_nans.item() == 1
     assert np.isnan(metric.get_buffer()[1, 0].item())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "mean_batch", "sum_batch", "mean_channel", "sum_channel"])
+@pytest.mark.parametrize(
+    "metric",
+    [BrierScoreMetric(), NegativeLogLikelihoodMetric(), CalibrationErrorMetric(num_bins=4)],
+    ids=lambda metric: type(metric).__name__,
+)
+def test_without_any_value_there_is_no_score(metric, reduction):
+    """A score of 0 would be the best there is."""
+    metric.reset()
+    metric(torch.full((2, 1, 5), 0.25), torch.zeros(2, 1, 5))
+    metric.get_not_nans = True
+    value, not_nans = metric.aggregate(reduction)
+    assert value.isnan().all()
+    assert not not_nans.any()
+    metric(torch.full((1, 1, 5), 0.25), torch.ones(1, 1, 5))
+    value, not_nans = metric.aggregate("mean")
+    assert value > 0
+    assert not_nans == 1

@@ -15,6 +15,7 @@ from medcalib.transforms import (
     RegionOfInterestd,
     Regionsd,
     ToEvaluationSpaced,
+    evaluated_regions,
     label_regions,
 )
 
@@ -91,11 +92,32 @@ def test_where_a_label_lies_is_kept():
         ({"tumour": []}, r"data::regions::tumour must list classes from 0 to 3, not \[\]"),
         ({"tumour": [4]}, r"data::regions::tumour must list classes from 0 to 3, not \[4\]"),
         ({"tumour": [-1]}, r"data::regions::tumour must list classes from 0 to 3, not \[-1\]"),
+        ({"tumour": [True]}, r"data::regions::tumour must list classes from 0 to 3, not \[True\]"),
+        ({"tumour": 1}, r"data::regions::tumour must be a list of classes, such as \[1, 3\], not 1"),
+        ({"tumour": "12"}, "data::regions::tumour must be a list of classes"),
     ],
 )
 def test_a_region_of_classes_that_do_not_exist(regions, message):
     with pytest.raises(UserError, match=message):
         Regionsd("pred", regions, num_classes=4)
+
+
+@pytest.mark.parametrize(("evaluate", "expected"), [("regions", REGIONS), ("labels", None), (None, None)])
+def test_what_is_evaluated(evaluate, expected):
+    assert evaluated_regions(REGIONS, evaluate) == expected
+    assert evaluated_regions() is None
+
+
+@pytest.mark.parametrize("evaluate", ["region", "true", True, 1, ""])
+def test_what_cannot_be_evaluated(evaluate):
+    with pytest.raises(UserError, match=f"^data::evaluate is {evaluate!r}: it must be labels or regions"):
+        evaluated_regions(REGIONS, evaluate)
+
+
+@pytest.mark.parametrize("regions", [None, {}, ["tumour"], "tumour"])
+def test_regions_that_are_none(regions):
+    with pytest.raises(UserError, match="^data::evaluate is regions, but data::regions is "):
+        evaluated_regions(regions, "regions")
 
 
 def test_probabilities_of_independent_labels_are_not_added():

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ import torch
 from monai.transforms import Compose, CropForegroundd, Orientationd, Spacingd
 
 from medcalib.errors import UserError
-from medcalib.transforms import CheckPredictiond, InvertProbabilitiesd, LoadCased, ToEvaluationSpaced
+from medcalib.transforms import CheckForegroundd, CheckPredictiond, InvertProbabilitiesd, LoadCased, ToEvaluationSpaced
 
 LAS_OBLIQUE = np.array([[-1.5, 0.1, 0, 10], [0.1, 1.5, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1]])
 
@@ -93,6 +95,11 @@ def test_an_image_without_label_loads(smooth_case):
     assert loaded["image"].shape == (1, 24, 20, 16)
 
 
+def test_attributes_stay_with_the_split(smooth_case):
+    """Cases of a batch may lack some of them, or have None."""
+    assert LoadCased()(smooth_case | {"attributes": {"vendor": None}}).keys() == smooth_case.keys()
+
+
 def test_channels_are_counted(smooth_case):
     with pytest.raises(UserError, match="Case a: .* has 1 channel.* lists 2"):
         LoadCased(num_channels=2)(smooth_case)
@@ -102,6 +109,35 @@ def test_channels_in_several_files(tmp_path):
     paths = [save(tmp_path / f"{n}.nii.gz", np.full((4, 4, 4), n, np.float32)) for n in range(3)]
     loaded = LoadCased(num_channels=3)({"case": "a", "image": paths})
     assert loaded["image"][:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_the_file_that_has_a_channel_too_many_is_named(tmp_path):
+    single = save(tmp_path / "single.nii.gz", np.zeros((4, 4, 4), np.float32))
+    double = save(tmp_path / "double.nii.gz", np.zeros((4, 4, 4, 2), np.float32))
+    case = {"case": "a", "image": [single, double]}
+    assert LoadCased(num_channels=3)(case)["image"].shape == (3, 4, 4, 4)
+    with pytest.raises(UserError) as caught:
+        LoadCased(num_channels=2)(case)
+    assert str(caught.value) == (
+        f"Case a: {double} has 2, its 2 files together have 3 channel(s), but data::channel_names lists 2."
+    )
+
+
+def test_a_volume_that_is_cut_short_says_how_much_is_missing(tmp_path):
+    path = Path(save(tmp_path / "a.nii", np.zeros((4, 4, 4), np.float32)))
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(
+        UserError, match=r"a.nii cannot be read \(Expected 256 bytes, got 148 bytes .* damaged\?\); the"
+    ):
+        LoadCased()({"case": "a", "image": str(path)})
+
+
+def test_an_image_without_foreground_is_named():
+    check = CheckForegroundd("image")
+    case = {"case": "a", "image": torch.tensor([[-1.0, 0.5]])}
+    assert check(case) == case
+    with pytest.raises(UserError, match="^Case a: its image is nowhere above 0"):
+        check({"case": "a", "image": torch.tensor([[-1.0, 0.0]])})
 
 
 def test_a_channel_that_is_missing_is_named(tmp_path):

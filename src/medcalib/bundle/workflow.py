@@ -100,6 +100,8 @@ def user_message(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, UserError):
             return str(cause)
+        # a worker process hands over its traceback as a text
+        if lines := re.findall(r"medcalib\.errors\.UserError: (.*)", str(cause)):
+            return lines[-1]
         cause = cause.__cause__ or cause.__context__
-    lines = re.findall(r"medcalib\.errors\.UserError: (.*)", str(error))
-    return lines[-1] if lines else None
+    return None

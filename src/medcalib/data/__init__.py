@@ -7,11 +7,12 @@ from medcalib.data.brats import brats18_cases, brats21_cases
 from medcalib.data.cases import Case, Split, assemble_split, checked_split, split_cases, split_digest
 from medcalib.data.cric import cric_cases
 from medcalib.data.decathlon import decathlon_cases
-from medcalib.data.folds import set_aside, split_fold
+from medcalib.data.folds import set_aside, split_fold, split_groups
 from medcalib.data.isic import isic_cases
 from medcalib.data.isles import isles_cases
 from medcalib.data.kits import kits_cases
 from medcalib.data.mnms import mnms_cases
+from medcalib.data.pattern import pattern_cases
 from medcalib.data.phantom import make_phantom, phantom_cases
 from medcalib.data.phantom_cells import make_phantom_cells, phantom_cells_cases
 
@@ -33,10 +34,12 @@ __all__ = [
     "make_phantom",
     "make_phantom_cells",
     "mnms_cases",
+    "pattern_cases",
     "phantom_cases",
     "phantom_cells_cases",
     "set_aside",
     "split_cases",
     "split_digest",
     "split_fold",
+    "split_groups",
 ]

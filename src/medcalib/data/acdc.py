@@ -40,7 +40,9 @@ def acdc_cases(dataset_dir: str | Path, validation_fraction: float = 0.1, seed: 
     root = _DOWNLOAD.root(dataset_dir)
     parts = {}
     for name in ("training", "testing"):
-        found = [case for folder in visible(root / name, "patient*") for case in _cases_of_patient(folder)]
+        found = [
+            case for folder in visible(root / name, "patient*") if folder.is_dir() for case in _cases_of_patient(folder)
+        ]
         parts[name] = _DOWNLOAD.complete(found, root, f"{name}/patient*/patient*_frame*.nii.gz")
     training, validation = set_aside(parts["training"], validation_fraction, seed, group=_patient)
     return assemble_split(training, validation, parts["testing"])

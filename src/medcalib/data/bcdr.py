@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from medcalib.data.cases import Case, Split, assemble_split
+from medcalib.data.cases import Case, Split
 from medcalib.data.folders import Download, make_case, visible
-from medcalib.data.folds import set_aside
+from medcalib.data.folds import split_groups
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
@@ -61,6 +61,11 @@ def bcdr_cases(
     root = _DOWNLOAD.root(dataset_dir)
     tables = [table for pattern in _TABLES for table in visible(root, pattern)]
     rows = [(table, row) for table, row in _first_listings(tables) if _is_mass(row)]
+    if tables and not rows:
+        raise UserError(
+            f"0 masses are listed in '{tables[0]}'{f' and {len(tables) - 1} more' * (len(tables) > 1)}: take the "
+            f"tables as they were downloaded ({_DOWNLOAD.source})."
+        )
     names = _unique([_name(table, row) for table, row in rows])
     cases = [_case(name, table, row, margin) for name, (table, row) in zip(names, rows, strict=True)]
     patients = {name: row[_PATIENT] for name, (_, row) in zip(names, rows, strict=True)}
@@ -70,9 +75,7 @@ def bcdr_cases(
         return patients[case[CaseKeys.CASE]]
 
     # 60 : 20 : 20; the published code took its 20 % for validation from what testing had left, so 64 : 16 : 20
-    rest, test = set_aside(cases, test_fraction, seed, patient)
-    training, validation = set_aside(rest, validation_fraction / (1 - test_fraction), seed, patient)
-    return assemble_split(training, validation, test)
+    return split_groups(cases, validation_fraction, test_fraction, seed, patient)
 
 
 def _first_listings(tables: Sequence[Path]) -> Iterator[tuple[Path, dict[str, str]]]:

@@ -1,6 +1,7 @@
 """Case lists of the brain tumour segmentation challenges of 2018 and 2021."""
 
 import re
+import warnings
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def brats21_cases(dataset_dir: str | Path, validation_fraction: float = 0.05, se
 
     Every case is a folder ``BraTS2021_00000`` with one file per channel and ``BraTS2021_00000_seg.nii.gz``. Which of
     the 1251 cases are for testing is fixed by the case lists that come with this package; cases that are not on disk
-    are passed over.
+    are passed over with a warning.
 
     Args:
         dataset_dir: folder that holds the case folders.
@@ -58,6 +59,12 @@ def brats21_cases(dataset_dir: str | Path, validation_fraction: float = 0.05, se
     ]
     cases = _BRATS21.complete(found, root, "BraTS2021_*/BraTS2021_*_{t1,t1ce,t2,flair,seg}.nii.gz")
     train_val, test = (_published(name) for name in ("brats21_train_val.txt", "brats21_test.txt"))
+    if len(cases) < len(train_val | test):
+        warnings.warn(
+            f"'{root}' holds {len(cases)} of the {len(train_val | test)} published cases of BraTS 2021, so results "
+            f"cannot be compared with published ones; extract or download the rest ({_BRATS21.source}).",
+            stacklevel=2,
+        )
     for case in cases:
         if (name := case[CaseKeys.CASE]) not in train_val | test:
             raise UserError(
@@ -89,8 +96,13 @@ def brats18_cases(dataset_dir: str | Path, fold: int = 0, validation_fraction: f
             fold, or if there are too few cases.
     """
     root = _BRATS18.root(dataset_dir)
-    graded = [folder for grade in ("HGG", "LGG") for folder in visible(root / grade, "Brats18_*") if folder.is_dir()]
-    if graded:
+    grades = {
+        grade: [folder for folder in visible(root / grade, "Brats18_*") if folder.is_dir()] for grade in ("HGG", "LGG")
+    }
+    if graded := [folder for folders in grades.values() for folder in folders]:
+        for grade, folders in grades.items():
+            if not folders:
+                raise _BRATS18.nothing_matched(root, f"{grade}/Brats18_*/Brats18_*_flair.nii.gz")
         found = [
             make_case(
                 folder.name,

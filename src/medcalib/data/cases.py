@@ -40,7 +40,8 @@ def assemble_split(
         The split, with plain strings as keys.
 
     Raises:
-        UserError: if a part is empty, holds a case twice, or shares one with a part it must be kept apart from.
+        UserError: if a part is empty, holds a case twice or one whose name cannot be that of a folder, or shares one
+            with a part it must be kept apart from.
 
     Example:
         >>> split = assemble_split([{"case": "a"}], [{"case": "b"}], [{"case": "c"}])
@@ -57,6 +58,11 @@ def assemble_split(
     for part, names in ids.items():
         if not names:
             raise UserError(f"The {part} part of the split is empty: give it at least one case.")
+        if unusable := [name for name in names if not str(name).strip(". ") or "/" in str(name)]:
+            raise UserError(
+                f"A case in the {part} part of the split is called '{unusable[0]}': its predictions are written to a "
+                f"folder of that name, so give it a name without / and not of dots alone."
+            )
         if repeated := sorted(name for name, number in Counter(names).items() if number > 1):
             raise UserError(
                 f"Case '{repeated[0]}' appears twice in the {part} part of the split: give each case its own name."
@@ -85,13 +91,14 @@ def checked_split(
         The split.
 
     Raises:
-        UserError: if it is no split, if an id of ``calibration_cases`` is in none of its parts, or as of
-            :func:`assemble_split`.
+        UserError: if it is no split, if a case has no image or, except for testing, no label, if an id of
+            ``calibration_cases`` is in none of its parts, or as of :func:`assemble_split`.
 
     Example:
-        >>> split = {"training": [{"case": "a"}], "validation": [{"case": "b"}, {"case": "c"}], "test": [{"case": "d"}]}
-        >>> checked_split(split, calibration_cases=["c"])["calibration"]
-        [{'case': 'c'}]
+        >>> a, b, c, d = ({"case": name, "image": f"{name}.png", "label": f"{name}_mask.png"} for name in "abcd")
+        >>> split = {"training": [a], "validation": [b, c], "test": [d]}
+        >>> [case["case"] for case in checked_split(split, calibration_cases=["c"])["calibration"]]
+        ['c']
     """
     parts = {str(part): cases for part, cases in split.items()} if isinstance(split, Mapping) else {}
     known = {part.value for part in SplitKeys}
@@ -107,6 +114,12 @@ def checked_split(
                 raise UserError(
                     f"Entry {number} of the {part} part that data::cases returned is {case!r}: it must be a dictionary "
                     f"with the keys case, image and label."
+                )
+            needed = [CaseKeys.IMAGE] if part == SplitKeys.TEST else [CaseKeys.IMAGE, CaseKeys.LABEL]
+            if lacking := [key for key in needed if key not in case]:
+                raise UserError(
+                    f"Case '{case[CaseKeys.CASE]}' of the {part} part that data::cases returned has no {lacking[0]}: "
+                    f"add it, or leave out the case."
                 )
     if calibration_cases is not None:
         parts[SplitKeys.CALIBRATION.value] = _chosen_cases(parts, calibration_cases)

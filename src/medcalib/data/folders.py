@@ -1,6 +1,8 @@
 """Find the cases of a dataset in its folder, and say what is wrong with the folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +10,9 @@ from medcalib.data.cases import Case
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
-__all__ = ["Download", "describe_contents", "make_case", "visible"]
+__all__ = ["Download", "describe_contents", "incomplete_cases", "make_case", "visible"]
+
+_LISTS_INCOMPLETE = ContextVar("lists_incomplete", default=False)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,11 @@ that holds scans (the data can be had from https://example.org).
             UserError: there is no such folder.
         """
         root = Path(dataset_dir).expanduser()
+        if root.is_file():
+            raise UserError(
+                f"'{root}' is a file: extract it if it is an archive, and set data::dataset_dir to {self.folder} "
+                f"({self.source})."
+            )
         if not root.is_dir():
             raise UserError(
                 f"The dataset folder '{root}' does not exist: set data::dataset_dir to {self.folder} ({self.source})."
@@ -45,14 +54,16 @@ that holds scans (the data can be had from https://example.org).
         return root
 
     def nothing_matched(self, root: Path, looked_for: str) -> UserError:
-        """The error of a folder in which no case was found."""
+        """The error of a folder in which no case was found; tells how far its layout is the one that was looked for."""
+        known = _known_part(root, looked_for)
+        whose = "which" if known == root else f"whose {known.relative_to(root)}/"
         return UserError(
-            f"0 cases matched {looked_for} in '{root}', which holds {describe_contents(root)}: "
+            f"0 cases matched {looked_for} in '{root}', {whose} holds {describe_contents(known)}: "
             f"set data::dataset_dir to {self.folder} ({self.source})."
         )
 
     def complete(self, cases: Sequence[Case], root: Path, looked_for: str) -> list[Case]:
-        """Check that there are cases and that all their files exist.
+        """Check that there are cases and, except within `incomplete_cases`, that all their files exist.
 
         Args:
             cases: cases that were found by at least one of their files or by their folder.
@@ -68,15 +79,29 @@ that holds scans (the data can be had from https://example.org).
         if not cases:
             raise self.nothing_matched(root, looked_for)
         ordered = sorted(cases, key=lambda case: case[CaseKeys.CASE])
+        if _LISTS_INCOMPLETE.get():
+            return ordered
         lacking = {case[CaseKeys.CASE]: missing for case in ordered if (missing := _missing_files(case))}
         if lacking:
             name, missing = next(iter(lacking.items()))
+            twin = _other_compression(missing[0])
             raise UserError(
                 f"Case '{name}' has no '{missing[0]}' ({len(ordered) - len(lacking)} cases matched {looked_for}, "
-                f"{len(lacking)} did not): extract or download the missing file, or remove the rest of this case "
-                f"({self.source})."
+                f"{len(lacking)} did not): "
+                + (f"'{twin.name}' lies there, pack or unpack it with gzip" if twin else "extract or download it")
+                + f", or remove the rest of this case ({self.source})."
             )
         return ordered
+
+
+@contextmanager
+def incomplete_cases() -> Iterator[None]:
+    """Within this context, cases are listed as if all their files existed, so that all that lack one can be named."""
+    token = _LISTS_INCOMPLETE.set(True)
+    try:
+        yield
+    finally:
+        _LISTS_INCOMPLETE.reset(token)
 
 
 def make_case(name: str, image: Path | Sequence[Path], label: Path) -> Case:
@@ -105,6 +130,22 @@ def describe_contents(folder: Path) -> str:
         return "nothing"
     shown = ", ".join(names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def _known_part(root: Path, looked_for: str) -> Path:
+    """The deepest folder that exists of those that a pattern begins with."""
+    known = root
+    for part in looked_for.split()[0].split("/")[:-1]:
+        if not part.isidentifier() or not (known / part).is_dir():
+            break
+        known /= part
+    return known
+
+
+def _other_compression(missing: str) -> Path | None:
+    """The same volume with .gz instead of without, or without instead of with."""
+    twin = Path(missing.removesuffix(".gz") if missing.endswith(".gz") else f"{missing}.gz")
+    return twin if twin.is_file() else None
 
 
 def _missing_files(case: Case) -> list[str]:

@@ -1,4 +1,4 @@
-"""Divide cases at random so that those of one group stay together: one part set aside, or one of k folds."""
+"""Divide cases at random so that those of one group stay together: set one part aside, make three, or k folds."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from medcalib.data.cases import Case, Split, assemble_split
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
-__all__ = ["set_aside", "split_fold"]
+__all__ = ["set_aside", "split_fold", "split_groups"]
 
 
 def set_aside(
@@ -46,6 +46,46 @@ def set_aside(
             f"{fraction:g}: add cases or lower the fraction."
         )
     return _divide(cases, set(ranked[:count]), group)
+
+
+def split_groups(
+    cases: Sequence[Case],
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int = 0,
+    group: Callable[[Case], str] | None = None,
+) -> Split:
+    """Divide cases into training, validation and test, whole groups at a time.
+
+    Args:
+        cases: the cases to divide.
+        validation_fraction: share of all groups that is for validation.
+        test_fraction: share of all groups that is for testing; the rest is for training.
+        seed: another seed, another division.
+        group: names the group of a case, such as its patient; every case is its own by default.
+
+    Returns:
+        The split; calibration uses the validation cases.
+
+    Raises:
+        UserError: if an argument is not usable, or if there are too few groups.
+
+    Example:
+        >>> cases = [{"case": f"case_{i}"} for i in range(10)]
+        >>> {part: len(members) for part, members in split_groups(cases, 0.1, 0.2).items()}
+        {'training': 7, 'validation': 1, 'test': 2, 'calibration': 1}
+    """
+    for name, fraction in {"validation_fraction": validation_fraction, "test_fraction": test_fraction}.items():
+        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
+            raise UserError(f"{name} is {fraction!r}: give a number above 0 and below 1.")
+    if not validation_fraction + test_fraction < 1:
+        raise UserError(
+            f"validation_fraction and test_fraction are {validation_fraction:g} and {test_fraction:g}: let their sum "
+            f"be below 1, so that something remains for training."
+        )
+    rest, test = set_aside(cases, test_fraction, seed, group)
+    training, validation = set_aside(rest, validation_fraction / (1 - test_fraction), seed, group)
+    return assemble_split(training, validation, test)
 
 
 def split_fold(

@@ -52,13 +52,17 @@ def mnms_cases(dataset_dir: str | Path) -> Split:
     for part, folder in folders.items():
         subjects[part] = [path for path in visible(folder, "*") if path.is_dir() and path.name not in _NOT_CODES]
         if not subjects[part]:
-            raise _DOWNLOAD.nothing_matched(root, f"{folder.relative_to(root)}/<code>/<code>_sa.nii.gz")
+            raise _DOWNLOAD.nothing_matched(root, _pattern(folder.relative_to(root)))
     table, rows = _read_table(root)
     parts = {}
     for part, paths in subjects.items():
         found = [case for path in paths for case in _cases_of_subject(path, table, rows)]
-        parts[part] = _DOWNLOAD.complete(found, root, f"{folders[part].relative_to(root)}/<code>/<code>_sa.nii.gz")
+        parts[part] = _DOWNLOAD.complete(found, root, _pattern(folders[part].relative_to(root)))
     return assemble_split(**parts)
+
+
+def _pattern(folder: Path) -> str:
+    return f"{folder}/<code>/<code>_{{sa,ed,es}}.nii.gz"
 
 
 def _read_table(root: Path) -> tuple[Path, dict[str, dict[str, str]]]:
@@ -87,6 +91,8 @@ def _cases_of_subject(folder: Path, table: Path, rows: Mapping[str, Mapping[str,
             f"'{table}' has no row for '{code}', a folder in '{folder.parent}': add it or remove the folder."
         )
     row = rows[code]
+    if lacking := [column for column in (_VENDOR_NAME, _CENTRE) if not (row[column] or "").strip()]:
+        raise UserError(f"'{table}' has no value in the column '{lacking[0]}' of '{code}': add it.")
     in_own_files = bool(visible(folder, f"{code}_e[ds]*.nii.gz"))
     cases = []
     for phase in _PHASES:
@@ -109,5 +115,5 @@ def _frame(row: Mapping[str, str], phase: str, table: Path) -> int:
     except (TypeError, ValueError):
         pass
     raise UserError(
-        f"'{table}' says {row[phase]!r} in the column '{phase}' of '{row[_CODE]}': give a frame, 0 or above."
+        f"'{table}' says {row[phase] or ''!r} in the column '{phase}' of '{row[_CODE]}': give a frame, 0 or above."
     )

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects
 from torch import Tensor
+
+from medcalib.metrics.spacing import spacings
 
 __all__ = ["boundary_band"]
 
@@ -43,7 +44,7 @@ def boundary_band(y: Tensor, width: float, spacing: Sequence[float] | None = Non
     """
     if not width > 0:
         raise ValueError(f"width of a boundary band must be above 0 mm, got {width}.")
-    spacings = _spacings(y, spacing)
+    sizes = spacings(y, spacing)
     volumes = y.detach().as_subclass(torch.Tensor).cpu()
     if volumes.shape[1] > 1:
         volumes = volumes > 0.5
@@ -51,23 +52,8 @@ def boundary_band(y: Tensor, width: float, spacing: Sequence[float] | None = Non
     band = np.zeros((volumes.shape[0], 1, *volumes.shape[2:]), dtype=bool)
     for case in range(volumes.shape[0]):
         for channel in volumes[case]:
-            band[case, 0] |= _band(channel, width, spacings[case])
+            band[case, 0] |= _band(channel, width, sizes[case])
     return torch.from_numpy(band).to(y.device)
-
-
-def _spacings(y: Tensor, spacing: Sequence[float] | None) -> list[tuple[float, ...]]:
-    axes = y.ndim - 2
-    if spacing is not None:
-        per_case = [spacing] * y.shape[0]
-    elif isinstance(y, MetaTensor):
-        per_case = y.pixdim if y.is_batch else [y.pixdim] * y.shape[0]
-    else:
-        raise ValueError("a boundary band needs the spacing in mm: pass spacing, or y as a MetaTensor.")
-    found = [tuple(float(size) for size in case)[: axes if spacing is None else None] for case in per_case]
-    for case in found:
-        if len(case) != axes or not all(size > 0 for size in case):
-            raise ValueError(f"spacing must hold {axes} voxel sizes above 0 mm, got {case}.")
-    return found
 
 
 def _band(labels: NDArray, width: float, spacing: tuple[float, ...]) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medcalib.metrics.boundary import boundary_band
 
-__all__ = ["RegionMetric", "reduce_metric"]
+__all__ = ["RegionMetric", "case_name", "classes_present", "reduce_metric"]
 
 
 class RegionMetric(CumulativeIterationMetric):
@@ -89,7 +89,7 @@ class RegionMetric(CumulativeIterationMetric):
                     p.detach().unsqueeze(0), t.detach().unsqueeze(0), None if m is None else m.unsqueeze(0), **kwargs
                 )
             except ValueError as error:
-                raise ValueError(f"{_case_name(p, t, place)}: {error}") from error
+                raise ValueError(f"{case_name(p, t, place)}: {error}") from error
             parts.append(part)
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)
@@ -110,8 +110,12 @@ class RegionMetric(CumulativeIterationMetric):
 def reduce_metric(
     values: Tensor, reduction: MetricReduction | str, get_not_nans: bool
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """MONAI's reduction of values (case, class), with the number of values that were not NaN if wanted."""
+    """MONAI's reduction of values (case, class), with the number of values that were not NaN if wanted.
+
+    Where no value is left the result is NaN; MONAI's is 0 there, which is the best error, score or distance there is.
+    """
     reduced, not_nans = do_metric_reduction(values, reduction)
+    reduced = reduced.where(not_nans > 0, torch.nan)
     return (reduced, not_nans) if get_not_nans else reduced
 
 
@@ -126,7 +130,8 @@ def classes_present(y: Tensor, num_classes: int, mask: Tensor | None) -> Tensor:
     return torch.stack([torch.bincount(case.long(), minlength=num_classes) > 0 for case in labels])
 
 
-def _case_name(y_pred: Tensor, y: Tensor, place: int) -> str:
+def case_name(y_pred: Tensor, y: Tensor, place: int) -> str:
+    """The file name of a case, or its place in the batch where neither tensor has one."""
     for tensor in (y_pred, y):
         name = tensor.meta.get("filename_or_obj") if isinstance(tensor, MetaTensor) else None
         if isinstance(name, str) and name:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from monai.metrics import CumulativeIterationMetric
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from monai.utils import MetricReduction
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 from torch import Tensor
 
-from medcalib.metrics.region import _case_name, reduce_metric
+from medcalib.metrics.region import case_name, reduce_metric
+from medcalib.metrics.spacing import spacings
 
 __all__ = ["ModifiedHausdorffDistanceMetric"]
 
@@ -82,7 +82,7 @@ class ModifiedHausdorffDistanceMetric(CumulativeIterationMetric):
         num_classes = self.num_classes or max(y_pred.shape[1], y.shape[1])
         first = 0 if self.include_background or num_classes == 1 else 1
         rows = []
-        for p, t, voxel_size in zip(y_pred, y, _spacings(y, spacing), strict=True):
+        for p, t, voxel_size in zip(y_pred, y, spacings(y, spacing), strict=True):
             pairs = zip(_class_masks(p, num_classes), _class_masks(t, num_classes), strict=True)
             rows.append([_modified_hausdorff_distance(*pair, voxel_size) for pair in list(pairs)[first:]])
         return torch.tensor(rows, dtype=torch.float64, device=y_pred.device)
@@ -99,7 +99,7 @@ class ModifiedHausdorffDistanceMetric(CumulativeIterationMetric):
             try:
                 rows.append(self._compute_tensor(p.detach().unsqueeze(0), t.detach().unsqueeze(0), spacing))
             except ValueError as error:
-                raise ValueError(f"{_case_name(p, t, place)}: {error}") from error
+                raise ValueError(f"{case_name(p, t, place)}: {error}") from error
         return torch.cat(rows)
 
     def aggregate(self, reduction: MetricReduction | str | None = None) -> Tensor | tuple[Tensor, Tensor]:
@@ -111,10 +111,7 @@ class ModifiedHausdorffDistanceMetric(CumulativeIterationMetric):
         values = self.get_buffer()
         if values is None:
             raise ValueError("ModifiedHausdorffDistanceMetric has seen no case yet.")
-        reduced, not_nans = reduce_metric(values, reduction or self.reduction, get_not_nans=True)
-        # MONAI gives 0 where no value is left, which would be the best distance there is.
-        reduced = reduced.where(not_nans > 0, torch.nan)
-        return (reduced, not_nans) if self.get_not_nans else reduced
+        return reduce_metric(values, reduction or self.reduction, self.get_not_nans)
 
 
 class _ClassMask(NamedTuple):
@@ -158,19 +155,3 @@ def _modified_hausdorff_distance(predicted: _ClassMask, true: _ClassMask, spacin
     there = get_surface_distance(first, second, spacing=spacing)
     back = get_surface_distance(second, first, spacing=spacing)
     return max(float(np.mean(there, dtype=np.float64)), float(np.mean(back, dtype=np.float64)))
-
-
-def _spacings(y: Tensor, spacing: Sequence[float] | None) -> list[tuple[float, ...]]:
-    axes = y.ndim - 2
-    if spacing is not None:
-        per_case = [tuple(spacing)] * y.shape[0]
-    elif isinstance(y, MetaTensor):
-        # The affine of a 2D image still has three axes.
-        per_case = [tuple(sizes)[:axes] for sizes in (y.pixdim if y.is_batch else [y.pixdim] * y.shape[0])]
-    else:
-        raise ValueError("a distance needs the spacing in mm: pass spacing, or y as a MetaTensor.")
-    found = [tuple(float(size) for size in case) for case in per_case]
-    for case in found:
-        if len(case) != axes or not all(0 < size < np.inf for size in case):
-            raise ValueError(f"spacing must hold {axes} voxel sizes above 0 mm, got {case}.")
-    return found

@@ -1,15 +1,16 @@
 """Dictionary transforms that MONAI does not have."""
 
 from medcalib.transforms.calibration import Calibrated
-from medcalib.transforms.checks import CheckLabeld, CheckPredictiond
+from medcalib.transforms.checks import CheckForegroundd, CheckLabeld, CheckPredictiond
 from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
 from medcalib.transforms.loading import LoadCased
-from medcalib.transforms.regions import RegionOfInterestd, Regionsd, label_regions
+from medcalib.transforms.regions import RegionOfInterestd, Regionsd, evaluated_regions, label_regions
 from medcalib.transforms.uncertainty import Entropyd
 
 __all__ = [
     "Calibrated",
+    "CheckForegroundd",
     "CheckLabeld",
     "CheckPredictiond",
     "Entropyd",
@@ -19,5 +20,6 @@ __all__ = [
     "RegionOfInterestd",
     "Regionsd",
     "ToEvaluationSpaced",
+    "evaluated_regions",
     "label_regions",
 ]

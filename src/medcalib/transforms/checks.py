@@ -12,7 +12,7 @@ from monai.transforms import MapTransform
 from medcalib.errors import UserError
 from medcalib.keys import Activation, CaseKeys
 
-__all__ = ["CheckLabeld", "CheckPredictiond"]
+__all__ = ["CheckForegroundd", "CheckLabeld", "CheckPredictiond"]
 
 
 class CheckLabeld(MapTransform):
@@ -71,6 +71,37 @@ correct the label, or map its values in data::label_map.
                 )
             checked[key] = label.to(torch.uint8)
         return checked
+
+
+class CheckForegroundd(MapTransform):
+    """Check that an image has voxels above 0; put it before `monai.transforms.CropForegroundd`, which keeps only those.
+
+    Args:
+        keys: keys of images (C, ...).
+
+    Raises:
+        UserError: on call, naming the case: no voxel is above 0.
+
+    Example:
+        >>> CheckForegroundd("image")({"case": "a", "image": torch.tensor([[-1.0, 0.0]])})
+        Traceback (most recent call last):
+        ...
+        medcalib.errors.UserError: Case a: its image is nowhere above 0, so nothing is left when it is cropped to its \
+foreground; the file may be empty or its intensities in another unit.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the case as it is."""
+        for key in self.key_iterator(data):
+            if not (data[key] > 0).any():
+                raise UserError(
+                    f"Case {data.get(CaseKeys.CASE, '?')}: its {key} is nowhere above 0, so nothing is left when it is "
+                    f"cropped to its foreground; the file may be empty or its intensities in another unit."
+                )
+        return dict(data)
 
 
 class CheckPredictiond(MapTransform):

@@ -21,7 +21,7 @@ class LoadCased(MapTransform):
     """Load image and label of a case channel-first as float32 and check them.
 
     A key that a case lacks is passed over, so that images without label can be predicted. The key ``frame`` names the
-    volume of 4D files, on their last axis, that is the case.
+    volume of 4D files, on their last axis, that is the case; ``attributes`` are dropped.
 
     Args:
         keys: keys that hold a path, or a list of paths that become channels.
@@ -56,7 +56,8 @@ class LoadCased(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with tensors (C, ...) in place of paths."""
-        loaded = dict(data)
+        # what is known of the case besides its files is read from the split; values such as None make no batch
+        loaded = {key: value for key, value in data.items() if key != CaseKeys.ATTRIBUTES}
         case = str(loaded.get(CaseKeys.CASE, "?"))
         frame = loaded.get(CaseKeys.FRAME)
         for key in self.key_iterator(loaded):
@@ -65,8 +66,8 @@ class LoadCased(MapTransform):
         image = loaded.get(CaseKeys.IMAGE)
         if self.num_channels is not None and image is not None and image.shape[0] != self.num_channels:
             raise UserError(
-                f"Case {case}: {data[CaseKeys.IMAGE]} has {image.shape[0]} channel(s), but data::channel_names "
-                f"lists {self.num_channels}."
+                f"Case {case}: {self._counted(case, data[CaseKeys.IMAGE], frame)} {image.shape[0]} channel(s), but "
+                f"data::channel_names lists {self.num_channels}."
             )
         if image is not None and CaseKeys.LABEL in loaded:
             files = f"{data[CaseKeys.IMAGE]} and {data[CaseKeys.LABEL]}"
@@ -102,11 +103,10 @@ class LoadCased(MapTransform):
         try:
             volume = self._load(path)
         except Exception as error:
-            reason = str(error).strip().splitlines()
             if isinstance(error, FileNotFoundError) or "No such file" in str(error):
                 raise UserError(f"Case {case}: {path} does not exist.") from None
             raise UserError(
-                f"Case {case}: {path} cannot be read ({reason[-1] if reason else type(error).__name__}); "
+                f"Case {case}: {path} cannot be read ({_reason(error)}); "
                 f"the file may be damaged or cut short, so fetch or extract it again."
             ) from None
         if frame is not None:
@@ -115,6 +115,13 @@ class LoadCased(MapTransform):
             bad = int((~torch.isfinite(volume.as_tensor())).sum())
             raise UserError(f"Case {case}: {path} holds {bad} NaN or Inf value(s); repair or leave out this case.")
         return volume
+
+    def _counted(self, case: str, paths: Any, frame: int | None) -> str:
+        """Say which file has more than one channel if there are several."""
+        if not isinstance(paths, list | tuple):
+            return f"{paths} has"
+        many = [f"{path} has {len(read)}" for path in paths if len(read := self._read_file(case, path, frame)) != 1]
+        return ", ".join([*many, f"its {len(paths)} files together have"])
 
     def _check_geometry(self, case: str, what: str, files: str, image: MetaTensor, other: MetaTensor) -> None:
         if image.shape[1:] != other.shape[1:]:
@@ -127,6 +134,13 @@ class LoadCased(MapTransform):
             raise UserError(
                 f"Case {case}: the affines of {what} differ, by {distance:.2g} voxels at a corner ({files})."
             )
+
+
+def _reason(error: Exception) -> str:
+    """The last line of a message, or all after the first to which it is joined by a dash, as nibabel does."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    start = next((place for place in range(len(lines) - 1, 0, -1) if not lines[place].startswith("-")), 0)
+    return " ".join(lines[start:]) or type(error).__name__
 
 
 def _one_frame(case: str, path: Any, volumes: MetaTensor, frame: int) -> MetaTensor:

@@ -14,7 +14,36 @@ from torch import Tensor
 from medcalib.errors import UserError
 from medcalib.keys import Activation, CaseKeys
 
-__all__ = ["RegionOfInterestd", "Regionsd", "label_regions"]
+__all__ = ["RegionOfInterestd", "Regionsd", "evaluated_regions", "label_regions"]
+
+
+def evaluated_regions(
+    regions: Mapping[str, Sequence[int]] | None = None, evaluate: str | None = None
+) -> Mapping[str, Sequence[int]] | None:
+    """The regions on which results are reported, None if it is the classes.
+
+    Args:
+        regions: what a data fragment calls so.
+        evaluate: ``regions``, or ``labels`` for the classes, as it is when left out.
+
+    Raises:
+        UserError: ``evaluate`` is something else, there are no regions, or they are no lists of classes by name.
+
+    Example:
+        >>> evaluated_regions({"core": [2]}, "regions")
+        {'core': [2]}
+        >>> evaluated_regions({"core": [2]}, "labels")
+    """
+    if evaluate not in (None, "labels", "regions"):
+        raise UserError(f"data::evaluate is {evaluate!r}: it must be labels or regions.")
+    if evaluate != "regions":
+        return None
+    if not regions or not isinstance(regions, Mapping):
+        raise UserError(
+            f"data::evaluate is regions, but data::regions is {regions!r}: give lists of classes by name, such as "
+            f"{{core: [1, 3]}}, or set data::evaluate to labels."
+        )
+    return regions
 
 
 class Regionsd(MapTransform):
@@ -51,7 +80,7 @@ class Regionsd(MapTransform):
         activation: Activation | str = Activation.SOFTMAX,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.regions = None if regions is None else {name: tuple(classes) for name, classes in regions.items()}
+        self.regions = None if regions is None else {name: _classes(name, of) for name, of in regions.items()}
         self.num_classes = num_classes
         if self.regions is not None and Activation(activation) is Activation.SIGMOID:
             raise UserError(
@@ -59,7 +88,7 @@ class Regionsd(MapTransform):
                 "already; set data::evaluate to labels."
             )
         for name, classes in (self.regions or {}).items():
-            if not classes or any(index not in range(num_classes) for index in classes):
+            if not classes or any(isinstance(i, bool) or i not in range(num_classes) for i in classes):
                 raise UserError(
                     f"data::regions::{name} must list classes from 0 to {num_classes - 1}, not {list(classes)}."
                 )
@@ -90,6 +119,12 @@ class Regionsd(MapTransform):
                 f"regions are made of {self.num_classes} classes, 0 to {self.num_classes - 1}; correct the label, or "
                 f"map its values in data::label_map."
             )
+
+
+def _classes(name: str, classes: Any) -> tuple:
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise UserError(f"data::regions::{name} must be a list of classes, such as [1, 3], not {classes!r}.")
+    return tuple(classes)
 
 
 def label_regions(transform: Compose, key: str = CommonKeys.LABEL) -> list[Regionsd]:

@@ -1,0 +1,155 @@
+"""Case lists of any dataset whose files are named by one pattern, with a table of what else is known of its cases."""
+
+import csv
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from medcalib.data.cases import Case, Split
+from medcalib.data.folders import Download, make_case, visible
+from medcalib.data.folds import split_fold, split_groups
+from medcalib.errors import UserError
+from medcalib.keys import CaseKeys
+
+__all__ = ["pattern_cases"]
+
+_DOWNLOAD = Download(
+    "the folder to which the patterns in data::cases belong", "data::metadata::source says where the data can be had"
+)
+_MARK = "{case}"
+_COLUMN = "case"
+
+
+def pattern_cases(
+    dataset_dir: str | Path,
+    image: str | Sequence[str],
+    label: str | None = None,
+    table: str | None = None,
+    group: str | None = None,
+    attributes: Sequence[str] = (),
+    class_column: str | None = None,
+    class_names: Sequence[str] = (),
+    fold: int | None = None,
+    num_folds: int = 5,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+) -> Split:
+    """List the cases of a dataset whose files are named by a pattern, and divide them.
+
+    A pattern is a path below the folder in which ``{case}`` stands for the case id, once or several times, such as
+    ``images/{case}.png`` or ``{case}/{case}_t1.nii.gz``. Every file that fits the pattern of the image, of its first
+    channel or of the label is a case; one that fits several patterns belongs to the longest, so ``{case}.png`` and
+    ``{case}_mask.png`` may lie in one folder.
+
+    Args:
+        dataset_dir: folder of the dataset.
+        image: pattern of the image, or a list of patterns, one for each file of channels.
+        label: pattern of the label; None if whole images are classified.
+        table: path of a csv below the folder, with a column ``case`` and a row for every case.
+        group: column of the table, such as the patient; cases with the same value stay in one part of the split.
+        attributes: columns of the table by which results are reported, too, such as vendor and centre.
+        class_column: column of the table with the name of the class, if whole images are classified.
+        class_names: names of the classes in order, needed with ``class_column``.
+        fold: which fold of a cross-validation is the test part, counted from 0; None without one.
+        num_folds: number of folds.
+        validation_fraction: share of the cases, or groups, that is for validation; with folds, of those in the others.
+        test_fraction: share of the cases, or groups, that is for testing; of no use with folds.
+        seed: another seed, another division.
+
+    Returns:
+        The split.
+
+    Raises:
+        UserError: if a pattern lacks ``{case}``, if the folder is missing or laid out differently, if a file of a case
+            is missing, if the table lacks a column, a row or a value, or if there are too few cases.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in [f"{kind}_{number}.png" for kind in ("scan", "mask") for number in range(10)]:
+        ...         Path(folder, name).touch()
+        ...     split = pattern_cases(folder, image="scan_{case}.png", label="mask_{case}.png")
+        >>> [case["case"] for case in split["test"]], len(split["training"])
+        (['4', '7'], 7)
+    """
+    if (label is None) == (class_column is None):
+        raise UserError("Give data::cases either a label, the pattern of its files, or a class_column of the table.")
+    images = [image] if isinstance(image, str) else list(image)
+    if unusable := [text for text in (*images, *([label] if label else ())) if _MARK not in text]:
+        raise UserError(f"The pattern '{unusable[0]}' in data::cases lacks {_MARK}, which stands for the case id.")
+    root = _DOWNLOAD.root(dataset_dir)
+    names = _names(root, [*images, *([label] if label else ())], {images[0], label or images[0]})
+    rows = _rows(root, table, [column for column in (group, *attributes, class_column) if column], sorted(names))
+    found = []
+    for name in names:
+        paths = [root / pattern.replace(_MARK, name) for pattern in images]
+        # without a label of its own, the first file stands in for it where files are looked for
+        case = make_case(name, paths if len(paths) > 1 else paths[0], root / (label or images[0]).replace(_MARK, name))
+        if attributes:
+            case[CaseKeys.ATTRIBUTES.value] = {column: rows[name][column] for column in attributes}
+        found.append(case)
+    looked_for = " with ".join(filter(None, (*images, label))).replace(_MARK, "*")
+    cases = _DOWNLOAD.complete(found, root, looked_for)
+    if class_column is not None:
+        for case in cases:
+            case[CaseKeys.LABEL.value] = _class(case, rows[case[CaseKeys.CASE]][class_column], class_names)
+
+    def group_of(case: Case) -> str:
+        return case[CaseKeys.CASE] if group is None else rows[case[CaseKeys.CASE]][group]
+
+    if fold is None:
+        return split_groups(cases, validation_fraction, test_fraction, seed, group_of)
+    return split_fold(cases, fold, num_folds, validation_fraction, seed, group_of)
+
+
+def _names(root: Path, patterns: Sequence[str], telling: Collection[str]) -> set[str]:
+    """The ids for which there is a file of one of the telling patterns."""
+    names, taken = set(), set()
+    for pattern in sorted(patterns, key=len, reverse=True):
+        first, *others = (re.escape(part) for part in pattern.split(_MARK))
+        known = re.compile(f"{first}(?P<case>[^/]+){'(?P=case)'.join(others)}")
+        for path in visible(root, pattern.replace(_MARK, "*")):
+            match = known.fullmatch(path.relative_to(root).as_posix())
+            if match and path not in taken:
+                taken.add(path)
+                names |= {match["case"]} if pattern in telling else set()
+    return names
+
+
+def _rows(root: Path, table: str | None, columns: Sequence[str], names: Sequence[str]) -> Mapping[str, dict[str, str]]:
+    if table is None:
+        if columns:
+            raise UserError(f"data::cases names the column '{columns[0]}', but no table, the csv that has it.")
+        return {}
+    path = root / table
+    if not path.is_file():
+        raise UserError(f"The table '{path}' does not exist: correct table in data::cases.")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        have = reader.fieldnames or []
+        if lacking := [column for column in (_COLUMN, *columns) if column not in have]:
+            raise UserError(
+                f"'{path}' lacks the column '{lacking[0]}', it has {', '.join(have) or 'none'}: add it, or correct its "
+                f"name in data::cases."
+            )
+        rows = {}
+        for row in reader:
+            if row[_COLUMN] in rows:
+                raise UserError(f"'{path}' has two rows for '{row[_COLUMN]}': remove one.")
+            rows[row[_COLUMN]] = row
+    for name in names:
+        if name not in rows:
+            raise UserError(f"'{path}' has no row for case '{name}': add it, or remove the files of this case.")
+        if lacking := [column for column in columns if not (rows[name][column] or "").strip()]:
+            raise UserError(f"'{path}' has no value in the column '{lacking[0]}' of case '{name}': add it.")
+    return rows
+
+
+def _class(case: Case, name: str, class_names: Sequence[str]) -> int:
+    if name not in class_names:
+        raise UserError(
+            f"Case '{case[CaseKeys.CASE]}' is of the class '{name}' in the table, but data::class_names lists "
+            f"{', '.join(class_names) or 'none'}: correct the table or the names."
+        )
+    return list(class_names).index(name)
