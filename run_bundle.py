@@ -12,7 +12,7 @@ from typing import Any
 
 import fire
 
-from medcalib.bundle.command_line import run_command
+from medcalib.bundle.command_line import run_command, yaml_words
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.run import run
 from medcalib.errors import UserError
@@ -40,7 +40,7 @@ def main(
         raise UserError("--bundle is missing; python generate_bundle.py --list shows the bundles there are.")
     if mode is None:
         raise UserError(f"--mode is missing; it is one of {', '.join(Mode)}.")
-    run(str(bundle), str(mode), seed=seed, debug=debug, allow_edited=allow_edited, overrides=overrides)
+    run(str(bundle), str(mode), seed=seed, debug=debug, allow_edited=allow_edited, overrides=yaml_words(overrides))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import fire
 
-from medcalib.bundle.command_line import run_command
+from medcalib.bundle.command_line import run_command, yaml_words
 from medcalib.errors import UserError
 
 
@@ -43,7 +43,7 @@ def main(
         seed=seed,
         allow_edited=allow_edited,
         output_dir=None if output_dir is None else str(output_dir),
-        overrides=overrides,
+        overrides=yaml_words(overrides),
     )
     print(check.text)
     sys.exit(2 if check.report["problems"] else 0)

@@ -137,6 +137,21 @@ def test_damaged_data_read_by_a_worker_process(hippocampus, dataset):
     assert not list(hippocampus.glob("seed_*"))
 
 
+@pytest.mark.parametrize(
+    ("id_", "value", "message"),
+    [
+        ("data::max_epochs", "x", "^--data::max_epochs must be a int, not 'x'"),
+        ("data::max_epochs", True, "^--data::max_epochs must be a int, not True"),
+        ("data::batch_size", 0, "^--data::batch_size must be at least 1, not 0"),
+        ("data::patch_size", "[8,8", r"^--data::patch_size must be a list, not '\[8,8'"),
+        ("data::class_names", 3, "^--data::class_names must be a list, not 3"),
+    ],
+)
+def test_override_that_cannot_be(hippocampus, id_, value, message):
+    refused(hippocampus, message, overrides=FAST | {id_: value})
+    assert not list(hippocampus.glob("seed_*"))
+
+
 def test_bundle_that_does_not_exist(tmp_path, monkeypatch, make_bundle):
     monkeypatch.chdir(tmp_path)
     refused("phantom_x", "none under bundles; generate one")

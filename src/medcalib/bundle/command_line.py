@@ -1,15 +1,17 @@
-"""Turn user errors of a command line into one sentence and exit code 2."""
+"""What the command lines share: options with the words of YAML, and user errors as one sentence and exit code 2."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from medcalib.errors import UserError
 
-__all__ = ["run_command"]
+__all__ = ["run_command", "yaml_words"]
+
+YAML_WORDS = {"null": None, "true": True, "false": False}
 
 
 def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -29,3 +31,19 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if thread.name.endswith("(worker)"):
                 thread.join()
         sys.exit(2)
+
+
+def yaml_words(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as Fire parsed them, with null, true, false and lists as they are in a configuration.
+
+    Example:
+        >>> yaml_words({"limit_cases": "null", "amp": "true", "data::patch_size": (16, 16)})
+        {'limit_cases': None, 'amp': True, 'data::patch_size': [16, 16]}
+    """
+    return {name: _from_yaml(value) for name, value in options.items()}
+
+
+def _from_yaml(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return YAML_WORDS.get(value, value) if isinstance(value, str) else value

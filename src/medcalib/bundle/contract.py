@@ -11,7 +11,7 @@ from typing import Any
 from medcalib.bundle.fragments import FragmentKind, suggestion
 from medcalib.errors import UserError
 
-__all__ = ["CONTRACTS", "Field", "Training", "check_fragment", "lookup"]
+__all__ = ["CONTRACTS", "Field", "Training", "check_fragment", "check_value", "lookup"]
 
 
 class Training(StrEnum):
@@ -34,12 +34,14 @@ class Field:
         meaning: one line for the documentation.
         required: whether a fragment must have it.
         choices: the only values there are; any when empty.
+        least: the smallest number there is; any when None.
     """
 
     types: tuple[type, ...]
     meaning: str
     required: bool = True
     choices: tuple[str, ...] = ()
+    least: int | None = None
 
 
 CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
@@ -71,8 +73,8 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
         "tta_flip_axes": Field(
             (list,), "spatial axes that `tta` may flip, not those that swap organs; [] for none", required=False
         ),
-        "batch_size": Field((int,), "training cases per step"),
-        "max_epochs": Field((int,), "epochs of one training"),
+        "batch_size": Field((int,), "training cases per step", least=1),
+        "max_epochs": Field((int,), "epochs of one training", least=1),
         "network": Field((dict,), "size of the SegResNetDS: init_filters, blocks_down, dsdepth, resolution"),
         "fold": Field(
             (int,), "which fold is the test part, where the published work divides the data so", required=False
@@ -151,13 +153,7 @@ def check_fragment(path: Path, kind: FragmentKind, content: dict[str, Any], shar
             if field.required:
                 raise UserError(f"{path} lacks the id {kind}::{name} ({field.meaning}).")
             continue
-        value = body[name]
-        is_reference = isinstance(value, str) and value[:1] in ("$", "@")
-        if field.choices and value not in field.choices:
-            raise UserError(f"{path}: {kind}::{name} is {value!r}, but must be one of {', '.join(field.choices)}.")
-        if not is_reference and (not isinstance(value, field.types) or isinstance(value, bool)):
-            wanted = " or ".join(t.__name__ for t in field.types)
-            raise UserError(f"{path}: {kind}::{name} must be a {wanted}, not {value!r} ({field.meaning}).")
+        check_value(f"{path}: {kind}::{name}", field, body[name])
     for name in body:
         if name not in fields:
             raise UserError(f"{path}: the id {kind}::{name} is unknown{suggestion(name, fields)}")
@@ -166,6 +162,28 @@ def check_fragment(path: Path, kind: FragmentKind, content: dict[str, Any], shar
     for key in content:
         if key != kind:
             _check_override(path, str(key), shared)
+
+
+def check_value(what: str, field: Field, value: Any) -> None:
+    """Check one value against the contract.
+
+    Args:
+        what: the id with its file or option, for messages.
+        field: what the contract says of the id.
+        value: as it was parsed.
+
+    Raises:
+        UserError: it is of another type, or none of the choices.
+    """
+    if field.choices and value not in field.choices:
+        raise UserError(f"{what} is {value!r}, but must be one of {', '.join(field.choices)}.")
+    if isinstance(value, str) and value[:1] in ("$", "@"):
+        return
+    if not isinstance(value, field.types) or isinstance(value, bool):
+        wanted = " or ".join(t.__name__ for t in field.types)
+        raise UserError(f"{what} must be a {wanted}, not {value!r} ({field.meaning}).")
+    if field.least is not None and value < field.least:
+        raise UserError(f"{what} must be at least {field.least}, not {value!r} ({field.meaning}).")
 
 
 def _check_data(path: Path, body: dict[str, Any], independent: bool) -> None:

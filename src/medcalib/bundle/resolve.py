@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from monai.bundle import ComponentLocator, ConfigParser, ReferenceResolver
 
-from medcalib.bundle.contract import lookup
+from medcalib.bundle.contract import CONTRACTS, check_value, lookup
 from medcalib.bundle.fragments import read_yaml, suggestion, walk
 from medcalib.bundle.layout import CONFIGS, Mode, config_files
 from medcalib.errors import UserError
@@ -65,12 +65,16 @@ def check_config(config: dict[str, Any], files: Iterable[Path] = ()) -> None:
 
 
 def check_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Check that every overridden id exists, or is one more argument of a component.
+    """Check that every overridden id exists, or is one more argument of a component, and has a value that may be there.
 
     Raises:
-        UserError: an id does not exist; the message names the nearest ones.
+        UserError: an id does not exist, and the message names the nearest ones; or the contract of the fragments asks
+            for another value.
     """
-    for id_ in overrides:
+    for id_, value in overrides.items():
+        kind, _, name = id_.partition("::")
+        if kind in CONTRACTS and name in CONTRACTS[kind]:
+            check_value(f"--{id_}", CONTRACTS[kind][name], value)
         if lookup(config, id_)[0]:
             continue
         parent_id, _, leaf = id_.rpartition("::")

@@ -97,4 +97,3 @@ class CalibratorFitter:
 
 def _repeated(tensor: Tensor | None, copies: int) -> Tensor | None:
     return tensor if tensor is None or copies == 1 else tensor.repeat(copies, *[1] * (tensor.ndim - 1))
-
