@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata
+from monai.bundle import ConfigParser, verify_metadata
 from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from tests.bundle.test_specification import workflow
 from tests.conftest import TEMPLATES
 from tests.data.layouts_2d import make_cric
 
@@ -74,19 +75,6 @@ def results(make, cells):
         return done[method]
 
     return of_method
-
-
-def workflow(bundle, mode, overrides):
-    made = ConfigWorkflow(
-        config_file=[str(path) for path in config_files(bundle / CONFIGS, mode)],
-        meta_file=str(bundle / CONFIGS / METADATA),
-        logging_file=str(bundle / CONFIGS / "logging.conf"),
-        workflow_type="train" if mode is Mode.TRAIN else "infer",
-        bundle_root=str(bundle),
-        **overrides,
-    )
-    made.initialize()
-    return made
 
 
 def tables(folder):

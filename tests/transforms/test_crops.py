@@ -7,7 +7,7 @@ from PIL import Image
 
 from medcalib.errors import UserError
 from medcalib.transforms import LoadPictured, crops
-from medcalib.transforms.crops import LoadCropd
+from medcalib.transforms import LoadCropd
 
 PLACES = [[0, 0, 10, 10], [-3, 5, 10, 10], [30, 20, 10, 10]]
 

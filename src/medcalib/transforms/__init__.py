@@ -2,6 +2,7 @@
 
 from medcalib.transforms.calibration import Calibrated
 from medcalib.transforms.checks import CheckForegroundd, CheckLabeld, CheckPredictiond
+from medcalib.transforms.crops import LoadCropd
 from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
 from medcalib.transforms.loading import LoadCased
@@ -16,6 +17,7 @@ __all__ = [
     "Entropyd",
     "InvertProbabilitiesd",
     "LoadCased",
+    "LoadCropd",
     "LoadPictured",
     "RegionOfInterestd",
     "Regionsd",
