@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 
 from medcalib.errors import UserError
-from medcalib.transforms import LoadPictured, crops
-from medcalib.transforms import LoadCropd
+from medcalib.transforms import LoadCropd, LoadPictured, crops
 
 PLACES = [[0, 0, 10, 10], [-3, 5, 10, 10], [30, 20, 10, 10]]
 
