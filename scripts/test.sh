@@ -18,4 +18,4 @@ fi
 ruff check .
 ruff format --check .
 # one thread per process: two processes that both use every core wait for each other
-OMP_NUM_THREADS=1 python -m pytest -n 2 "${selection[@]}" "$@"
+OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal "${selection[@]}" "$@"

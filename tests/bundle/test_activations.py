@@ -488,7 +488,7 @@ def test_regions_of_independent_labels_are_refused(make, settings):
 
 def test_a_misspelt_choice_of_regions_is_refused(make, settings):
     bundle = make("regions")
-    with pytest.raises(UserError, match="data::evaluate is 'region': it must be labels or regions"):
+    with pytest.raises(UserError, match="data::evaluate is 'region', but must be one of labels, regions"):
         run(str(bundle), "train", overrides=settings | {"data::evaluate": "region", "seed": 3})
     assert not (bundle / "seed_3").exists()
 
