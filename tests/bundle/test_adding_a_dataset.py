@@ -75,6 +75,13 @@ PATCH = {"data::patch_size": [8, 8, 8]}
 
 
 @pytest.mark.slow
+def test_prepared_cases_on_disk(results, tmp_path):
+    content, knees = fragment("Memory and time"), make_knees(tmp_path / "knees")
+    results(content, knees, modes=("train",), data_dir=str(tmp_path), **TINY, **PATCH)
+    assert len(list((tmp_path / "cache" / "knees").glob("*.pt"))) == 3 + 1
+
+
+@pytest.mark.slow
 def test_the_whole_example(results, tmp_path):
     evaluation = results(fragment(), make_knees(tmp_path / "knees"), **TINY, **PATCH)
     summary = json.loads((evaluation / "summary.json").read_text())

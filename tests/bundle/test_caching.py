@@ -1,6 +1,15 @@
+import json
+
+import pytest
+import torch
 from tests.bundle.test_specification import workflow
+from tests.data.layouts import make_kits
 
 from medcalib.bundle.layout import Mode
+from medcalib.bundle.run import run
+from medcalib.errors import UserError
+from medcalib.handlers import EpochSeedHandler
+from medcalib.transforms import LoadCased
 
 
 def test_preprocessing_is_cached_and_augmentation_is_not(trained, tiny):
@@ -14,3 +23,102 @@ def test_preprocessing_is_cached_and_augmentation_is_not(trained, tiny):
     for dataset, number in ((made.train_dataset, 4), (made.val_dataset, 2)):
         assert len(dataset._cache) == number
         assert all(item["image"].ndim == 4 for item in dataset._cache)
+
+
+class TestOnDisk:
+    """Trainings of the bundle of kits23, which keeps prepared cases on disk, on three training cases and one other."""
+
+    @pytest.fixture(scope="class")
+    def bundle(self, make_bundle, tmp_path_factory):
+        return make_bundle(tmp_path_factory.mktemp("kits"), data="kits23")
+
+    @pytest.fixture
+    def settings(self, tmp_path):
+        return {
+            "data_dir": str(tmp_path),
+            "data::dataset_dir": str(make_kits(tmp_path / "kits23")),
+            "data::network::init_filters": 4,
+            "data::network::blocks_down": [1, 1],
+            "data::patch_size": [16, 16, 8],
+            "inferer::overlap": 0.0,
+            "num_workers": 0,
+        }
+
+    @pytest.fixture
+    def prepared(self, monkeypatch):
+        """Names of the cases that were prepared."""
+        names = []
+        load = LoadCased.__call__
+
+        def count(self, data):
+            names.append(data["case"])
+            return load(self, data)
+
+        monkeypatch.setattr(LoadCased, "__call__", count)
+        return names
+
+    @pytest.fixture
+    def train(self, bundle, settings, tmp_path):
+        """Train into a folder of its own and return the last weights."""
+
+        def run_to(name, **options):
+            output = tmp_path / name
+            run(str(bundle), "train", debug=True, overrides=settings | {"output_dir": str(output)} | options)
+            return torch.load(output / "models" / "checkpoint.pt", weights_only=True)["network"]
+
+        return run_to
+
+    def test_a_second_training_prepares_nothing(self, train, prepared, tmp_path):
+        """Training and validation cases are prepared once for two epochs of two trainings, with the same weights."""
+        first = train("first")
+        assert sorted(prepared) == sorted(set(prepared))
+        assert len(prepared) == len(list((tmp_path / "cache" / "kits23").glob("*.pt"))) == 4
+        assert_equal(first, train("second"))
+        assert len(prepared) == 4
+
+    def test_without_a_cache_the_weights_are_the_same(self, train, prepared, tmp_path):
+        without = train("without", **{"train::dataset::cache_dir": None})
+        assert len(prepared) == 8
+        assert not (tmp_path / "cache").exists()
+        assert_equal(without, train("cached"))
+
+    def test_in_memory_the_weights_are_the_same(self, train):
+        """The cache of all other bundles, which knows the epoch, too."""
+        memory = {
+            "_target_": "medcalib.data.caching.SeededCacheDataset",
+            "data": "$@split['training'][:@limit_cases]",
+            "transform": "@train::preprocessing",
+            "seed": "@seed",
+            "progress": False,
+        }
+        assert_equal(train("disk"), train("memory", **{"train::dataset": memory, "validate::dataset::cache_dir": None}))
+
+    def test_a_resumed_training_may_have_another_folder(self, train, monkeypatch, tmp_path):
+        seed_epoch = EpochSeedHandler.__call__
+
+        def stop_in_second_epoch(handler, engine):
+            seed_epoch(handler, engine)
+            if engine.state.epoch == 2:
+                raise RuntimeError("stopped on purpose")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(EpochSeedHandler, "__call__", stop_in_second_epoch)
+            with pytest.raises(RuntimeError):
+                train("stopped")
+        resumed = train("stopped", **{"train::dataset::cache_dir": str(tmp_path / "elsewhere")})
+        assert len(list((tmp_path / "elsewhere").glob("*.pt"))) == 4
+        assert_equal(resumed, train("uninterrupted"))
+        recorded = json.loads((tmp_path / "stopped" / "models" / "training.json").read_text())
+        assert not [id_ for id_ in recorded if "cache_dir" in id_]
+
+    def test_a_folder_that_cannot_be_written(self, train, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match=r"written to .*/file/x \(Not a .*--train::dataset::cache_dir") as caught:
+            train("output", **{"train::dataset::cache_dir": str(tmp_path / "file" / "x")})
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "output").exists()
+
+
+def assert_equal(weights, others):
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)

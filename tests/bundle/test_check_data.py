@@ -1,6 +1,7 @@
 """The check of data before a training: what it counts, and that it agrees with the training."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from PIL import Image
 from tests.bundle.data_checks import CELLS, SCRIPT, SMALL, options, truncated_gzip, volume
 from tests.bundle.test_datasets import LAYOUTS, tiny_network
 from tests.conftest import REPOSITORY
+from tests.data.layouts import make_kits
 from tests.data.layouts_2d import make_cric
 from torch.utils._pytree import tree_leaves
 
@@ -182,6 +184,30 @@ class TestAgreementWithTheTraining:
         _, _, half = check(bundle, **tiny, **{"train::dataset::cache_rate": 0.5})
         assert half["memory"]["cache"]["training"] == pytest.approx(estimate["training"] / 2, abs=1)
         assert half["memory"]["cache"]["validation"] == estimate["validation"]
+
+    def test_the_disk_cache_is_as_large_as_estimated(self, check, make_bundle, tmp_path):
+        """The check itself writes nothing there."""
+        bundle = make_bundle(tmp_path, data="kits23")
+        settings = SMALL | {"data::patch_size": [24, 24, 24], "data_dir": str(tmp_path), "num_workers": 0}
+        settings["data::dataset_dir"] = str(make_kits(tmp_path / "kits23"))
+        folder = tmp_path / "cache" / "kits23"
+        code, printed, report = check(bundle, **settings)
+        assert (code, folder.exists()) == (0, False), printed
+        cache = report["memory"]["cache"]
+        assert (cache["training"], cache["validation"]) == (0, 0)
+        assert cache["disk"]["free_in"] == {str(folder): pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)}
+        (line,) = [line for line in printed.splitlines() if str(folder) in line]
+        assert line.startswith("  disk cache     ")
+        assert "dataset cache" not in printed
+        parser = self.parser(bundle, settings)
+        for part, name in (("train", "training"), ("validate", "validation")):
+            before = {path: path.stat().st_size for path in folder.glob("*.pt")}
+            list(parser.get_parsed_content(f"{part}::dataset"))
+            written = sum(path.stat().st_size for path in folder.glob("*.pt")) - sum(before.values())
+            assert cache["disk"][name] == pytest.approx(written, rel=0.25)
+        _, printed, report = check(bundle, **settings, **{"train::dataset::cache_dir": "null"})
+        assert report["memory"]["cache"]["disk"] == {"training": 0, "validation": 0, "free_in": {}}
+        assert "dataset cache  0 B" in printed
 
     def test_the_step_has_the_size_of_the_batch(self, check, bundle, tiny):
         totals = []

@@ -60,7 +60,7 @@ def test_every_dataset_is_tested():
 def test_from_download_to_evaluation(tmp_path, make_bundle, name):
     """Two methods: the flips of test-time augmentation, and the deterministic sibling that it trains."""
     data = LAYOUTS[name](tmp_path / "download")
-    settings = tiny_network(name) | {"data::dataset_dir": str(data)}
+    settings = tiny_network(name) | {"data::dataset_dir": str(data), "data_dir": str(tmp_path)}
     tta = make_bundle(tmp_path, data=name, loss="softl1ace_dice_ce", method="tta")
     plain = tta.parent / read_metadata(tta)["medcalib"]["weights_bundle"]
     run(str(tta), "train", debug=True, overrides=settings)

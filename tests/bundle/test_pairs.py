@@ -42,7 +42,8 @@ def settings(data, tmp_path):
     MAKERS[data](folder)
     network = {"data::network::layers": [1, 1, 1, 1], "data::network::widths": [4, 8, 8, 16]}
     sizes = {f"data::cases::{name}": number for name, number in FEW.items()} if data.startswith("phantom") else {}
-    return {"data::dataset_dir": str(folder), **(tiny_network(data) if is_segmentation(data) else network), **sizes}
+    folders = {"data_dir": str(tmp_path), "data::dataset_dir": str(folder)}
+    return folders | (tiny_network(data) if is_segmentation(data) else network) | sizes
 
 
 def opened(bundle, mode, settings):

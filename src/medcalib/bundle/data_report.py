@@ -152,12 +152,19 @@ def _memory(memory: Mapping[str, Any]) -> str:
         )
     else:
         lines.append(f"  training step  not known: {step['unknown']}")
-    if cache:
+    disk = cache["disk"] if cache else {"free_in": {}}
+    if cache and (any(cache["cache_rate"].values()) or not disk["free_in"]):
         pieces = ", ".join(
             f"{part} cases {readable_bytes(cache[part])} at cache_rate {rate:g}"
             for part, rate in cache["cache_rate"].items()
         )
         lines.append(f"  dataset cache  {readable_bytes(cache['training'] + cache['validation'])} ({pieces})")
+    if disk["free_in"]:
+        folders = " and ".join(
+            f"{folder}, where {readable_bytes(free)} are free" for folder, free in disk["free_in"].items()
+        )
+        total = readable_bytes(disk["training"] + disk["validation"])
+        lines.append(f"  disk cache     {total} of prepared cases in {folders}")
     gpu = f", its GPU {readable_bytes(memory['gpu'])}" if memory["gpu"] else ""
     lines.append(f"  this machine has {readable_bytes(memory['machine'])}{gpu}")
     return "\n".join(lines)

@@ -1,8 +1,9 @@
-"""How much memory a training will take."""
+"""How much memory, and disk for prepared cases, a training will take."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,12 +28,14 @@ MEASURED_CASES = 8
 
 
 class CacheMemory(NamedTuple):
-    """Bytes of the preprocessed cases that a training keeps in memory.
+    """Bytes of the preprocessed cases that a training keeps in memory, and on disk.
 
     Attributes:
-        training: of the training cases.
-        validation: of the validation cases.
-        rates: share of the cases of either part that is kept.
+        training: in memory, of the training cases.
+        validation: in memory, of the validation cases.
+        rates: share of the cases of either part that is kept in memory.
+        disk: on disk, of either part.
+        folders: where these lie, None for a part that is not kept on disk.
         shapes: spatial shapes of the cases that were preprocessed for this; other cases are taken to be like them.
         spacing: voxel size in mm of the first of them.
     """
@@ -40,6 +43,8 @@ class CacheMemory(NamedTuple):
     training: int
     validation: int
     rates: tuple[float, float]
+    disk: tuple[int, int]
+    folders: tuple[str | None, str | None]
     shapes: list[tuple[int, ...]]
     spacing: tuple[float, ...]
 
@@ -49,6 +54,11 @@ class CacheMemory(NamedTuple):
             "training": self.training,
             "validation": self.validation,
             "cache_rate": dict(zip(("training", "validation"), self.rates, strict=True)),
+            "disk": {
+                "training": self.disk[0],
+                "validation": self.disk[1],
+                "free_in": {folder: _free(folder) for folder in self.folders if folder is not None},
+            },
             "preprocessed_cases": len(self.shapes),
             "preprocessed_shapes": [list(shape) for shape in self.shapes],
         }
@@ -96,11 +106,14 @@ def cache_memory(parser: ConfigParser, checked: CheckedCases) -> CacheMemory | N
     sizes, shapes, spacings, *number_of_bytes = zip(*measured, strict=True)
     typical = float(np.median(list(voxels.values())))  # of cases that could not be read
     rates = [_cache_rate(parser, part) for part in ("train", "validate")]
+    folders = [_cache_folder(parser, part) for part in ("train", "validate")]
     totals = [
-        rate * np.interp([voxels.get(str(case[CaseKeys.CASE]), typical) for case in cases], sizes, of_sizes).sum()
-        for rate, cases, of_sizes in zip(rates, parts, number_of_bytes, strict=True)
+        np.interp([voxels.get(str(case[CaseKeys.CASE]), typical) for case in cases], sizes, of_sizes).sum()
+        for cases, of_sizes in zip(parts, number_of_bytes, strict=True)
     ]
-    return CacheMemory(round(totals[0]), round(totals[1]), tuple(rates), list(shapes), spacings[0])
+    in_memory = [round(rate * total) for rate, total in zip(rates, totals, strict=True)]
+    on_disk = [0 if folder is None else round(total) for folder, total in zip(folders, totals, strict=True)]
+    return CacheMemory(*in_memory, tuple(rates), tuple(on_disk), tuple(folders), list(shapes), spacings[0])
 
 
 def step_memory(parser: ConfigParser, batch: Mapping[str, Any] | None, problems: list[str]) -> StepEstimate | str:
@@ -187,3 +200,16 @@ def _cache_rate(parser: ConfigParser, part: str) -> float:
     if "CacheDataset" not in dataset["_target_"]:
         return 0.0
     return float(parser.get_parsed_content(f"{part}::dataset::cache_rate")) if "cache_rate" in dataset else 1.0
+
+
+def _cache_folder(parser: ConfigParser, part: str) -> str | None:
+    if "cache_dir" not in parser.get(f"{part}::dataset"):
+        return None
+    folder = parser.get_parsed_content(f"{part}::dataset::cache_dir")
+    return None if folder is None else str(folder)
+
+
+def _free(folder: str) -> int:
+    """Bytes that are free on the disk of a folder, which need not exist yet."""
+    path = Path(folder).expanduser().absolute()
+    return shutil.disk_usage(next(parent for parent in (path, *path.parents) if parent.exists())).free

@@ -23,7 +23,7 @@ from medcalib.errors import UserError
 __all__ = ["run"]
 
 _VOLATILE = re.compile(
-    r"data_dir|.*::(dataset_dir|num_workers|cache_rate|progress)|.*::handlers::.*"
+    r"data_dir|.*::(dataset_dir|num_workers|cache_rate|cache_dir|progress)|.*::handlers::.*"
     r"|data::(metadata|tta_flip_axes|calibration_cases)(::.*)?|method::(sampler|sampler::.*|description|reference)"
 )
 _DECIDING = ("seed", "max_epochs", "data", "loss", "method", "network_def", "method_network", "train")

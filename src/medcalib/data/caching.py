@@ -1,15 +1,38 @@
-"""A cached dataset whose random transforms depend on seed, epoch and case alone."""
+"""Cached datasets whose random transforms depend on seed, epoch and case alone."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import os
+import time
+import uuid
+import warnings
+import zipfile
 from collections.abc import Sequence
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from monai.data import CacheDataset
+import torch
+from monai.data import CacheDataset, PersistentDataset
 from monai.transforms import Compose, Randomizable
+from monai.utils import convert_to_tensor
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
-__all__ = ["SeededCacheDataset", "derived_seed"]
+from medcalib import __version__
+from medcalib.data.fingerprint import fingerprint
+from medcalib.errors import UserError
+
+__all__ = ["SeededCacheDataset", "SeededDataset", "SeededPersistentDataset", "derived_seed"]
+
+# packages besides this one by which prepared cases may differ in their last bits
+PREPARING = ("monai", "nibabel", "numpy", "torch")
+UNFINISHED = ".unfinished."
+# seconds after which nobody is writing any more what is unfinished
+ABANDONED = 86400
 
 
 def derived_seed(*parts: int) -> int:
@@ -23,11 +46,38 @@ def derived_seed(*parts: int) -> int:
     return int.from_bytes(digest[:4], "little")
 
 
-class SeededCacheDataset(CacheDataset):
-    """Keep the results of the deterministic transforms in memory, and seed the random ones per epoch and case.
+class SeededDataset:
+    """What makes a cached dataset of MONAI, named as the second base, seed its random transforms per epoch and case.
 
     What a case looks like in an epoch does not depend on the number of workers, on the order of the cases, or on what
     was computed before, so a resumed training sees what the uninterrupted one would have seen.
+
+    Args:
+        data: the cases.
+        transform: deterministic transforms first, then random ones.
+        seed: seed of the run.
+        **kwargs: as of the other base.
+    """
+
+    def __init__(self, data: Sequence, transform: Any, seed: int = 0, **kwargs: Any) -> None:
+        self.seed = seed
+        self.epoch = 1
+        if isinstance(transform, Compose):
+            transform = transform.flatten()  # a nested Compose would count as random and not be cached
+        super().__init__(data=data, transform=transform, **kwargs)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose random numbers are drawn."""
+        self.epoch = epoch
+
+    def _transform(self, index: int) -> Any:
+        if isinstance(self.transform, Compose | Randomizable):
+            self.transform.set_random_state(seed=derived_seed(self.seed, self.epoch, index))
+        return super()._transform(index)
+
+
+class SeededCacheDataset(SeededDataset, CacheDataset):
+    """Keep the results of the deterministic transforms in memory, and seed the random ones per epoch and case.
 
     Args:
         data: the cases.
@@ -48,18 +98,147 @@ class SeededCacheDataset(CacheDataset):
         False
     """
 
-    def __init__(self, data: Sequence, transform: Any, seed: int = 0, **kwargs: Any) -> None:
-        self.seed = seed
-        self.epoch = 1
-        if isinstance(transform, Compose):
-            transform = transform.flatten()  # a nested Compose would count as random and not be cached
-        super().__init__(data=data, transform=transform, **kwargs)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose random numbers are drawn."""
-        self.epoch = epoch
+class SeededPersistentDataset(SeededDataset, PersistentDataset):
+    """Keep the results of the deterministic transforms on disk, and seed the random ones per epoch and case.
 
-    def _transform(self, index: int) -> Any:
-        if isinstance(self.transform, Compose | Randomizable):
-            self.transform.set_random_state(seed=derived_seed(self.seed, self.epoch, index))
-        return super()._transform(index)
+    For datasets whose cases take long to prepare and do not fit into memory. What is on disk is used as long as the
+    case, the size and time of change of its files, the transforms with the source files of their classes, and the
+    versions of this package, MONAI, PyTorch, NumPy and NiBabel are the same. Any number of processes may share the
+    folder, and it may be deleted at any time. A file that is damaged is made anew, with a warning. Items hold plain
+    tensors, without metadata such as the affine, whether they are read from disk or not.
+
+    Args:
+        data: the cases.
+        transform: deterministic transforms first, then random ones, if any.
+        cache_dir: folder of the prepared cases, made if missing; None for no cache.
+        seed: seed of the run.
+
+    Raises:
+        UserError: the folder cannot be written, or a transform holds what cannot be described, such as a lambda of an
+            expression, so that a change of it would not be seen.
+
+    Example:
+        >>> import tempfile
+        >>> from monai.transforms import Compose, RandShiftIntensity, ScaleIntensity
+        >>> transform = Compose([ScaleIntensity(), RandShiftIntensity(1.0, prob=1.0)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     dataset = SeededPersistentDataset([torch.eye(3)[None]], transform, folder, seed=0)
+        ...     bool((dataset[0] == dataset[0]).all()), len(list(Path(folder).glob("*.pt")))
+        (True, 1)
+    """
+
+    def __init__(self, data: Sequence, transform: Any, cache_dir: str | Path | None, seed: int = 0) -> None:
+        folder = None if cache_dir is None else Path(cache_dir).expanduser()
+        if folder is not None:
+            _make_writable(folder)
+        described = {} if folder is None else {"hash_func": _case_key, "hash_transform": _transform_key}
+        super().__init__(data=data, transform=transform, seed=seed, cache_dir=folder, **described)
+
+    def set_data(self, data: Sequence) -> None:
+        """Replace the cases; what is on disk stays, for other processes may be using it."""
+        self.data = data
+
+    def _cachecheck(self, item_transformed: Any) -> Any:
+        """The case after the deterministic transforms, from disk if it is there."""
+        # MONAI's own would return metadata the first time only, fail on a file cut short, and write to another disk,
+        # from which a file cannot be moved in one step
+        if self.cache_dir is None:
+            return self._prepared(item_transformed)
+        path = self.cache_dir / f"{self.hash_func(item_transformed).decode()}-{self.transform_hash}.pt"
+        try:
+            return _read(path)
+        except FileNotFoundError:
+            pass
+        except Exception as error:  # whatever a damaged file makes of itself
+            warnings.warn(f"{path} is damaged ({error}); the case is prepared anew.", stacklevel=2)
+        prepared = self._prepared(item_transformed)
+        _write(prepared, path)
+        return prepared
+
+    def _prepared(self, case: Any) -> Any:
+        prepared = self._pre_transform(deepcopy(case))
+        return tree_map(_compact, convert_to_tensor(prepared, convert_numeric=False, track_meta=False))
+
+
+def _case_key(case: Any) -> bytes:
+    """Fingerprint of a case, with its files where they lie and as they are now."""
+    return fingerprint(tree_map(_with_file, case))[:32].encode()
+
+
+def _with_file(leaf: Any) -> Any:
+    """For the path of a file where that is, its size and when it changed."""
+    if not isinstance(leaf, str | Path):
+        return leaf
+    try:
+        path = Path(leaf).resolve()
+        found = path.stat()
+    except (OSError, ValueError):  # a text that is no path
+        return leaf
+    return [str(path), found.st_size, found.st_mtime_ns] if path.is_file() else leaf
+
+
+def _transform_key(transforms: Sequence[Any]) -> bytes:
+    versions = [__version__, *map(version, PREPARING)]
+    try:
+        return fingerprint([versions, *transforms])[:32].encode()
+    except TypeError as error:
+        raise UserError(
+            f"Prepared cases cannot be kept on disk, since a change of the preprocessing might not be seen ({error}): "
+            f"put it into a module, or set train::dataset::cache_dir and validate::dataset::cache_dir to null."
+        ) from None
+
+
+def _compact(leaf: Any) -> Any:
+    """A tensor without the rest of a larger one of which it is a part, which would be written, too."""
+    if isinstance(leaf, Tensor) and leaf.untyped_storage().nbytes() > leaf.nbytes:
+        return leaf.clone()
+    return leaf
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f"{UNFINISHED}{uuid.uuid4().hex}"
+        probe.touch()
+        probe.unlink()
+        for left in folder.glob(f"{UNFINISHED}*"):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_writable(folder, error) from None
+
+
+def _not_writable(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"Prepared cases cannot be written to {folder} ({error.strerror or error}); choose another folder with "
+        f"--train::dataset::cache_dir, or null to prepare them in every epoch."
+    )
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        # PyTorch does not look at the checksums that it writes
+        with zipfile.ZipFile(file) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("its checksum is wrong")
+        file.seek(0)
+        return torch.load(file, weights_only=True)
+
+
+def _write(prepared: Any, path: Path) -> None:
+    """Write under another name in the same folder, then rename: nobody ever sees half a file under this name."""
+    unfinished = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
+    buffer = io.BytesIO()  # PyTorch would not say that a disk is full
+    torch.save(prepared, buffer)
+    try:
+        try:
+            with unfinished.open("xb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_writable(path.parent, error) from None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from medcalib.data.caching import SeededCacheDataset, derived_seed
+from medcalib.data.caching import SeededDataset, derived_seed
 
 __all__ = ["EpochSeedHandler", "seed_epoch"]
 
@@ -21,7 +21,7 @@ class EpochSeedHandler:
 
     Args:
         seed: seed of the run.
-        dataset: the training data, told the epoch when it is a `SeededCacheDataset`.
+        dataset: the training data, told the epoch when it is a `SeededDataset`.
     """
 
     def __init__(self, seed: int, dataset: torch.utils.data.Dataset) -> None:
@@ -43,5 +43,5 @@ def seed_epoch(seed: int, epoch: int, dataset: torch.utils.data.Dataset) -> None
     random.seed(drawn)
     np.random.seed(drawn)  # noqa: NPY002 - MONAI and its transforms draw from the global generator
     torch.manual_seed(drawn)
-    if isinstance(dataset, SeededCacheDataset):
+    if isinstance(dataset, SeededDataset):
         dataset.set_epoch(epoch)
