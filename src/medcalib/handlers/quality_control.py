@@ -197,6 +197,9 @@ class QualityControlHandler:
     def _print(self, _engine: Engine) -> None:
         if self.folder.writes:
             print(self._printed)
+            figures = self.folder.path / "quality_control"
+            if figures.is_dir():
+                print(f"Figures of quality control: {figures}")
 
 
 def _case_scores(engine: Engine, reader: Any) -> CaseScores:
