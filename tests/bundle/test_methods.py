@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import nibabel as nib
@@ -13,7 +14,9 @@ from tests.conftest import PHANTOM_SIZE, TEMPLATES
 
 from medcalib.bundle.compose import generate, read_metadata
 from medcalib.bundle.fragments import FragmentKind, fragment_names
+from medcalib.bundle.layout import Mode
 from medcalib.bundle.run import run
+from medcalib.bundle.workflow import bundle_settings, open_workflow
 from medcalib.data import phantom_cases
 from medcalib.errors import UserError
 
@@ -242,3 +245,17 @@ def test_a_lost_sibling_is_named(tmp_path, make_bundle, tiny):
         run(str(bundle), "train", overrides=tiny)
     generate(TEMPLATES, bundle.parent, "phantom", "baseline_dice_ce", "tta")
     assert (bundle.parent / sibling).is_dir()
+
+
+@pytest.mark.parametrize("method", ["deterministic", "mc_dropout", "mc_dropout_center", "multi_head", "layer_ensemble"])
+def test_a_network_is_validated_as_it_predicts(finished, tiny, method):
+    """The Dice by which the best epoch was chosen is that of its prediction of the same cases with three members."""
+    bundle = finished(method)
+    settings = tiny | SETTINGS.get(method, {}) | {"output_dir": str(bundle / "seed_12345")}
+    workflow = open_workflow(bundle, Mode.INFERENCE_EVAL, bundle_settings(bundle, None, False), settings)
+    workflow.initialize()
+    evaluator = workflow.parser.get_parsed_content("calibration_evaluator")
+    evaluator.run()
+    log = (bundle / "seed_12345" / "train.log").read_text()
+    best = float(re.findall(r"Key metric: mean_dice best value: (\S+)", log)[-1])
+    assert evaluator.state.metrics["mean_dice"] == pytest.approx(best, abs=1e-6)
