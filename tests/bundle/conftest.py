@@ -1,7 +1,8 @@
-"""Fixtures of the check of data."""
+"""Fixtures of the check of data, and of trainings that are stopped."""
 
 import json
 import shutil
+from contextlib import contextmanager
 
 import fire
 import numpy as np
@@ -10,6 +11,7 @@ from tests.bundle.data_checks import MAIN, SCRIPT, options
 from tests.data.layouts import write_volume
 
 from medcalib.bundle.command_line import run_command
+from medcalib.handlers import EpochSeedHandler
 
 
 @pytest.fixture
@@ -67,3 +69,23 @@ def hippocampus_dir(whole_hippocampus, tmp_path):
 @pytest.fixture
 def hippocampus(tmp_path, make_bundle):
     return make_bundle(tmp_path, data="hippocampus")
+
+
+@pytest.fixture
+def stopped_in_second_epoch(monkeypatch):
+    """A context in which a training fails as its second epoch begins."""
+    seed_epoch = EpochSeedHandler.__call__
+
+    def stop(handler, engine):
+        seed_epoch(handler, engine)
+        if engine.state.epoch == 2:
+            raise RuntimeError("stopped on purpose")
+
+    @contextmanager
+    def stopped():
+        with monkeypatch.context() as patch:
+            patch.setattr(EpochSeedHandler, "__call__", stop)
+            with pytest.raises(RuntimeError):
+                yield
+
+    return stopped

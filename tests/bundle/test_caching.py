@@ -8,7 +8,6 @@ from tests.data.layouts import make_kits
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.run import run
 from medcalib.errors import UserError
-from medcalib.handlers import EpochSeedHandler
 from medcalib.transforms import LoadCased
 
 
@@ -93,18 +92,9 @@ class TestOnDisk:
         }
         assert_equal(train("disk"), train("memory", **{"train::dataset": memory, "validate::dataset::cache_dir": None}))
 
-    def test_a_resumed_training_may_have_another_folder(self, train, monkeypatch, tmp_path):
-        seed_epoch = EpochSeedHandler.__call__
-
-        def stop_in_second_epoch(handler, engine):
-            seed_epoch(handler, engine)
-            if engine.state.epoch == 2:
-                raise RuntimeError("stopped on purpose")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(EpochSeedHandler, "__call__", stop_in_second_epoch)
-            with pytest.raises(RuntimeError):
-                train("stopped")
+    def test_a_resumed_training_may_have_another_folder(self, train, stopped_in_second_epoch, tmp_path):
+        with stopped_in_second_epoch():
+            train("stopped")
         resumed = train("stopped", **{"train::dataset::cache_dir": str(tmp_path / "elsewhere")})
         assert len(list((tmp_path / "elsewhere").glob("*.pt"))) == 4
         assert_equal(resumed, train("uninterrupted"))

@@ -13,7 +13,6 @@ from tests.conftest import PHANTOM_SIZE
 
 from medcalib.bundle.run import run
 from medcalib.data import phantom_cases
-from medcalib.handlers import EpochSeedHandler
 from medcalib.handlers.checkpoint import finished_epochs
 
 METRICS = [
@@ -187,18 +186,9 @@ def test_two_runs_are_identical(trained, tiny, fresh_copy):
 
 
 @pytest.mark.slow
-def test_a_stopped_training_resumes_to_the_same_results(trained, tiny, fresh_copy, monkeypatch):
-    seed_epoch = EpochSeedHandler.__call__
-
-    def stop_in_second_epoch(handler, engine):
-        seed_epoch(handler, engine)
-        if engine.state.epoch == 2:
-            raise RuntimeError("stopped on purpose")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(EpochSeedHandler, "__call__", stop_in_second_epoch)
-        with pytest.raises(RuntimeError):
-            run(str(fresh_copy), "train", overrides=tiny)
+def test_a_stopped_training_resumes_to_the_same_results(trained, tiny, fresh_copy, stopped_in_second_epoch):
+    with stopped_in_second_epoch():
+        run(str(fresh_copy), "train", overrides=tiny)
     assert finished_epochs(fresh_copy / "seed_12345" / "models") == 1
     run(str(fresh_copy), "train", overrides=tiny)
     run(str(fresh_copy), "inference_eval", overrides=tiny)
