@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "medcalib"
 
 LAYERS = [
     {"errors", "keys"},
+    {"files"},
     {"functional"},
     {"losses", "metrics", "calibrators", "networks", "data", "visualize"},
     {"inferers", "transforms"},
@@ -19,7 +20,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ALLOWED = {
     "ignite": {"engines", "handlers"},
-    "monai": set().union(*LAYERS[2:]),
+    "monai": set().union(*LAYERS[3:]),
     "matplotlib": {"visualize", "handlers", "analysis"},
 }
 

@@ -10,7 +10,7 @@ from medcalib.handlers.evaluation_report import EvaluationReportHandler
 from medcalib.handlers.image_predictions import ImagePredictions, ImagePredictionsHandler, PredictionTableHandler
 from medcalib.handlers.prediction_saver import PredictionSaver
 from medcalib.handlers.progress_bar import ProgressBarHandler
-from medcalib.handlers.provenance import provenance
+from medcalib.handlers.provenance import collect_provenance
 from medcalib.handlers.quality_control import QualityControlHandler
 from medcalib.handlers.region_metric import RegionMetricHandler
 from medcalib.handlers.reliability_diagram import ReliabilityDiagramHandler
@@ -39,5 +39,5 @@ __all__ = [
     "ResultFolder",
     "RetentionReportHandler",
     "UncertaintyScoresHandler",
-    "provenance",
+    "collect_provenance",
 ]

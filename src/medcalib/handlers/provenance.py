@@ -16,12 +16,12 @@ from medcalib.calibrators import read_calibrator
 from medcalib.data.cases import split_digest
 from medcalib.networks.weights import weights_digest
 
-__all__ = ["provenance"]
+__all__ = ["collect_provenance"]
 
 _PACKAGES = ("monai", "numpy", "pytorch-ignite", "torch")
 
 
-def provenance(
+def collect_provenance(
     bundle_root: str | Path,
     checkpoints: Sequence[str | Path],
     network: nn.Module,
