@@ -86,7 +86,26 @@ def test_with_too_few_cases_there_is_no_interval():
 
 @pytest.mark.filterwarnings("error")
 def test_constant_values_have_an_interval_of_no_width():
-    assert bootstrap_interval([0.25] * 6) == (0.25, 0.25, 0.25, 6)
+    assert bootstrap_interval([0.25] * 6)[:4] == (0.25, 0.25, 0.25, 6)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("values", "statistic"),
+    [([0, 0, 0, 0, 1], np.median), ([1, 1, 1, 1, 1, 0.2], np.median), ([0, 0, 2, 2, 2, 2, 2], np.median)],
+)
+def test_without_a_jackknife_the_ends_are_percentiles(values, statistic):
+    """Leaving out any one case changes nothing, so that there is no acceleration."""
+    interval = bootstrap_interval(values, statistic)
+    draws = np.random.default_rng(7).choice(values, (20000, len(values)))
+    np.testing.assert_allclose(interval[1:3], np.quantile(statistic(draws, axis=1), [0.025, 0.975]))
+    assert interval.method == "percentile"
+    assert bootstrap_interval(values, np.mean).method == "BCa"
+
+
+def test_the_interval_says_how_it_was_found():
+    found = [bootstrap_interval(values).method for values in ([], [1.0], [1.0, 1.0], [1.0, 2.0, 4.0])]
+    assert found == ["none", "none", "BCa", "BCa"]
 
 
 @pytest.mark.parametrize(

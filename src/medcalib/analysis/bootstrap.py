@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 
 __all__ = ["BootstrapInterval", "bootstrap_interval"]
 
@@ -20,12 +21,15 @@ class BootstrapInterval(NamedTuple):
         low: lower end of the interval; NaN with fewer than two cases.
         high: upper end of the interval; NaN with fewer than two cases.
         num_cases: number of cases that had a value.
+        method: how the ends were found: ``BCa``; ``percentile`` where that is not defined, since leaving out any one
+            case changes nothing or all draws lie on one side of the estimate; ``none`` with fewer than two cases.
     """
 
     estimate: float
     low: float
     high: float
     num_cases: int
+    method: str = "BCa"
 
 
 def bootstrap_interval(
@@ -50,7 +54,7 @@ def bootstrap_interval(
 
     Returns:
         The statistic and its interval, in the unit of the values. Where no draw changes the statistic, both ends are
-        the statistic itself.
+        the statistic itself. Where BCa is not defined, the ends are percentiles of the draws, and ``method`` says so.
 
     Raises:
         ValueError: ``values`` has not one axis or holds an infinite value, ``num_samples`` is below 1 or ``confidence``
@@ -70,23 +74,28 @@ def bootstrap_interval(
         )
     known = array[~np.isnan(array)]
     if not known.size:
-        return BootstrapInterval(np.nan, np.nan, np.nan, 0)
+        return BootstrapInterval(np.nan, np.nan, np.nan, 0, "none")
     estimate = float(statistic(known))
     if known.size == 1:
-        return BootstrapInterval(estimate, np.nan, np.nan, 1)
+        return BootstrapInterval(estimate, np.nan, np.nan, 1, "none")
     if np.ptp(known) == 0:
         return BootstrapInterval(estimate, estimate, estimate, known.size)
-    drawn = bootstrap(
-        (known,),
-        statistic,
-        n_resamples=num_samples,
-        confidence_level=confidence,
-        method="BCa",
-        # a bound on the memory: values drawn at a time
-        batch=max(1, 10_000_000 // known.size),
-        random_state=np.random.default_rng(seed),
-    )
+    with warnings.catch_warnings():
+        # of 0 / 0 in the acceleration, for which percentiles stand in
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        drawn = bootstrap(
+            (known,),
+            statistic,
+            n_resamples=num_samples,
+            confidence_level=confidence,
+            method="BCa",
+            # a bound on the memory: values drawn at a time
+            batch=max(1, 10_000_000 // known.size),
+            random_state=np.random.default_rng(seed),
+        )
     low, high = (float(end) for end in drawn.confidence_interval)
-    if np.isnan(low) and np.ptp(drawn.bootstrap_distribution) == 0:
-        low = high = estimate
-    return BootstrapInterval(estimate, low, high, known.size)
+    if not np.isnan([low, high]).any():
+        return BootstrapInterval(estimate, low, high, known.size)
+    low, high = np.quantile(drawn.bootstrap_distribution, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return BootstrapInterval(estimate, low, high, known.size, "percentile")
