@@ -5,8 +5,10 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer, SlidingWindowInferer
+from monai.transforms import Activations, AsDiscrete, Compose
 from torch import nn
 
+from medcalib.functional.agreement import member_agreement
 from medcalib.inferers import EnsembleSampler, SamplingInferer, TTASampler
 from medcalib.networks import NetworkEnsemble
 
@@ -128,6 +130,29 @@ def test_maps_carry_the_meta_data_of_the_image():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_members_are_compared_by_the_labels_that_would_be_exported(activation):
+    """Also where a probability is exactly 0.5 or two are equal, which rounding makes of logits that are near."""
+    near = torch.tensor([0.0, -0.0, 1e-9, -1e-9, -5e-8, 1e-4, -1e-4, 3.0, -3.0])
+    members = [torch.stack([near, torch.zeros_like(near)])[None], torch.stack([-near, near])[None]]
+    inferer = SamplingInferer(
+        SimpleInferer(), lambda _image, _network: iter(members), activation=activation, measure_agreement=True
+    )
+    agreement = inferer.predict(torch.zeros(1, 1, len(near)), nn.Identity())["agreement"][0]
+    sigmoid = activation == "sigmoid"
+    to_segmentation = Compose(
+        [
+            Activations(softmax=not sigmoid, sigmoid=sigmoid),
+            AsDiscrete(argmax=not sigmoid, threshold=0.5 if sigmoid else None),
+        ]
+    )
+    segmentations = [to_segmentation(member[0]) for member in members]
+    labels = torch.stack([seg.bool() if sigmoid else seg[0].long() for seg in segmentations])
+    torch.testing.assert_close(agreement, member_agreement(labels, num_classes=2))
+    if sigmoid:
+        assert segmentations[0][0, :5].all()
+
+
 def test_sigmoid(image):
     members = ensemble()
     inferer = SamplingInferer(SimpleInferer(), EnsembleSampler(), activation="sigmoid", measure_agreement=True)

@@ -94,3 +94,10 @@ def test_mask_and_band_both_apply():
 def test_wrong_arguments_are_named(width, spacing, message):
     with pytest.raises(ValueError, match=message):
         boundary_band(torch.zeros(1, 1, 4, 4), width, spacing)
+
+
+def test_a_channel_has_a_voxel_from_one_half_on():
+    y = torch.tensor([[[0.0, 0.49, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]]])
+    expected = boundary_band((y >= 0.5).int(), 1.0, [1.0])
+    assert torch.equal(boundary_band(y, 1.0, [1.0]), expected)
+    assert expected.any()

@@ -159,7 +159,7 @@ class PredictiveMoments:
         >>> import torch
         >>> moments = PredictiveMoments()
         >>> for member in (torch.tensor([[[0.0], [1e4]]]), torch.tensor([[[1e4], [0.0]]])):
-        ...     moments.update(member)
+        ...     _ = moments.update(member)
         >>> moments.mean.flatten().tolist(), moments.variance().item()
         ([0.5, 0.5], 0.25)
         >>> moments.expected_entropy(), moments.mutual_information()
@@ -185,11 +185,14 @@ class PredictiveMoments:
         self._require_members()
         return self._mean.clone().reshape(self._shape)
 
-    def update(self, logits: Tensor) -> None:
+    def update(self, logits: Tensor) -> Tensor:
         """Take in one member.
 
         Args:
             logits: logits (B, C, ...) of any floating-point dtype; half precision is computed in float32.
+
+        Returns:
+            The member's own probabilities (B, C, ...), float32, from which its labels follow.
 
         Raises:
             ValueError: If ``logits`` is not floating point (B, C, ...), has one channel with ``"softmax"``, or has
@@ -203,6 +206,7 @@ class PredictiveMoments:
             self._combine(part, 1, probs[part], _entropy_of_part(probs[part], self.activation))
         self._num_members += 1
         self._only_logits = logits.detach() if self._num_members == 1 else None
+        return probs.reshape(self._shape)
 
     def merge(self, other: PredictiveMoments) -> None:
         """Take in all members of ``other``, which stays as it is (Chan et al. 1979, Stanford CS-TR-79-773).

@@ -127,9 +127,9 @@ class SamplingInferer(Inferer):
         moments = PredictiveMoments(self.activation)
         labels = []
         for logits in self._members(window, network):
-            moments.update(logits)
+            probs = moments.update(logits)
             if keep_labels:
-                labels.append(self._labels(logits))
+                labels.append(self._labels(probs))
         return moments, labels
 
     def _members(self, window: Tensor, network: nn.Module) -> Iterator[Tensor]:
@@ -140,11 +140,12 @@ class SamplingInferer(Inferer):
             image = window if self.member_calibrator.needs_image else None
             yield self.member_calibrator.to(logits.device)(logits, image)
 
-    def _labels(self, logits: Tensor) -> Tensor:
+    def _labels(self, probs: Tensor) -> Tensor:
+        # of probabilities, as the segmentation is: where rounding makes two equal, logits may still differ
         if self.activation is Activation.SIGMOID:
-            return logits > 0
+            return probs >= 0.5
         # argmax takes ten times as long on CPUs
-        return logits.max(1).indices.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
+        return probs.max(1).indices.to(torch.uint8 if probs.shape[1] <= 256 else torch.int32)
 
 
 PART = 1 << 14

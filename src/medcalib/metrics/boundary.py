@@ -47,7 +47,7 @@ def boundary_band(y: Tensor, width: float, spacing: Sequence[float] | None = Non
     sizes = spacings(y, spacing)
     volumes = y.detach().as_subclass(torch.Tensor).cpu()
     if volumes.shape[1] > 1:
-        volumes = volumes > 0.5
+        volumes = volumes >= 0.5
     volumes = volumes.numpy().astype(np.int64)
     band = np.zeros((volumes.shape[0], 1, *volumes.shape[2:]), dtype=bool)
     for case in range(volumes.shape[0]):
