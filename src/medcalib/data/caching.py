@@ -10,6 +10,7 @@ import uuid
 import warnings
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
@@ -49,8 +50,8 @@ def derived_seed(*parts: int) -> int:
 class SeededDataset:
     """What makes a cached dataset of MONAI, named as the second base, seed its random transforms per epoch and case.
 
-    What a case looks like in an epoch does not depend on the number of workers, on the order of the cases, or on what
-    was computed before, so a resumed training sees what the uninterrupted one would have seen.
+    What a case looks like in an epoch does not depend on the number of workers, on how long they live, on the order of
+    the cases, or on what was computed before, so a resumed training sees what the uninterrupted one would have seen.
 
     Args:
         data: the cases.
@@ -61,14 +62,23 @@ class SeededDataset:
 
     def __init__(self, data: Sequence, transform: Any, seed: int = 0, **kwargs: Any) -> None:
         self.seed = seed
-        self.epoch = 1
+        self._epoch = torch.ones((), dtype=torch.int64)
         if isinstance(transform, Compose):
             transform = transform.flatten()  # a nested Compose would count as random and not be cached
         super().__init__(data=data, transform=transform, **kwargs)
 
+    @property
+    def epoch(self) -> int:
+        """The epoch whose random numbers are drawn, counted from 1."""
+        return int(self._epoch)
+
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose random numbers are drawn."""
-        self.epoch = epoch
+        """Choose the epoch whose random numbers are drawn, also by workers that live on from epochs before."""
+        if not self._epoch.is_shared():
+            # without shared memory there are no workers either
+            with suppress(RuntimeError):
+                self._epoch.share_memory_()
+        self._epoch.fill_(epoch)
 
     def _transform(self, index: int) -> Any:
         if isinstance(self.transform, Compose | Randomizable):

@@ -17,7 +17,8 @@ class EpochSeedHandler:
     """Make an epoch depend on seed and epoch number alone.
 
     A training that is resumed after epoch k then draws in epoch k + 1 what the uninterrupted one drew, and no state of
-    random generators needs to be saved.
+    random generators needs to be saved. Nor does it matter how many workers prepare the batches, and whether they live
+    on from one epoch to the next.
 
     Args:
         seed: seed of the run.
@@ -35,6 +36,10 @@ class EpochSeedHandler:
     def __call__(self, engine: Engine) -> None:
         """Seed Python, NumPy, torch and the dataset."""
         seed_epoch(self.seed, engine.state.epoch, self.dataset)
+        loader = engine.state.dataloader
+        if getattr(loader, "persistent_workers", False) and getattr(loader, "_iterator", None) is not None:
+            # a loader draws once when it starts workers; without it the order of cases would be another
+            torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
 
 
 def seed_epoch(seed: int, epoch: int, dataset: torch.utils.data.Dataset) -> None:
