@@ -274,3 +274,15 @@ def test_handlers_say_what_they_need(images, tmp_path, handler):
 def test_thresholds_are_shares(tmp_path, thresholds):
     with pytest.raises(UserError, match=r"retention::thresholds is .*: give a list of numbers from 0 to 1\."):
         RetentionReportHandler(ResultFolder(tmp_path / "results"), thresholds)
+
+
+def test_an_image_without_uncertainty_is_referred_and_counted(images, tmp_path):
+    broken = [dict(image) for image in images]
+    broken[0]["mutual_information"] = torch.full((1,), torch.nan)
+    report(tmp_path / "evaluation", broken)
+    found = json.loads((tmp_path / "evaluation" / "retention.json").read_text())["mutual_information"]
+    assert (found["num_cases"], found["without_uncertainty"]) == (40, 1)
+    table = pd.read_csv(tmp_path / "evaluation" / "cases.csv")
+    known = table["mutual_information"]
+    assert (found["lowest"], found["highest"]) == pytest.approx((known.min(), known.max()))
+    assert found["aurc"] == pytest.approx(aurc(known.fillna(known.max() + 1), 1 - table["correct"]))

@@ -158,12 +158,17 @@ def test_retained_accuracy_is_that_of_a_loop():
         assert referred_error == pytest.approx(1 - np.mean(referred))
 
 
-def test_retained_accuracy_ignores_the_scale_and_unknown_values():
+def test_retained_accuracy_ignores_the_scale():
     rng = np.random.default_rng(1)
     uncertainty, correct = rng.random(30), rng.random(30) < 0.5
-    plain = retained_accuracy(uncertainty, correct)
-    scaled = retained_accuracy(np.append(7 * uncertainty - 3, np.nan), np.append(correct, True))
-    np.testing.assert_allclose(plain, scaled)
+    np.testing.assert_allclose(retained_accuracy(uncertainty, correct), retained_accuracy(7 * uncertainty - 3, correct))
+
+
+def test_cases_without_uncertainty_are_never_retained():
+    found = retained_accuracy([0.0, 0.5, 1.0, np.nan], [True, True, False, False], thresholds=[0.5, 1.0])
+    np.testing.assert_allclose(found.retained, [0.5, 0.75])
+    np.testing.assert_allclose(found.accuracy, [1.0, 2 / 3])
+    np.testing.assert_allclose(found.referred_error, [2 / 3, 1.0])
 
 
 def test_equal_uncertainties_retain_nothing_known():

@@ -133,7 +133,7 @@ def test_threshold_flags_the_fewest_cases(seed, max_poor, ties):
 
 def test_threshold_is_the_maximum_if_nothing_need_be_flagged():
     uncertainty, quality = cases(0, 20)
-    assert flagging_threshold(uncertainty, quality, poor_below=0.0) == (uncertainty.max(), 0.0, 0.0, 20)
+    assert flagging_threshold(uncertainty, quality, poor_below=0.0) == (uncertainty.max(), 0.0, 0.0, 20, 0)
 
 
 def test_threshold_is_below_the_minimum_if_everything_must_be_flagged():
@@ -167,15 +167,46 @@ def test_order_of_cases_never_matters():
             np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-15)
 
 
-def test_pairs_with_nan_are_left_out_and_counted():
+def test_cases_without_quality_are_left_out_and_those_without_uncertainty_are_flagged_first():
+    uncertainty, quality = cases(0, 12)
+    broken, known = (uncertainty.copy(), quality.copy()), uncertainty.copy()
+    broken[0][[2, 4]] = np.nan
+    known[[2, 4]] = uncertainty.max() + 1
+    broken[1][7] = np.nan
+    kept = np.delete(np.arange(12), 7)
+    ours, expected = flagging_curve(*broken, 0.6), flagging_curve(known[kept], quality[kept], 0.6)
+    for one, other in zip(ours[:-1], expected[:-1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    rule = flagging_threshold(*broken, 0.6)
+    assert (ours.num_cases, ours.unknown, rule.num_cases, rule.unknown) == (11, 2, 11, 2)
+
+
+def test_correlation_leaves_cases_without_a_value_out_and_counts_them():
     uncertainty, quality = cases(0, 12)
     broken = uncertainty.copy(), quality.copy()
-    broken[0][2] = np.nan
-    broken[1][7] = np.nan
+    broken[0][2], broken[1][7] = np.nan, np.nan
     kept = np.delete(np.arange(12), [2, 7])
-    for ours, expected in zip(results(*broken), results(uncertainty[kept], quality[kept]), strict=True):
-        np.testing.assert_array_equal(ours, expected)
-    assert flagging_curve(*broken, 0.6).num_cases == flagging_threshold(*broken, 0.6).num_cases == 10
+    assert score_correlation(*broken) == (*score_correlation(uncertainty[kept], quality[kept])[:2], 10, 2)
+
+
+@pytest.mark.parametrize("max_poor", [0.0, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize("poor_below", [0.0, 0.6, 2.0])
+def test_a_case_without_uncertainty_is_always_flagged(max_poor, poor_below):
+    uncertainty, quality = cases(1, 21)
+    uncertainty[[3, 8]] = np.nan
+    rule = flagging_threshold(uncertainty, quality, poor_below, max_poor)
+    flags = np.isnan(uncertainty) | (uncertainty > rule.threshold)
+    assert np.isfinite(rule.threshold)
+    assert rule.flagged == pytest.approx(flags.mean())
+    assert rule.poor_left == pytest.approx(((quality < poor_below) & ~flags).mean())
+    assert rule.poor_left <= max_poor
+    if poor_below == 0.0:
+        assert rule.flagged == pytest.approx(2 / 21)
+
+
+def test_everything_is_flagged_if_no_case_has_an_uncertainty():
+    rule = flagging_threshold([np.nan] * 3, [0.9, 0.8, 0.1], poor_below=0.5, max_poor=1.0)
+    assert rule == (-np.inf, 1.0, 0.0, 3, 3)
 
 
 def test_without_any_pair_everything_is_nan():

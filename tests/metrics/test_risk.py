@@ -147,15 +147,24 @@ def test_order_of_cases_never_matters():
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_pairs_with_nan_are_left_out_and_counted():
+def test_cases_without_risk_are_left_out_and_those_without_uncertainty_come_last():
     uncertainty, risk = cases(0, 12)
-    broken = uncertainty.copy(), risk.copy()
-    broken[0][2] = np.nan
+    broken, known = (uncertainty.copy(), risk.copy()), uncertainty.copy()
+    broken[0][[2, 4]] = np.nan
+    known[[2, 4]] = uncertainty.max() + 1
     broken[1][7] = np.nan
-    kept = np.delete(np.arange(12), [2, 7])
-    for ours, expected in zip(risk_coverage(*broken), risk_coverage(uncertainty[kept], risk[kept]), strict=True):
-        np.testing.assert_array_equal(ours, expected)
-    assert risk_coverage(*broken).count == 10
+    kept = np.delete(np.arange(12), 7)
+    ours, expected = risk_coverage(*broken), risk_coverage(known[kept], risk[kept])
+    for one, other in zip(ours[:6], expected[:6], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (ours.count, ours.unknown, expected.unknown) == (11, 2, 0)
+
+
+def test_a_failure_without_uncertainty_is_the_best_hint_there_is():
+    # an empty prediction has no foreground over which to average, and a Dice of 0
+    uncertainty, dice = [0.1, np.nan, 0.2, 0.3], np.array([0.9, 0.0, 0.85, 0.8])
+    assert excess_aurc(uncertainty, 1 - dice) == pytest.approx(0)
+    assert aurc(uncertainty, 1 - dice) > aurc([0.1, 0.2, 0.3], [0.1, 0.15, 0.2])
 
 
 def test_without_any_pair_the_areas_are_nan():

@@ -54,6 +54,7 @@ def test_scatter_shows_every_case_and_the_rank_correlation():
         expected = score_correlation(values, quality)
         count = 29 if np.isnan(values).any() else 30
         text = f"= {expected.correlation:+.2f}, n = {count}".replace("-", MINUS)
+        text += "\n1 without score" if count == 29 else ""
         assert axes.get_title(loc="left").endswith(text)
 
 
@@ -207,3 +208,15 @@ def test_pyplot_is_left_alone():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_cases_without_a_score_are_counted_in_every_figure():
+    scores, quality = cases(count=12)
+    values = np.array(next(iter(scores.values())))
+    values[:2] = np.nan
+    scatter = draw_score_scatter({"entropy": values}, quality)
+    assert scatter.axes[0].get_title(loc="left").endswith("n = 10\n2 without score")
+    flagging = draw_flagging_curves({"entropy": flagging_curve(values, quality, 0.6)})
+    coverage = draw_risk_coverage_curves({"entropy": risk_coverage(values, 1 - np.asarray(quality))})
+    for figure in (flagging, coverage):
+        assert legend(figure)[1][-1].endswith("entropy, 2 without score")

@@ -99,3 +99,11 @@ def test_pyplot_is_left_alone():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_cases_without_uncertainty_are_counted_and_never_kept():
+    values, correct = np.array([0.0, 0.2, 0.5, 1.0, np.nan]), np.array([1, 1, 1, 0, 0])
+    above, below = draw_retention({"entropy": values}, correct, thresholds=[0.5, 1.0]).axes
+    assert above.get_title() == "entropy (1 unknown)"
+    np.testing.assert_allclose(below.lines[0].get_ydata()[-1], 0.8)
+    assert [text.get_text() for text in below.texts] == ["1.000", "0.750"]

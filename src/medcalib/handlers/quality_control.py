@@ -30,10 +30,14 @@ from medcalib.visualize.rendering import render
 
 __all__ = ["QualityControlHandler"]
 
+# cases without a score that are printed by name
+NAMED = 5
+
 
 class CaseScores(NamedTuple):
-    """Scores and qualities of the cases of one engine, all (case,)."""
+    """Names, scores and qualities of the cases of one engine, all (case,); NaN where a case has none."""
 
+    cases: list[str]
     uncertainties: dict[str, NDArray]
     dice: NDArray
     distance: NDArray | None
@@ -49,6 +53,11 @@ class QualityControlHandler:
     it can be used on new ones; what it does to the cases of this evaluation is written beside it. Over voxels: AURC of
     the entropy, where the risk of a voxel is 1 if its label is wrong. Each case counts once, with the mean over its
     classes.
+
+    A case without a score, such as one in which no foreground was predicted, counts as the most uncertain, and every
+    threshold flags it; only correlations leave it out. Such cases are named (``without_score``) and printed. Cases
+    without Dice, whose label and prediction both lack the classes, are left out of what is said of poor cases
+    (``without_dice``).
 
     Attach it after the handlers that make the scores.
 
@@ -126,7 +135,8 @@ class QualityControlHandler:
             "poor_below": self.poor_below,
             "max_poor": self.max_poor,
             "num_cases": len(cases.dice),
-            "poor": float(np.mean(cases.dice < self.poor_below)),
+            "without_dice": _named(cases, np.isnan(cases.dice)),
+            "poor": _share(cases.dice < self.poor_below, ~np.isnan(cases.dice)),
             "scores": scores,
             "voxels": {
                 "entropy_aurc": self._voxels.aurc(),
@@ -141,10 +151,13 @@ class QualityControlHandler:
     def _of_score(self, values: NDArray, cases: CaseScores) -> dict[str, Any]:
         risk = risk_coverage(values, 1 - cases.dice)
         curve = flagging_curve(values, cases.dice, self.poor_below)
+        dice = score_correlation(values, cases.dice)
         distance = score_correlation(values, cases.distance) if cases.distance is not None else None
         return {
-            "spearman_dice": score_correlation(values, cases.dice).correlation,
+            "spearman_dice": dice.correlation,
+            "spearman_cases": dice.num_cases,
             "spearman_mhd": distance.correlation if distance is not None else None,
+            "spearman_mhd_cases": distance.num_cases if distance is not None else None,
             "aurc": risk.aurc,
             "excess_aurc": risk.excess_aurc,
             "flagging_area": curve.area,
@@ -152,21 +165,26 @@ class QualityControlHandler:
             "flagging_area_ideal": curve.ideal_area,
             "flagged_at_5_percent": curve.flagged_at_5_percent,
             "num_cases": risk.count,
+            "without_score": _named(cases, np.isnan(values)),
         }
 
     def _threshold(self, others: CaseScores, cases: CaseScores, name: str) -> dict[str, Any]:
         rule = flagging_threshold(others.uncertainties[name], others.dice, self.poor_below, self.max_poor)
-        flagged = cases.uncertainties[name] > rule.threshold
-        poor = cases.dice < self.poor_below
         sign = -1 if name in CONFIDENCE_SCORES else 1
+        values = cases.uncertainties[name]
+        flagged = np.isnan(values) | (values > rule.threshold)
+        passing_poor = ~flagged & (cases.dice < self.poor_below)
+        found = rule.num_cases > 0
         return {
             "flag": "below" if sign < 0 else "above",
             "value": sign * rule.threshold,
             "calibration_cases": rule.num_cases,
             "calibration_flagged": rule.flagged,
             "calibration_poor_left": rule.poor_left,
-            "flagged": float(flagged.mean()),
-            "poor_left": float((poor & ~flagged).mean()),
+            "calibration_without_score": rule.unknown,
+            "flagged": float(flagged.mean()) if found else np.nan,
+            "poor_left": _share(passing_poor, ~np.isnan(cases.dice)) if found else np.nan,
+            "flagged_cases": _named(cases, flagged) if found else None,
         }
 
     def _draw(self, cases: CaseScores) -> None:
@@ -175,7 +193,7 @@ class QualityControlHandler:
             for name in self.figure_scores
             if name in cases.uncertainties
         }
-        known = {name: values for name, values in drawn.items() if np.isfinite(values).any() and np.ptp(values) > 0}
+        known = {name: values for name, values in drawn.items() if _differs(values)}
         if not known or len(cases.dice) < 2:
             return
         figures = {
@@ -203,7 +221,8 @@ class QualityControlHandler:
 
 
 def _case_scores(engine: Engine, reader: Any) -> CaseScores:
-    rows = binned_cases(engine, reader).first_rows()
+    binned = binned_cases(engine, reader)
+    rows = binned.first_rows()
 
     def mean(values: Any) -> NDArray:
         values = np.asarray(values.detach().cpu(), dtype=float)[rows]
@@ -212,6 +231,7 @@ def _case_scores(engine: Engine, reader: Any) -> CaseScores:
 
     details: Mapping = engine.state.metric_details
     return CaseScores(
+        [binned.cases[row] for row in rows],
         {
             name: mean(values) * (-1 if name in CONFIDENCE_SCORES else 1)
             for name, values in engine.state.case_scores.items()
@@ -221,12 +241,34 @@ def _case_scores(engine: Engine, reader: Any) -> CaseScores:
     )
 
 
+def _named(cases: CaseScores, chosen: NDArray) -> list[str]:
+    return [name for name, one in zip(cases.cases, chosen, strict=True) if one]
+
+
+def _share(chosen: NDArray, known: NDArray) -> float:
+    return float(chosen[known].mean()) if known.any() else np.nan
+
+
+def _differs(values: NDArray) -> bool:
+    known = values[~np.isnan(values)]
+    return known.size > 0 and (known.size < values.size or bool(np.ptp(known) > 0))
+
+
 def _text(report: dict[str, Any]) -> str:
     known = {name: result for name, result in report["scores"].items() if not np.isnan(result["spearman_dice"])}
-    if not known:
-        return "Quality control: no score differs between the cases."
-    best = max(known, key=lambda name: -known[name]["spearman_dice"])
-    return (
-        f"Quality control: {best} goes best with Dice (Spearman {known[best]['spearman_dice']:.2f}, "
-        f"AURC {known[best]['aurc']:.4f}, E-AURC {known[best]['excess_aurc']:.4f})."
-    )
+    if known:
+        best = max(known, key=lambda name: -known[name]["spearman_dice"])
+        text = (
+            f"Quality control: {best} goes best with Dice (Spearman {known[best]['spearman_dice']:.2f}, "
+            f"AURC {known[best]['aurc']:.4f}, E-AURC {known[best]['excess_aurc']:.4f})."
+        )
+    else:
+        text = "Quality control: no score can be compared with Dice; fewer than 3 cases have both, or all are equal."
+    lacking = sorted({case for result in report["scores"].values() for case in result["without_score"]})
+    if lacking:
+        names = ", ".join(lacking[:NAMED]) + (f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else "")
+        text += (
+            f"\nNo foreground was predicted in {len(lacking)} of {report['num_cases']} cases ({names}): scores that "
+            f"need one count them as most uncertain, and their thresholds flag them."
+        )
+    return text

@@ -75,19 +75,22 @@ class RetentionReportHandler:
 
     def _of_uncertainty(self, values: NDArray, correct: NDArray) -> dict[str, Any]:
         risk = risk_coverage(values, ~correct)
+        known = values[~np.isnan(values)]
         kept = retained_accuracy(values, correct, self.thresholds)
         return {
             "aurc": risk.aurc,
             "excess_aurc": risk.excess_aurc,
-            "lowest": float(values.min()),
-            "highest": float(values.max()),
+            "lowest": float(known.min(initial=np.inf)),
+            "highest": float(known.max(initial=-np.inf)),
+            "num_cases": risk.count,
+            "without_uncertainty": risk.unknown,
             "thresholds": [
                 dict(zip(kept._fields, map(float, numbers), strict=True)) for numbers in zip(*kept, strict=True)
             ],
         }
 
     def _draw(self, uncertainties: dict[str, NDArray], correct: NDArray) -> None:
-        known = {name: values for name, values in uncertainties.items() if np.ptp(values) > 0}
+        known = {name: values for name, values in uncertainties.items() if np.nanmax(values) > np.nanmin(values)}
         if not known:
             return
         figures = {

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medcalib.metrics.risk import known_pairs
+from medcalib.metrics.risk import ranked_pairs
 
 __all__ = ["Retention", "min_max", "retained_accuracy"]
 
@@ -58,12 +58,12 @@ def retained_accuracy(
     curve of `medcalib.metrics.risk_coverage` does not depend on it.
 
     Args:
-        uncertainty: one number a case, (case,).
+        uncertainty: one number a case, (case,); a case where it is NaN is referred at every threshold.
         correct: whether the case is right, booleans or 0 and 1, (case,).
         thresholds: in [0, 1].
 
     Returns:
-        The four numbers of each threshold, NaN where all uncertainties are alike.
+        The four numbers of each threshold, NaN where all known uncertainties are alike.
 
     Raises:
         ValueError: If shapes differ or a value is infinite.
@@ -73,10 +73,12 @@ def retained_accuracy(
         >>> [part.item() for part in found]
         [0.5, 0.5, 1.0, 0.5]
     """
-    values, right = known_pairs(uncertainty, correct)
-    scaled = min_max(values)
+    values, right = ranked_pairs(uncertainty, correct)
+    known = np.isfinite(values)
+    scaled = np.full(values.shape, np.inf)
+    scaled[known] = min_max(values[known])
     limits = np.asarray(thresholds, dtype=np.float64)
-    if np.isnan(scaled).any() or not scaled.size:
+    if np.isnan(scaled).any() or not known.any():
         nothing = np.full(limits.shape, np.nan)
         return Retention(limits, nothing, nothing, nothing)
     kept, referred = scaled <= limits[:, None], scaled >= limits[:, None]

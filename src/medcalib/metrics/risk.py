@@ -1,7 +1,9 @@
 """Risk and coverage: what goes wrong among the most certain cases or voxels.
 
-Pairs with a NaN do not count, and every result says how many pairs did. Equal uncertainties leave the order open, so
-each of them gets its expected place: results never depend on the order of the cases.
+A case without a risk does not count. One without an uncertainty counts as the most uncertain: a segmentation without
+foreground has no foreground to average over, and is often the worst failure. Every result says how many there were.
+Equal uncertainties leave the order open, so each of them gets its expected place: results never depend on the order of
+the cases.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 
-__all__ = ["RiskCoverage", "VoxelRiskCoverage", "aurc", "excess_aurc", "known_pairs", "risk_coverage", "sums_at_ties"]
+__all__ = ["RiskCoverage", "VoxelRiskCoverage", "aurc", "excess_aurc", "ranked_pairs", "risk_coverage", "sums_at_ties"]
 
 Array = NDArray[np.float64]
 
@@ -27,6 +29,7 @@ class RiskCoverage(NamedTuple):
         aurc: area under ``risk``.
         oracle_aurc: area under ``oracle``.
         count: how many cases or voxels counted.
+        unknown: how many of them had no uncertainty and came last.
     """
 
     coverage: Array
@@ -35,6 +38,7 @@ class RiskCoverage(NamedTuple):
     aurc: float
     oracle_aurc: float
     count: int
+    unknown: int = 0
 
     @property
     def excess_aurc(self) -> float:
@@ -53,11 +57,11 @@ def risk_coverage(uncertainty: ArrayLike, risk: ArrayLike) -> RiskCoverage:
     and the excess over the AURC of the order by risk itself, E-AURC (https://arxiv.org/abs/1805.08206).
 
     Args:
-        uncertainty: one number a case, (case,).
-        risk: of any unit, such as 1 - Dice, (case,).
+        uncertainty: one number a case, (case,); NaN comes after all numbers.
+        risk: of any unit, such as 1 - Dice, (case,); cases where it is NaN are left out.
 
     Returns:
-        The curve at 1, 2, ... cases, its area in the unit of the risk, and the oracle's; NaN areas without any pair.
+        The curve at 1, 2, ... cases, its area in the unit of the risk, and the oracle's; NaN areas without any case.
 
     Raises:
         ValueError: If shapes differ or a value is infinite.
@@ -67,24 +71,25 @@ def risk_coverage(uncertainty: ArrayLike, risk: ArrayLike) -> RiskCoverage:
         >>> curve.risk.round(3).tolist(), round(curve.aurc, 3), round(curve.excess_aurc, 3)
         ([0.0, 0.15, 0.3], 0.15, 0.0)
     """
-    uncertainty, risk = known_pairs(uncertainty, risk)
+    uncertainty, risk = ranked_pairs(uncertainty, risk)
     count = len(risk)
     if count == 0:
         return RiskCoverage(risk, risk, risk, np.nan, np.nan, 0)
     kept = np.arange(1.0, count + 1)
     selected, oracle = (np.interp(kept, *sums_at_ties(key, risk)) / kept for key in (uncertainty, risk))
-    return RiskCoverage(kept / count, selected, oracle, float(selected.mean()), float(oracle.mean()), count)
+    unknown = int(np.isinf(uncertainty).sum())
+    return RiskCoverage(kept / count, selected, oracle, float(selected.mean()), float(oracle.mean()), count, unknown)
 
 
 def aurc(uncertainty: ArrayLike, risk: ArrayLike) -> float:
     """Area under the curve of :func:`risk_coverage`, in the unit of the risk; 0 is best.
 
     Args:
-        uncertainty: one number a case, (case,).
-        risk: such as 1 - Dice, (case,).
+        uncertainty: one number a case, (case,); NaN comes after all numbers.
+        risk: such as 1 - Dice, (case,); cases where it is NaN are left out.
 
     Returns:
-        The area, NaN without any pair.
+        The area, NaN without any case.
 
     Raises:
         ValueError: If shapes differ or a value is infinite.
@@ -100,11 +105,11 @@ def excess_aurc(uncertainty: ArrayLike, risk: ArrayLike) -> float:
     """What the area under the curve of :func:`risk_coverage` exceeds that of a perfect order by; 0 is best.
 
     Args:
-        uncertainty: one number a case, (case,).
-        risk: such as 1 - Dice, (case,).
+        uncertainty: one number a case, (case,); NaN comes after all numbers.
+        risk: such as 1 - Dice, (case,); cases where it is NaN are left out.
 
     Returns:
-        The excess, NaN without any pair.
+        The excess, NaN without any case.
 
     Raises:
         ValueError: If shapes differ or a value is infinite.
@@ -224,15 +229,27 @@ class VoxelRiskCoverage:
         return self.curve().excess_aurc
 
 
-def known_pairs(first: ArrayLike, second: ArrayLike) -> tuple[Array, Array]:
-    """Both as float64 without the pairs of which either side is NaN."""
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if first.ndim != 1 or first.shape != second.shape:
-        raise ValueError(f"expected one number a case on both sides, got shapes {first.shape} and {second.shape}.")
-    if np.isinf(first).any() or np.isinf(second).any():
+def ranked_pairs(uncertainty: ArrayLike, value: ArrayLike) -> tuple[Array, Array]:
+    """Both as float64, without the cases that have no value; an unknown uncertainty is infinite.
+
+    Args:
+        uncertainty: one number a case, (case,); NaN where unknown.
+        value: such as a risk or a quality, (case,); NaN where unknown.
+
+    Raises:
+        ValueError: If shapes differ or a value is infinite.
+
+    Example:
+        >>> ranked_pairs([0.5, np.nan, 0.25], [0.0, 1.0, np.nan])
+        (array([0.5, inf]), array([0., 1.]))
+    """
+    uncertainty, value = np.asarray(uncertainty, dtype=np.float64), np.asarray(value, dtype=np.float64)
+    if uncertainty.ndim != 1 or uncertainty.shape != value.shape:
+        raise ValueError(f"expected one number a case on both sides, got shapes {uncertainty.shape} and {value.shape}.")
+    if np.isinf(uncertainty).any() or np.isinf(value).any():
         raise ValueError("an infinite value has no place in a curve: leave the case out or set it to NaN.")
-    known = ~(np.isnan(first) | np.isnan(second))
-    return first[known], second[known]
+    known = ~np.isnan(value)
+    return np.where(np.isnan(uncertainty), np.inf, uncertainty)[known], value[known]
 
 
 def sums_at_ties(key: Array, values: Array) -> tuple[Array, Array]:
@@ -242,7 +259,7 @@ def sums_at_ties(key: Array, values: Array) -> tuple[Array, Array]:
     """
     order = np.lexsort((values, key))
     key, sums = key[order], np.cumsum(values[order])
-    ends = np.flatnonzero(np.append(key[1:] != key[:-1], True))
+    ends = np.flatnonzero(np.append(key[1:] != key[:-1], True)[: len(key)])
     return np.append(0.0, ends + 1.0), np.append(0.0, sums[ends])
 
 

@@ -42,7 +42,8 @@ def draw_score_scatter(
 ) -> Figure:
     """Each score against the quality of the segmentations, one point a case, one panel a score.
 
-    Above each panel stand Spearman's rank correlation and the number of cases that have both values.
+    Above each panel stand Spearman's rank correlation, the number of cases that have both values, and how many have a
+    quality but no score and so no place in it.
 
     Args:
         scores: name of a score: one number a case, (case,); NaN where unknown.
@@ -90,7 +91,9 @@ def draw_score_scatter(
         if threshold is not None:
             axes.axhline(threshold, linestyle=DASHED, **REFERENCE)
         value = "undefined" if np.isnan(correlation.correlation) else _signed(correlation.correlation)
-        axes.set_title(f"{RHO} = {value}, n = {correlation.num_cases}", fontsize=FONT_SIZE, loc="left", pad=3)
+        lacking = int((np.isnan(np.asarray(values, dtype=float)) & ~np.isnan(np.asarray(quality, dtype=float))).sum())
+        note = f"{RHO} = {value}, n = {correlation.num_cases}" + _lacking(lacking, "\n")
+        axes.set_title(note, fontsize=FONT_SIZE, loc="left", pad=3)
         axes.set_xlabel(textwrap.fill(_words(name), letters), fontsize=FONT_SIZE)
         axes.locator_params(axis="x", nbins=3)
         if number % columns == 0:
@@ -108,7 +111,8 @@ def draw_flagging_curves(
 
     The dashed line is expected of flags set at random, the dotted line 5 % of all cases. Flags by the quality itself
     would leave the grey triangle. Both begin at the mean of the curves' beginnings, as methods may differ in how many
-    of their segmentations are poor. The legend gives the area under each curve.
+    of their segmentations are poor. The legend gives the area under each curve, and how many cases had no score and
+    are flagged first.
 
     Args:
         curves: name of a score or method: its curve.
@@ -139,7 +143,8 @@ def draw_flagging_curves(
     axes.axhline(0.05, linestyle=(0, (1, 1.5)), **REFERENCE)
     axes.annotate("5 %", (1, 0.05), xytext=(0, 1.5), textcoords="offset points", ha="right", fontsize=FONT_SIZE)
     for style, (name, curve) in zip(_line_styles(), curves.items(), strict=False):
-        axes.plot(curve.fraction, curve.remaining, label=f"{number(curve.area)}  {_words(name)}", **style)
+        label = f"{number(curve.area)}  {_words(name)}{_lacking(curve.unknown)}"
+        axes.plot(curve.fraction, curve.remaining, label=label, **style)
     top = np.nanmax([0.06, *(np.nanmax([0.0, *curve.remaining]) for curve in curves.values())])
     axes.set(xlim=(0, 1), ylim=(0, 1.05 * top))
     axes.set_xlabel("fraction of cases flagged", fontsize=FONT_SIZE)
@@ -158,7 +163,8 @@ def draw_risk_coverage_curves(
     """Mean risk of the most certain part, for several scores or methods, each with its area and its excess.
 
     A dashed line shows the oracle, which would order by the risk itself: one line if all curves share it, otherwise one
-    in the colour of each curve, as methods differ in their risks.
+    in the colour of each curve, as methods differ in their risks. The legend says how many cases had no score and come
+    last.
 
     Args:
         curves: name of a score or method: its curve, over cases or over voxels.
@@ -188,7 +194,7 @@ def draw_risk_coverage_curves(
             color = "black" if shared else style["color"]
             label = f"{number(curve.oracle_aurc)} ({number(0.0)})  oracle" if shared else None
             axes.plot(curve.coverage, curve.oracle, color=color, linewidth=0.8, linestyle=DASHED, label=label)
-        label = f"{number(curve.aurc)} ({number(curve.excess_aurc)})  {_words(name)}"
+        label = f"{number(curve.aurc)} ({number(curve.excess_aurc)})  {_words(name)}{_lacking(curve.unknown)}"
         axes.plot(curve.coverage, curve.risk, label=label, **style)
     if not shared:
         axes.plot([], [], label="oracle of each", linestyle=DASHED, **REFERENCE)
@@ -205,6 +211,11 @@ def draw_risk_coverage_curves(
 def _words(name: str) -> str:
     """A name in which lines can be broken."""
     return name.replace("_", " ")
+
+
+def _lacking(number: int, separator: str = ", ") -> str:
+    """What is said of cases without a score."""
+    return f"{separator}{number} without score" if number else ""
 
 
 def _check_names(named: Mapping[str, object]) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from medcalib.metrics.retention import min_max, retained_accuracy
-from medcalib.metrics.risk import known_pairs
+from medcalib.metrics.risk import ranked_pairs
 
 __all__ = ["draw_retention"]
 
@@ -37,6 +37,7 @@ def draw_retention(
     predictions that lies in each range, so that both sets can be compared whatever their sizes: the further apart they
     lie, the better the uncertainty tells them apart. Below, against the threshold up to which predictions are kept, the
     accuracy of what is kept and the part of the cases that is; at the given thresholds the accuracy is written out.
+    Cases without an uncertainty have no place above and are never kept; the title of a column says how many there are.
 
     Args:
         uncertainties: name: one number a case, (case,); NaN where unknown.
@@ -68,17 +69,19 @@ def draw_retention(
     grid = figure.subplots(2, columns, sharex=True, sharey="row", squeeze=False)
     letters = max(8, int(0.8 * width / columns * 72 / (0.55 * TITLE_SIZE)))
     for (above, below), (name, values) in zip(grid.T, uncertainties.items(), strict=True):
-        values, right = known_pairs(values, correct)
-        scaled = min_max(values)
+        values, right = ranked_pairs(values, correct)
+        known = np.isfinite(values)
+        scaled = min_max(values[known])
         for axes in (above, below):
             _dress(axes)
-        above.set_title(textwrap.fill(name.replace("_", " "), letters), fontsize=TITLE_SIZE, fontweight="bold")
+        heading = name.replace("_", " ") + ("" if known.all() else f" ({(~known).sum()} unknown)")
+        above.set_title(textwrap.fill(heading, letters), fontsize=TITLE_SIZE, fontweight="bold")
         if np.isnan(scaled).any() or not scaled.size:
             note = "the same for all cases" if scaled.size else "no cases"
             above.text(0.5, 0.5, note, fontsize=FONT_SIZE, ha="center", transform=above.transAxes)
             continue
-        _draw_shares(above, scaled, right, num_ranges)
-        _draw_accuracy(below, values, right, thresholds)
+        _draw_shares(above, scaled, right[known], num_ranges)
+        _draw_accuracy(below, np.where(known, values, np.nan), right, thresholds)
     grid[0, 0].set_ylabel("share of each set", fontsize=FONT_SIZE)
     grid[1, 0].set_ylabel("accuracy, part kept", fontsize=FONT_SIZE)
     grid[0, 0].set(ylim=(0, None))
@@ -105,7 +108,8 @@ def _draw_shares(axes: Axes, scaled: NDArray, right: NDArray, num_ranges: int) -
 
 
 def _draw_accuracy(axes: Axes, values: NDArray, right: NDArray, thresholds: Sequence[float]) -> None:
-    steps = np.unique(np.append(min_max(values), 1.0))
+    scaled = min_max(values)
+    steps = np.unique(np.append(scaled[~np.isnan(scaled)], 1.0))
     curve = retained_accuracy(values, right, steps)
     look = {"drawstyle": "steps-post", "linewidth": 1.3}
     axes.plot(curve.threshold, curve.retained, color=KEPT_COLOR, linestyle=(0, (4, 1.2)), label="part kept", **look)
