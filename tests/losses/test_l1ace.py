@@ -322,3 +322,23 @@ def test_what_can_be_fused():
     assert not can_fuse(logits, logits)
     with pytest.raises(ValueError, match="label map"):
         softmax_sums(logits, logits)
+
+
+@pytest.mark.parametrize("name", COMBINED)
+def test_arguments_of_combined_losses_have_names(name):
+    """The published classes begin with the weights: by position they would set other arguments here."""
+    with pytest.raises(TypeError, match="positional"):
+        getattr(medcalib.losses, name)(0.5)
+
+
+def test_the_ninth_argument_of_the_soft_loss_has_a_name():
+    """That of the published class is ``empty_weight``, that of the hard one ``right``."""
+    first_eight = (10, False, True, False, True, None, "sum", None)
+    with pytest.raises(TypeError, match="positional"):
+        SoftL1ACELoss(*first_eight, 0.01)
+    soft = SoftL1ACELoss(*first_eight, right=True, ignore_empty_classes=False, empty_weight=0.5)
+    hard = HardL1ACELoss(*first_eight, True, False)
+    for loss in (soft, hard):
+        assert (loss.num_bins, loss.include_background, loss.softmax, loss.reduction) == (10, False, True, "sum")
+        assert (loss.right, loss.ignore_empty_classes) == (True, False)
+    assert soft.empty_weight == 0.5

@@ -35,6 +35,7 @@ class L1ACELoss(_Loss):
         other_act: Callable[[Tensor], Tensor] | None = None,
         reduction: LossReduction | str = LossReduction.MEAN,
         weight: Sequence[float] | float | Tensor | None = None,
+        *,
         right: bool = False,
         ignore_empty_classes: bool = True,
         empty_weight: float = 0.01,
@@ -188,8 +189,8 @@ class HardL1ACELoss(L1ACELoss):
             other_act,
             reduction,
             weight,
-            right,
-            ignore_empty_classes,
+            right=right,
+            ignore_empty_classes=ignore_empty_classes,
         )
 
 
@@ -197,7 +198,8 @@ class SoftL1ACELoss(L1ACELoss):
     r"""Marginal L1 average calibration error over soft bins.
 
     As :class:`HardL1ACELoss`, but each probability is shared linearly between the two nearest bin centres, so the loss
-    is continuous and its gradient also moves probability between bins (https://arxiv.org/abs/2506.03942).
+    is continuous and its gradient also moves probability between bins (https://arxiv.org/abs/2506.03942). What follows
+    ``weight`` is given by name.
 
     Args:
         num_bins: number of equal bins on [0, 1].

@@ -1,4 +1,7 @@
-"""mL1-ACE beside cross entropy and Dice: three weighted sums, each over hard and soft bins."""
+"""mL1-ACE beside cross entropy and Dice: three weighted sums, each over hard and soft bins.
+
+Arguments are given by name: published versions differ in their order.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ class _L1ACEandCELoss(WeightedSumLoss):
 
     def __init__(
         self,
+        *,
         to_onehot_y: bool = False,
         ace_weight: float = 0.5,
         ce_weight: float = 0.5,
@@ -46,6 +50,7 @@ class _L1ACEandDiceLoss(WeightedSumLoss):
 
     def __init__(
         self,
+        *,
         to_onehot_y: bool = False,
         ace_weight: float = 0.5,
         dice_weight: float = 0.5,
@@ -62,6 +67,7 @@ class _L1ACEandDiceCELoss(WeightedSumLoss):
 
     def __init__(
         self,
+        *,
         to_onehot_y: bool = False,
         ace_weight: float = 0.33,
         dice_weight: float = 0.33,
