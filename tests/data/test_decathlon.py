@@ -3,6 +3,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from medcalib.data import decathlon_cases, split_digest
 from medcalib.errors import UserError
@@ -60,7 +61,37 @@ class TestLayout:
         assert split_digest(split) != split_digest(decathlon_cases(dataset_dir, fractions=(0.4, 0.3, 0.3)))
 
 
+class TestPatients:
+    def test_consecutive_numbers_stay_together(self, dataset_dir):
+        split = decathlon_cases(dataset_dir, cases_per_patient=2)
+        assert {part: len(members) for part, members in split.items()} == {
+            "training": 6,
+            "validation": 2,
+            "test": 2,
+            "calibration": 2,
+        }
+        for members in split.values():
+            pairs = [(int(case["case"][-3:]) - 1) // 2 for case in members]
+            assert all(pairs.count(pair) == 2 for pair in pairs)
+
+    @pytest.mark.skipif(not REAL.is_dir(), reason="the real data set is not here")
+    def test_odd_and_next_number_of_the_hippocampus_are_one_person(self):
+        """As the intensities show, in whose scale scans differ; the other neighbours are of two persons."""
+        scale = {}
+        for path in sorted((REAL / "imagesTr").glob("hippocampus_*.nii.gz"))[:60]:
+            label = np.asarray(nib.load(REAL / "labelsTr" / path.name).dataobj)
+            scale[int(path.name[12:15])] = np.asarray(nib.load(path).dataobj)[label > 0].mean()
+        within, between = (
+            np.array([(scale[n], scale[n + 1]) for n in scale if n % 2 == odd and n + 1 in scale]) for odd in (1, 0)
+        )
+        assert spearmanr(*within.T).statistic > 0.8 > 0.4 > spearmanr(*between.T).statistic
+
+
 class TestErrors:
+    @pytest.mark.parametrize("number", [0, 1.5, True, "2"])
+    def test_cases_per_patient(self, dataset_dir, number):
+        assert self.message(dataset_dir, cases_per_patient=number).startswith(f"cases_per_patient is {number!r}: ")
+
     def message(self, folder, **options):
         with pytest.raises(UserError) as caught:
             decathlon_cases(folder, **options)

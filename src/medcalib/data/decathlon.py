@@ -1,10 +1,14 @@
 """Case lists of the Medical Segmentation Decathlon."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from medcalib.data.cases import Split, split_cases
+from medcalib.data.cases import Case, Split, split_cases
 from medcalib.data.folders import Download, make_case, visible
+from medcalib.data.folds import split_groups
+from medcalib.errors import UserError
+from medcalib.keys import CaseKeys
 
 __all__ = ["decathlon_cases"]
 
@@ -15,7 +19,12 @@ _DOWNLOAD = Download(
 _SUFFIX = ".nii.gz"
 
 
-def decathlon_cases(dataset_dir: str | Path, fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Split:
+def decathlon_cases(
+    dataset_dir: str | Path,
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    cases_per_patient: int = 1,
+) -> Split:
     """List the labelled cases of a Decathlon task and divide them.
 
     The images lie in ``imagesTr``, their labels under the same names in ``labelsTr``. A case is named by its file
@@ -26,18 +35,40 @@ def decathlon_cases(dataset_dir: str | Path, fractions: Sequence[float] = (0.7, 
         dataset_dir: folder of the task, such as ``Task04_Hippocampus``.
         fractions: shares of training, validation and test.
         seed: seed of the division.
+        cases_per_patient: how many consecutive numbers, counted from 1, are of one patient and stay together: 2 for the
+            hippocampus, of which 1 and 2, 3 and 4 and so on are the two sides of a person.
 
     Returns:
-        The split. See :func:`~medcalib.data.split_cases` for how cases are divided.
+        The split. See :func:`~medcalib.data.split_cases` for how cases are divided, and
+        :func:`~medcalib.data.split_groups` for how patients are.
 
     Raises:
-        UserError: if the folder is missing or laid out differently, if an image has no label or a label no image, or if
-            the cases cannot fill every part of the split.
+        UserError: if the folder is missing or laid out differently, if an image has no label or a label no image, if
+            the cases cannot fill every part of the split, or if ``cases_per_patient`` is no whole number of at least 1.
     """
+    if isinstance(cases_per_patient, bool) or not isinstance(cases_per_patient, int) or cases_per_patient < 1:
+        raise UserError(f"cases_per_patient is {cases_per_patient!r}: give a whole number of at least 1.")
     root = _DOWNLOAD.root(dataset_dir)
     images, labels = root / "imagesTr", root / "labelsTr"
     names = {path.name for folder in (images, labels) for path in visible(folder, f"*{_SUFFIX}")}
     cases = [make_case(name.removesuffix(_SUFFIX), images / name, labels / name) for name in names]
-    return split_cases(
-        _DOWNLOAD.complete(cases, root, f"imagesTr/*{_SUFFIX} with labelsTr/*{_SUFFIX}"), fractions, seed
-    )
+    complete = _DOWNLOAD.complete(cases, root, f"imagesTr/*{_SUFFIX} with labelsTr/*{_SUFFIX}")
+    by_case = split_cases(complete, fractions, seed)
+    if cases_per_patient == 1:
+        return by_case
+
+    def patient(case: Case) -> str:
+        return str((_number(case) - 1) // cases_per_patient)
+
+    return split_groups(complete, fractions[1], fractions[2], seed, patient)
+
+
+def _number(case: Case) -> int:
+    """The number of ``hippocampus_001``."""
+    name = case[CaseKeys.CASE]
+    if not (digits := re.search(r"[0-9]+$", name)):
+        raise UserError(
+            f"Case '{name}' has no number at the end of its name, from which its patient follows: rename its files, or "
+            f"set data::cases::cases_per_patient to 1."
+        )
+    return int(digits[0])

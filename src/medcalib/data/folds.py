@@ -7,7 +7,7 @@ from medcalib.data.cases import Case, Split, assemble_split
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
-__all__ = ["set_aside", "split_fold", "split_groups"]
+__all__ = ["set_aside", "split_fold", "split_fold_of_neighbours", "split_groups"]
 
 
 def set_aside(
@@ -120,19 +120,75 @@ def split_fold(
         >>> {part: len(members) for part, members in split_fold(cases, fold=0).items()}
         {'training': 7, 'validation': 1, 'test': 2, 'calibration': 1}
     """
+    ranked = _ranked_groups(cases, seed, group)
+    _check_fold(fold, num_folds, len(ranked))
+    rest, test = _divide(cases, set(ranked[fold::num_folds]), group)
+    training, validation = set_aside(rest, validation_fraction, seed, group)
+    return assemble_split(training, validation, test)
+
+
+def split_fold_of_neighbours(
+    cases: Sequence[Case],
+    fold: int,
+    number: Callable[[Case], int],
+    num_folds: int = 5,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> Split:
+    """The split of one fold where two cases of consecutive numbers may belong together, and nobody says which do.
+
+    Cases in the order of their numbers are a ring, which is cut into folds. One fold is the test part, what follows it
+    is for validation, and the rest for training. A case beside the border of two parts is left out of the part that can
+    spare it, so that no two consecutive numbers are in different parts: up to three cases are in none.
+
+    Args:
+        cases: the cases to divide.
+        fold: which fold is the test part, counted from 0.
+        number: the number of a case.
+        num_folds: number of folds.
+        validation_fraction: share of the other folds' cases that is for validation.
+        seed: another seed, other folds.
+
+    Returns:
+        The split; calibration uses the validation cases.
+
+    Raises:
+        UserError: if an argument is not usable, or if there are too few cases.
+
+    Example:
+        >>> cases = [{"case": f"case_{i}"} for i in range(10)]
+        >>> split = split_fold_of_neighbours(cases, 0, lambda case: int(case["case"][5:]))
+        >>> [[case["case"][5:] for case in split[part]] for part in ("test", "validation", "training")]
+        [['9', '0'], ['2'], ['4', '5', '6', '7']]
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise UserError(f"seed is {seed!r}: give a whole number.")
+    _check_fold(fold, num_folds, len(cases))
+    ordered = sorted(cases, key=number)
+    start = int(hashlib.sha256(f"{seed}:".encode()).hexdigest(), 16) % len(ordered)
+    ring = ordered[start:] + ordered[:start]
+    first, last = (len(ring) * place // num_folds for place in (fold, fold + 1))
+    test = ring[first:last]
+    rest = _apart([*ring[last:], *ring[:first]], test, number)
+    size = max(1, round(validation_fraction * (len(ring) - len(test))))
+    return assemble_split(_apart(rest[size:], rest[:size], number), rest[:size], test)
+
+
+def _apart(cases: Sequence[Case], others: Sequence[Case], number: Callable[[Case], int]) -> list[Case]:
+    """The cases whose number is not beside that of another one."""
+    beside = {number(case) + step for case in others for step in (-1, 1)}
+    return [case for case in cases if number(case) not in beside]
+
+
+def _check_fold(fold: int, num_folds: int, count: int) -> None:
     if isinstance(num_folds, bool) or not isinstance(num_folds, int) or num_folds < 2:
         raise UserError(f"num_folds is {num_folds!r}: give a whole number of at least 2.")
     if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < num_folds:
         raise UserError(f"fold is {fold!r}: give a whole number from 0 to {num_folds - 1}.")
-    ranked = _ranked_groups(cases, seed, group)
-    if len(ranked) < num_folds:
+    if count < num_folds:
         raise UserError(
-            f"{len(ranked)} case(s) or group(s) of cases cannot fill {num_folds} folds: add cases or ask for fewer "
-            "folds."
+            f"{count} case(s) or group(s) of cases cannot fill {num_folds} folds: add cases or ask for fewer folds."
         )
-    rest, test = _divide(cases, set(ranked[fold::num_folds]), group)
-    training, validation = set_aside(rest, validation_fraction, seed, group)
-    return assemble_split(training, validation, test)
 
 
 def _ranked_groups(cases: Sequence[Case], seed: int, group: Callable[[Case], str] | None) -> list[str]:
