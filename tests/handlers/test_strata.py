@@ -80,6 +80,9 @@ def test_a_stratum_is_what_an_evaluation_of_its_cases_alone_gives(results, tmp_p
             cases = [case for case in make_cases() if str(case["attributes"].get(attribute)) == value]
             alone = summary(evaluate(tmp_path / f"{attribute}_{value}", cases, split=None))
             assert part.keys() >= {"num_cases", "brier", "macro_ece", "micro_ece", "micro_mce"}
+            counts = part.pop("num_values")
+            assert counts == {name: alone["num_values"][name] for name in counts}
+            assert counts.keys() >= {"brier", "macro_ece"}
             assert part == {name: pytest.approx(alone[name], rel=1e-12, nan_ok=True) for name in part}
 
 

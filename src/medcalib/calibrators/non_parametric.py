@@ -132,7 +132,8 @@ class HistogramBinningCalibrator(BinnedCalibrator):
     probabilities become the same, so small structures may lose detail, and decisions may move. A bin counts as if one
     more voxel of its mean probability had been seen, so no frequency is 0 or 1, and an empty bin keeps its centre.
     Probabilities of exclusive classes are then divided by their sum. Measured with the same bins on the cases of the
-    fit, the calibration error is 0 by construction; judge it on others.
+    fit, the calibration error is all but 0 for two classes, and with more only the division keeps it from that; judge
+    it on others.
 
     Args:
         num_classes: number of logit channels.

@@ -32,7 +32,8 @@ class VoxelSample:
         sampling: what the strata are; of each equally many voxels are kept where there are enough.
             ``"error_balanced"``: ranges of the error of the uncalibrated prediction, one minus the probability of the
             true class (with the sigmoid, the largest difference of a channel), because nearly all voxels are all but
-            certain and right and say next to nothing, in the spirit of https://arxiv.org/abs/1306.3706;
+            certain and right and say next to nothing, in the spirit of https://arxiv.org/abs/1306.3706. Where the
+            network is under-confident, balanced classes may give fits that vary less;
             ``"class_balanced"``: the true classes (for targets (C, N) the largest entry, or none where all are below
             one half); ``"uniform"``: all voxels are one stratum.
         sigmoid: every channel is a binary problem of its own, instead of exclusive classes.

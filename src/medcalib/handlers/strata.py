@@ -21,6 +21,7 @@ Attributes = Mapping[str, Mapping[str, str]]
 
 FILENAME = "filename"
 NUM_CASES = "num_cases"
+NUM_VALUES = "num_values"
 # an attribute such as the age of a patient has nearly as many values as there are cases
 LARGEST_PRINTED = 20
 
@@ -92,7 +93,7 @@ def with_attributes(table: pd.DataFrame, attributes: Attributes) -> pd.DataFrame
 
 def strata(
     tables: Mapping[str, pd.DataFrame], binned: BinnedCases, attributes: Attributes
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, dict[str, Any]]]:
     """The results of the cases that have the same value of an attribute.
 
     They are what an evaluation of these cases alone would give: the mean over its cases of every metric that has a
@@ -105,8 +106,9 @@ def strata(
         attributes: of each case, by its id.
 
     Returns:
-        By attribute and value, values in order: ``num_cases``, ``micro_ece``, ``micro_ace``, ``micro_mce``, and each
-        metric, NaN where no case of the stratum has a value.
+        By attribute and value, values in order: ``num_cases``, ``micro_ece``, ``micro_ace``, ``micro_mce``, each
+        metric, NaN where no case of the stratum has a value, and as ``num_values`` over how many cases the metric, and
+        its value for each class, was taken.
     """
     rows = [attributes.get(case, {}) for case in binned.cases]
     return {
@@ -118,7 +120,7 @@ def strata(
     }
 
 
-def strata_text(found: Mapping[str, Mapping[str, Mapping[str, float]]], titles: Mapping[str, str]) -> str:
+def strata_text(found: Mapping[str, Mapping[str, Mapping[str, Any]]], titles: Mapping[str, str]) -> str:
     """Tables to be printed, one for each attribute.
 
     Args:
@@ -151,18 +153,19 @@ def strata_text(found: Mapping[str, Mapping[str, Mapping[str, float]]], titles: 
     return "\n".join(parts)
 
 
-def _stratum(tables: Mapping[str, pd.DataFrame], binned: BinnedCases, chosen: Sequence[bool]) -> dict[str, float]:
+def _stratum(tables: Mapping[str, pd.DataFrame], binned: BinnedCases, chosen: Sequence[bool]) -> dict[str, Any]:
     inside = np.array(chosen)
-    means = {
-        name: float(table["mean"][inside].mean())
-        for name, table in tables.items()
-        if table[FILENAME].tolist() == binned.cases
-    }
+    of_cases = {name: table[inside] for name, table in tables.items() if table[FILENAME].tolist() == binned.cases}
+    means: dict[str, Any] = {name: float(table["mean"].mean()) for name, table in of_cases.items()}
     pooled = BinStatistics(*(part[torch.from_numpy(inside)] for part in binned.statistics)).pool()
     absent = pooled.sum_true.sum(-1) == 0
     for name, reduction in CALIBRATION_ERRORS.items():
         errors = calibration_error(pooled, reduction).masked_fill(absent, torch.nan)
         means[f"micro_{name}"] = errors.nanmean().item()
+    means[NUM_VALUES] = {
+        name: {column: int(table[column].notna().sum()) for column in table.columns[1:]}
+        for name, table in of_cases.items()
+    }
     return {NUM_CASES: int(inside.sum()), **means}
 
 
