@@ -124,7 +124,7 @@ class TestWarnings:
         return report["warnings"]
 
     def test_none(self, check, hippocampus, hippocampus_dir):
-        settings = {"data::cases::fractions": [0.5, 0.25, 0.25], "data::dataset_dir": hippocampus_dir}
+        settings = {"data::cases::fractions": [0.4, 0.3, 0.3], "data::dataset_dir": hippocampus_dir}
         assert self.warnings(check, hippocampus, **settings) == []
 
     def test_few_cases(self, check, hippocampus, hippocampus_dir):
@@ -134,7 +134,7 @@ class TestWarnings:
 
     def test_a_class_that_no_training_case_has(self, check, hippocampus, hippocampus_dir):
         settings = {
-            "data::cases::fractions": [0.5, 0.25, 0.25],
+            "data::cases::fractions": [0.4, 0.3, 0.3],
             "data::class_names": ["background", "anterior", "posterior", "tail"],
         }
         (warning,) = self.warnings(check, hippocampus, **settings, **{"data::dataset_dir": hippocampus_dir})
@@ -143,7 +143,7 @@ class TestWarnings:
     @pytest.mark.parametrize(("patch", "warned"), [([16, 16, 16], True), ([12, 12, 12], False), ([8, 12, 20], True)])
     def test_a_patch_larger_than_every_volume(self, check, hippocampus, hippocampus_dir, patch, warned):
         settings = {
-            "data::cases::fractions": [0.5, 0.25, 0.25],
+            "data::cases::fractions": [0.4, 0.3, 0.3],
             "data::patch_size": patch,
             "data::dataset_dir": hippocampus_dir,
         }
@@ -155,7 +155,7 @@ class TestWarnings:
     def test_little_memory(self, check, hippocampus, hippocampus_dir, monkeypatch):
         monkeypatch.setattr("medcalib.bundle.memory_estimate.machine_memory", lambda: 30_000)
         monkeypatch.setattr("medcalib.bundle.memory_estimate.gpu_memory", lambda: None)
-        settings = {"data::cases::fractions": [0.5, 0.25, 0.25], "data::dataset_dir": hippocampus_dir}
+        settings = {"data::cases::fractions": [0.4, 0.3, 0.3], "data::dataset_dir": hippocampus_dir}
         step, cache = self.warnings(check, hippocampus, **settings)
         assert step.startswith("A training step takes about ")
         assert "this machine has 30 kB; keep fewer cases in memory, with --train::dataset::cache_rate=0." in cache
