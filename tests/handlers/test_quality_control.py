@@ -56,10 +56,14 @@ def evaluator(cases):
 TEST_CASES = [make_case("a", 0.05), make_case("b", 0.2), make_case("c", 0.3), make_case("missed", 0.0, found=False)]
 
 
-def control(folder, cases, calibration):
+def control(folder, cases, calibration, poor_below=0.7, figure_scores=()):
     engine = evaluator(cases)
     handler = QualityControlHandler(
-        ResultFolder(folder), poor_below=0.7, threshold_evaluator=evaluator(calibration), formats=["png"]
+        ResultFolder(folder),
+        poor_below,
+        threshold_evaluator=evaluator(calibration),
+        figure_scores=figure_scores,
+        formats=["png"],
     )
     EvaluationReportHandler(handler.folder, ["square"]).attach(engine)
     handler.attach(engine)
@@ -108,6 +112,16 @@ def test_the_mean_of_a_score_says_over_how_many_cases_it_is(tmp_path):
     assert np.isnan(table.loc["missed", SCORE])
 
 
+@pytest.mark.parametrize(
+    ("poor_below", "said"), [(1.1, "All cases have a Dice below"), (0.0, "No case has a Dice below")]
+)
+def test_that_all_cases_are_alike_is_said(tmp_path, capsys, poor_below, said):
+    """Then thresholds and flagging curves tell nothing."""
+    control(tmp_path / "evaluation", TEST_CASES, TEST_CASES, poor_below)
+    printed = capsys.readouterr().out
+    assert f"{said} quality_control::poor_below ({poor_below})" in printed
+
+
 def test_cases_without_dice_are_in_no_share_of_poor_cases(tmp_path):
     """Neither the label nor the prediction has the class."""
     empty = make_case("empty", 0.0, found=False, present=False)
@@ -136,5 +150,5 @@ def test_without_any_case_on_the_calibration_split_there_is_no_rule(tmp_path):
 
 def test_a_score_that_only_some_cases_have_is_drawn(tmp_path):
     cases = [make_case("a", 0.1), make_case("b", 0.0, found=False)]
-    control(tmp_path / "evaluation", cases, cases)
+    control(tmp_path / "evaluation", cases, cases, figure_scores=[SCORE])
     assert (tmp_path / "evaluation" / "quality_control" / "scatter.png").is_file()

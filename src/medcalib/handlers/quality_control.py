@@ -197,7 +197,7 @@ class QualityControlHandler:
         if not known or len(cases.dice) < 2:
             return
         figures = {
-            "scatter": draw_score_scatter(known, cases.dice),
+            "scatter": draw_score_scatter(known, cases.dice, threshold=self.poor_below),
             "flagging": draw_flagging_curves(
                 {name: flagging_curve(values, cases.dice, self.poor_below) for name, values in known.items()}
             ),
@@ -264,6 +264,11 @@ def _text(report: dict[str, Any]) -> str:
         )
     else:
         text = "Quality control: no score can be compared with Dice; fewer than 3 cases have both, or all are equal."
+    if report["poor"] in (0.0, 1.0):
+        text += (
+            f"\n{'All cases have' if report['poor'] else 'No case has'} a Dice below quality_control::poor_below "
+            f"({report['poor_below']}), so flagging tells nothing here."
+        )
     lacking = sorted({case for result in report["scores"].values() for case in result["without_score"]})
     if lacking:
         names = ", ".join(lacking[:NAMED]) + (f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else "")
