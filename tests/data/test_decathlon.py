@@ -43,7 +43,7 @@ class TestLayout:
             assert case["label"] == str(dataset_dir / "labelsTr" / f"{case['case']}.nii.gz")
 
     def test_splits_70_10_20(self, dataset_dir):
-        sizes = {part: len(members) for part, members in decathlon_cases(dataset_dir).items()}
+        sizes = {part: len(members) for part, members in decathlon_cases(dataset_dir, cases_per_patient=1).items()}
         assert sizes == {"training": 7, "validation": 1, "test": 2, "calibration": 1}
 
     def test_does_not_depend_on_the_order_of_the_file_system(self, dataset_dir, monkeypatch):
@@ -56,9 +56,10 @@ class TestLayout:
         assert decathlon_cases(f"{dataset_dir}/") == decathlon_cases(dataset_dir)
 
     def test_passes_fractions_and_seed_on(self, dataset_dir):
-        split = decathlon_cases(dataset_dir, fractions=(0.4, 0.3, 0.3), seed=3)
+        options = {"fractions": (0.4, 0.3, 0.3), "cases_per_patient": 1}
+        split = decathlon_cases(dataset_dir, seed=3, **options)
         assert len(split["test"]) == 3
-        assert split_digest(split) != split_digest(decathlon_cases(dataset_dir, fractions=(0.4, 0.3, 0.3)))
+        assert split_digest(split) != split_digest(decathlon_cases(dataset_dir, **options))
 
 
 class TestPatients:
@@ -73,6 +74,12 @@ class TestPatients:
         for members in split.values():
             pairs = [(int(case["case"][-3:]) - 1) // 2 for case in members]
             assert all(pairs.count(pair) == 2 for pair in pairs)
+        assert decathlon_cases(dataset_dir) == split
+
+    def test_other_names_are_a_patient_each(self, dataset_dir):
+        for folder in ("imagesTr", "labelsTr"):
+            (dataset_dir / folder / "hippocampus_004.nii.gz").rename(dataset_dir / folder / "mine.nii.gz")
+        assert decathlon_cases(dataset_dir) == decathlon_cases(dataset_dir, cases_per_patient=1)
 
     @pytest.mark.skipif(not REAL.is_dir(), reason="the real data set is not here")
     def test_odd_and_next_number_of_the_hippocampus_are_one_person(self):
@@ -153,10 +160,10 @@ class TestErrors:
 def test_real_hippocampus():
     split = decathlon_cases(REAL)
     assert {part: len(members) for part, members in split.items()} == {
-        "training": 140,
-        "validation": 20,
-        "test": 40,
-        "calibration": 20,
+        "training": 138,
+        "validation": 21,
+        "test": 41,
+        "calibration": 21,
     }
     for case in everyone(split):
         assert Path(case["image"]).is_file()

@@ -17,13 +17,16 @@ _DOWNLOAD = Download(
     "the tasks can be downloaded from http://medicaldecathlon.com",
 )
 _SUFFIX = ".nii.gz"
+# over the labelled voxels, mean intensities of 1 and 2, 3 and 4, ... go together (rank correlation 0.9 to 1), those of
+# 2 and 3, 4 and 5, ... do not
+_BOTH_SIDES = re.compile(r"hippocampus_[0-9]+")
 
 
 def decathlon_cases(
     dataset_dir: str | Path,
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 0,
-    cases_per_patient: int = 1,
+    cases_per_patient: int | None = None,
 ) -> Split:
     """List the labelled cases of a Decathlon task and divide them.
 
@@ -35,8 +38,9 @@ def decathlon_cases(
         dataset_dir: folder of the task, such as ``Task04_Hippocampus``.
         fractions: shares of training, validation and test.
         seed: seed of the division.
-        cases_per_patient: how many consecutive numbers, counted from 1, are of one patient and stay together: 2 for the
-            hippocampus, of which 1 and 2, 3 and 4 and so on are the two sides of a person.
+        cases_per_patient: how many consecutive numbers, counted from 1, are of one patient and stay together. If None,
+            2 where every case is called ``hippocampus_<number>`` as in Task04, of which 1 and 2, 3 and 4 and so on are
+            the two sides of a person, else 1.
 
     Returns:
         The split. See :func:`~medcalib.data.split_cases` for how cases are divided, and
@@ -46,7 +50,9 @@ def decathlon_cases(
         UserError: if the folder is missing or laid out differently, if an image has no label or a label no image, if
             the cases cannot fill every part of the split, or if ``cases_per_patient`` is no whole number of at least 1.
     """
-    if isinstance(cases_per_patient, bool) or not isinstance(cases_per_patient, int) or cases_per_patient < 1:
+    if cases_per_patient is not None and (
+        isinstance(cases_per_patient, bool) or not isinstance(cases_per_patient, int) or cases_per_patient < 1
+    ):
         raise UserError(f"cases_per_patient is {cases_per_patient!r}: give a whole number of at least 1.")
     root = _DOWNLOAD.root(dataset_dir)
     images, labels = root / "imagesTr", root / "labelsTr"
@@ -54,6 +60,8 @@ def decathlon_cases(
     cases = [make_case(name.removesuffix(_SUFFIX), images / name, labels / name) for name in names]
     complete = _DOWNLOAD.complete(cases, root, f"imagesTr/*{_SUFFIX} with labelsTr/*{_SUFFIX}")
     by_case = split_cases(complete, fractions, seed)
+    if cases_per_patient is None:
+        cases_per_patient = 2 if all(_BOTH_SIDES.fullmatch(case[CaseKeys.CASE]) for case in complete) else 1
     if cases_per_patient == 1:
         return by_case
 
