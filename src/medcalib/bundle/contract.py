@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from medcalib.bundle.fragments import FragmentKind, suggestion
+from medcalib.bundle.fragments import FragmentKind, names_as_written, suggestion
 from medcalib.errors import UserError
 
 __all__ = ["CONTRACTS", "SHARED", "Field", "Training", "check_fragment", "check_value", "field_of", "lookup"]
@@ -188,6 +189,9 @@ SHARED: dict[str, Field] = {
 }
 """Ids besides the fragments' own that a mistake of a beginner may reach, whichever file they stand in."""
 
+# of tables of results, beside those of the classes
+_COLUMNS = ("filename", "mean")
+
 _METADATA = ("title", "task", "description", "modality", "licence", "source")
 
 
@@ -298,6 +302,7 @@ def _check_data(path: Path, body: dict[str, Any], independent: bool) -> None:
                 f"{path}: data::preprocessing::{index} acts on the label, so it needs allow_missing_keys: true; "
                 f"images without label are predicted, too."
             )
+    _check_names(path, {f"data::{n}": body[n] for n in ("class_names", "channel_names") if isinstance(body[n], list)})
     names = body["class_names"]
     if isinstance(names, list) and (len(set(map(str, names))) != len(names) or len(names) < (1 if independent else 2)):
         raise UserError(
@@ -306,6 +311,19 @@ def _check_data(path: Path, body: dict[str, Any], independent: bool) -> None:
             else f"{path}: data::class_names must hold at least two different names, background first; a fragment of "
             f"independent labels, which has none, needs the id activation: sigmoid."
         )
+
+
+def _check_names(path: Path, names: Mapping[str, list[Any]]) -> None:
+    for id_, values in names.items():
+        for value, written in zip(values, names_as_written(path, id_), strict=True):
+            if str(value) != written:
+                raise UserError(
+                    f"{path}: {id_} holds {written}, which YAML reads as {value!r}; write it in quotes, as '{written}'."
+                )
+            if id_ == "data::class_names" and written in _COLUMNS:
+                raise UserError(
+                    f"{path}: a class cannot be called {written}, since tables of results have this column."
+                )
 
 
 def _check_override(path: Path, key: str, shared: dict[str, Any]) -> None:
