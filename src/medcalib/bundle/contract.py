@@ -316,9 +316,9 @@ def _check_data(path: Path, body: dict[str, Any], independent: bool) -> None:
 def _check_names(path: Path, names: Mapping[str, list[Any]]) -> None:
     for id_, values in names.items():
         for value, written in zip(values, names_as_written(path, id_), strict=True):
-            if str(value) != written:
+            if type(value) not in (str, int) or str(value) != written:
                 raise UserError(
-                    f"{path}: {id_} holds {written}, which YAML reads as {value!r}; write it in quotes, as '{written}'."
+                    f"{path}: {id_} holds {written}, which YAML reads as {value!r}: write it in quotes, as '{written}'."
                 )
             if id_ == "data::class_names" and written in _COLUMNS:
                 raise UserError(
