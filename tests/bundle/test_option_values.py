@@ -245,3 +245,26 @@ def test_messages_print_names_that_are_no_utf8(capfdbinary):
 
     with pytest.raises(SystemExit):
         run_command(fail)
+
+
+class TestIdsThatTheFragmentLacks:
+    """What the shared files ask of a fragment can be set although this fragment lacks it; what none asks cannot."""
+
+    def test_the_contract_allows_it(self, config):
+        for id_, value in {
+            "data::evaluate": "labels",
+            "data::regions": {"all": [1, 2]},
+            "data::calibration_cases": ["006"],
+        }.items():
+            assert id_.partition("::")[2] not in config["data"]
+            check_overrides(config, {id_: value})
+
+    def test_nobody_reads_it(self, config):
+        with pytest.raises(UserError, match="--data::fold does not exist"):
+            check_overrides(config, {"data::fold": 1})
+        with pytest.raises(UserError, match="--data::evaluate is 'region', but must be one of labels, regions"):
+            check_overrides(config, {"data::evaluate": "region"})
+
+    def test_there_are_no_regions(self, generated, tiny):
+        with pytest.raises(UserError, match="data::evaluate is regions, but data::regions is None: give lists"):
+            run(str(generated["baseline_ce"]), "train", overrides=tiny | {"data::evaluate": "regions"})
