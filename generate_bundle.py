@@ -10,7 +10,7 @@ from typing import Any
 
 import fire
 
-from medcalib.bundle.command_line import run_command
+from medcalib.bundle.command_line import run_command, typed_options
 from medcalib.bundle.compose import DEFAULT_METHOD, generate, list_fragments
 from medcalib.bundle.fragments import suggestion
 from medcalib.errors import UserError
@@ -18,6 +18,7 @@ from medcalib.errors import UserError
 TEMPLATES = Path(__file__).resolve().parent / "bundle_templates"
 
 
+@typed_options
 def main(
     data: str | None = None,
     loss: str | None = None,
@@ -46,9 +47,9 @@ def main(
         _print_list(Path(bundles_dir))
         return
     for option, value in (("data", data), ("loss", loss)):
-        if not isinstance(value, str | int):
+        if value is None:
             raise UserError(f"--{option} is missing; python generate_bundle.py --list shows what there is.")
-    bundle, created = generate(TEMPLATES, Path(str(bundles_dir)), str(data), str(loss), str(method))
+    bundle, created = generate(TEMPLATES, Path(bundles_dir), data, loss, method)
     if check:
         from medcalib.bundle.resolve import check_bundle
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import fire
 
-from medcalib.bundle.command_line import run_command, yaml_words
+from medcalib.bundle.command_line import run_command, typed_options
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.run import run
 from medcalib.errors import UserError
 
 
+@typed_options
 def main(
     bundle: str | None = None,
     mode: str | None = None,
@@ -40,7 +41,7 @@ def main(
         raise UserError("--bundle is missing; python generate_bundle.py --list shows the bundles there are.")
     if mode is None:
         raise UserError(f"--mode is missing; it is one of {', '.join(Mode)}.")
-    run(str(bundle), str(mode), seed=seed, debug=debug, allow_edited=allow_edited, overrides=yaml_words(overrides))
+    run(bundle, mode, seed=seed, debug=debug, allow_edited=allow_edited, overrides=overrides)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from monai.bundle import ConfigParser
 from scipy.special import rel_entr
 
 from medcalib.analysis import BootstrapInterval, Evaluation, bootstrap_interval, pareto_front, read_evaluation
-from medcalib.bundle.command_line import run_command
+from medcalib.bundle.command_line import run_command, typed_options
 from medcalib.bundle.compose import DEFAULT_METHOD, generate
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.run import run
@@ -47,6 +47,7 @@ METRICS = {
 KL = "KL to the truth"
 
 
+@typed_options
 def main(
     data: str,
     losses: str = LOSSES,
@@ -215,9 +216,9 @@ def _cell(value: BootstrapInterval | str | None) -> str:
     return value or "-"
 
 
-def _listed(names: str | Sequence[str] | None) -> list[str]:
-    """Names that Fire made a tuple of, or left as a text."""
-    return names.split(",") if isinstance(names, str) else list(names or [])
+def _listed(names: str | None) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in names.split(",")] if names else []
 
 
 if __name__ == "__main__":

@@ -11,16 +11,14 @@ from typing import Any
 
 import fire
 
-from medcalib.bundle.command_line import run_command
+from medcalib.bundle.command_line import run_command, typed_options
 from medcalib.bundle.fragments import suggestion
 from medcalib.errors import UserError
 
-# as they were typed: Fire would take the case 007 for a number
-TEXTS = ("predictions_dir", "labels_dir", "output_dir", "kind", "calibration_cases", "cases", "calibrator")
-FURTHER_TEXTS = ("activation", "class_names")
+NEEDED = ("predictions_dir", "labels_dir", "output_dir", "kind", "calibration_cases", "cases", "calibrator")
 
 
-@fire.decorators.SetParseFns(**dict.fromkeys((*TEXTS, *FURTHER_TEXTS), str))
+@typed_options
 def main(
     predictions_dir: str | None = None,
     labels_dir: str | None = None,
@@ -65,8 +63,8 @@ def main(
     if unknown:
         name = next(iter(unknown))
         raise UserError(f"calibrate_predictions.py has no option --{name}{suggestion(name, options)}")
-    for name in TEXTS:
-        if options[name] in (None, "True"):
+    for name in NEEDED:
+        if options[name] is None:
             raise UserError(f"--{name} is missing; python scripts/calibrate_predictions.py --help says what it is.")
     if class_names is not None:
         options["class_names"] = [name.strip() for name in class_names.split(",")]

@@ -11,10 +11,11 @@ from typing import Any
 
 import fire
 
-from medcalib.bundle.command_line import run_command, yaml_words
+from medcalib.bundle.command_line import run_command, typed_options
 from medcalib.errors import UserError
 
 
+@typed_options
 def main(
     bundle: str | None = None,
     seed: int | None = None,
@@ -38,13 +39,7 @@ def main(
 
     from medcalib.bundle.check_data import check_data
 
-    check = check_data(
-        str(bundle),
-        seed=seed,
-        allow_edited=allow_edited,
-        output_dir=None if output_dir is None else str(output_dir),
-        overrides=yaml_words(overrides),
-    )
+    check = check_data(bundle, seed=seed, allow_edited=allow_edited, output_dir=output_dir, overrides=overrides)
     print(check.text)
     sys.exit(2 if check.report["problems"] else 0)
 

@@ -42,7 +42,7 @@ def tables() -> dict[str, str]:
                     f"`{name}`",
                     body["metadata"]["task"],
                     body["metadata"]["modality"],
-                    ", ".join(body["class_names"]),
+                    ", ".join(map(str, body["class_names"])),
                     body["metadata"]["source"],
                     body["metadata"]["licence"],
                 ]

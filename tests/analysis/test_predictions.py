@@ -373,6 +373,25 @@ class TestCaseLists:
         path.write_text("# those of the first fold\ncase_1\n\n 007  # damaged corner\n")
         assert read_case_list(str(path)) == read_case_list(path) == ["case_1", "007"]
 
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+    def test_from_a_file_of_windows(self, tmp_path, encoding):
+        path = tmp_path / "cases.txt"
+        path.write_bytes("case_1 # München\r\n007\r\n".encode(encoding))
+        assert read_case_list(path) == ["case_1", "007"]
+
+    def test_from_a_file_at_home(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "cases.txt").write_text("007\n")
+        assert read_case_list("~/cases.txt") == ["007"]
+
+    @pytest.mark.parametrize("text", ["[006, 1_2]", "['006','1_2']", "006,1_2", '"006", 1_2'])
+    def test_ids_in_any_notation(self, text):
+        assert read_case_list(text) == ["006", "1_2"]
+
+    def test_a_text_longer_than_a_path_may_be(self):
+        ids = [f"patient_{number}" for number in range(1000)]
+        assert read_case_list(",".join(ids)) == ids
+
     def test_from_text_and_from_a_list(self):
         assert read_case_list("b, a,007") == ["b", "a", "007"]
         assert read_case_list(list(CASES)) == list(CASES)
@@ -383,6 +402,9 @@ class TestCaseLists:
             ("", "calibration_cases names no case"),
             ("a,b,a", "calibration_cases names the case a twice"),
             ("none.txt", "none.txt does not exist; calibration_cases is a file"),
+            ("..", "not of dots alone"),
+            ("x" * 161, "takes 161 bytes"),
+            ("[a,b", r"--calibration_cases: \[a,b is not a list"),
             ("../a", r"names the case \.\./a, but an id is a name without folders"),
         ],
     )

@@ -140,8 +140,8 @@ def test_damaged_data_read_by_a_worker_process(hippocampus, dataset):
 @pytest.mark.parametrize(
     ("id_", "value", "message"),
     [
-        ("data::max_epochs", "x", "^--data::max_epochs must be a int, not 'x'"),
-        ("data::max_epochs", True, "^--data::max_epochs must be a int, not True"),
+        ("data::max_epochs", "x", "^--data::max_epochs must be a whole number, not 'x'"),
+        ("data::max_epochs", True, "^--data::max_epochs must be a whole number, not True"),
         ("data::batch_size", 0, "^--data::batch_size must be at least 1, not 0"),
         ("data::patch_size", "[8,8", r"^--data::patch_size must be a list, not '\[8,8'"),
         ("data::class_names", 3, "^--data::class_names must be a list, not 3"),

@@ -144,6 +144,34 @@ def test_a_fragment_that_breaks_its_contract_is_named(templates, tmp_path, chang
 
 
 @pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("[no, yes]", "data::class_names holds no, which YAML reads as False: write it in quotes, as 'no'"),
+        ("[a, true]", "holds true, which YAML reads as True"),
+        ("[001, 002]", "holds 001, which YAML reads as 1: write it in quotes, as '001'"),
+        ("[1.10, 1.2]", "holds 1.10, which YAML reads as 1.1"),
+        ("[a, null]", "holds null, which YAML reads as None"),
+        ("[2020-01-01, b]", "holds 2020-01-01, which YAML reads as datetime.date"),
+        ("[0, 1, 2]", None),
+        ('["0", "1", "2"]', None),
+        ('["no", "yes", "1e-5"]', None),
+        ("[a, mean]", "a class cannot be called mean"),
+    ],
+)
+def test_names_of_classes_are_those_that_are_written(templates, tmp_path, written, message):
+    path = templates / "configs" / "data" / "phantom.yaml"
+    path.write_text(path.read_text().replace("[background, organ, lesion]", written))
+    if message is None:
+        bundle, _ = generate(templates, tmp_path / "bundles", *NAMES)
+        metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+        names = [name.strip(" '\"") for name in written.strip("[]").split(",")]
+        assert list(metadata["network_data_format"]["outputs"]["pred"]["channel_def"].values()) == names
+        return
+    with pytest.raises(UserError, match=f"phantom.yaml: .*{message}"):
+        generate(templates, tmp_path / "bundles", *NAMES)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("data:\n  max_epochs: 1\n  max_epochs: 2\n", "line 3: the key 'max_epochs' stands there twice"),

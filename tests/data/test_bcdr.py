@@ -259,3 +259,11 @@ class TestErrors:
         wrong = next(case for case in everyone(bcdr_cases(root)) if "img_1_" in case["case"])
         with pytest.raises(UserError, match="the middle of its crop.*160 x 120 pixels"):
             LoadPictured()(wrong)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_that_excel_saved(root, encoding):
+    expected = bcdr_cases(root)
+    for table in root.glob("*/bcdr_*.csv"):
+        table.write_bytes(table.read_text().replace(",", ";").encode(encoding))
+    assert bcdr_cases(root) == expected

@@ -252,3 +252,11 @@ class TestErrors:
     @pytest.mark.parametrize(("count", "fold"), [(1, 0), (2, 0), (4, 3)])
     def test_too_few_images(self, tmp_path, count, fold):
         message(cric_cases, make_cric(tmp_path, num_images=count), fold=fold)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_that_excel_saved(root, encoding):
+    expected = cric_cases(root)
+    for table in root.glob("*.csv"):
+        table.write_bytes(table.read_text().replace(",", ";").encode(encoding))
+    assert cric_cases(root) == expected

@@ -1,7 +1,8 @@
 import pytest
 from tests.data.layouts import message
 
-from medcalib.data.folders import Download, describe_contents, make_case, visible
+from medcalib.data import split_cases
+from medcalib.data.folders import Download, describe_contents, incomplete_cases, make_case, visible
 
 DOWNLOAD = Download("the folder that holds scans", "the data can be had from https://example.org")
 
@@ -20,6 +21,33 @@ def test_contents_are_described_in_short(tmp_path, count, text):
         (tmp_path / f"f{number}").touch()
     (tmp_path / ".hidden").touch()
     assert describe_contents(tmp_path) == text
+
+
+def test_the_nearest_of_many_names_come_first(tmp_path):
+    for name in ("SCAN_1.nii.gz", "scan2.nii", *(f"f{number}" for number in range(9))):
+        (tmp_path / name).touch()
+    text = message(DOWNLOAD.complete, [], tmp_path, "scan_*.nii.gz with seg_*.nii.gz")
+    assert f"in '{tmp_path}', which holds SCAN_1.nii.gz, scan2.nii, f0, f1, f2 and 6 more: set" in text
+
+
+def test_a_folder_with_a_space_is_followed(tmp_path):
+    (tmp_path / "my scans").mkdir()
+    (tmp_path / "my scans" / "a.nii").touch()
+    assert "whose my scans/ holds a.nii:" in message(DOWNLOAD.complete, [], tmp_path, "my scans/*.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("..", "not of dots alone"), ("a/b", "without /"), ("x" * 161, "takes 161 bytes"), ("ü" * 81, "takes 162 bytes"),
+     ("a\nb", "cannot be printed"), ("k\udcfc", "is no UTF-8"), (" ", "not of dots alone")],
+)  # fmt: skip
+def test_names_that_no_folder_of_results_can_have(tmp_path, name, why):
+    text = message(DOWNLOAD.complete, [make_case(name, tmp_path / "i", tmp_path / "l")], tmp_path, "*")
+    assert why in text
+    text.encode()  # whatever the name, the message can be written to a file
+    with incomplete_cases():  # a check of the data, which lists all that is wrong, stops there, too
+        assert why in message(DOWNLOAD.complete, [make_case(name, tmp_path / "i", tmp_path / "l")], tmp_path, "*")
+    assert why in message(split_cases, [make_case(c, tmp_path, tmp_path) for c in (name, *"abcdefghi")])
 
 
 def test_folders_are_told_from_files(tmp_path):

@@ -34,6 +34,16 @@ def test_ed_and_es_of_every_labelled_subject(root):
     assert all(path.is_file() for case in everyone(split) for path in files_of(case))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_a_table_that_excel_saved(root, encoding):
+    expected = mnms_cases(root)
+    table = next(root.parent.rglob("*.csv"))
+    table.write_bytes(table.read_text().replace(",", ";").replace("Siemens", "Siemens Köln").encode(encoding))
+    split = mnms_cases(root)
+    assert [case["case"] for case in everyone(split)] == [case["case"] for case in everyone(expected)]
+    assert "Siemens Köln" in {case["attributes"]["vendor"] for case in everyone(split)}
+
+
 def test_vendor_and_centre_stay_with_the_case(root):
     attributes = {case["case"]: case["attributes"] for case in everyone(mnms_cases(root))}
     assert attributes["A0S9V9_ed"] == attributes["A0S9V9_es"] == {"vendor": "Siemens", "centre": "1"}

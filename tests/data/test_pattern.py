@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 from tests.data.layouts import everyone, message, names, reverse_file_system
@@ -41,6 +42,48 @@ def test_image_and_label_in_one_folder(tmp_path, image, label):
         for pattern in (image, label):
             (tmp_path / pattern.format(case=number)).touch()
     assert names(everyone(pattern_cases(tmp_path, image, label))) == list("01234")
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("{case}.png", "mask_{case}.png"),
+        ("{case}_0000.png", "{case}.png"),
+        ("{case}.png", "{case}.label.png"),
+        ("x[1]_{case}.png", "x[1]_{case}_seg.png"),
+    ],
+)
+def test_no_label_is_taken_for_an_image(tmp_path, image, label):
+    """Wherever the id stands, and with signs that a shell would read otherwise."""
+    for number in range(5):
+        for pattern in (image, label):
+            (tmp_path / pattern.format(case=number)).touch()
+    cases = everyone(pattern_cases(tmp_path, image, label))
+    assert names(cases) == list("01234")
+    assert all(case["image"] == str(tmp_path / image.format(case=case["case"])) for case in cases)
+
+
+@pytest.mark.parametrize("prefix", ["./", "{root}/", "{root}/./"])
+def test_patterns_may_begin_at_the_folder_or_above(root, prefix):
+    begin = prefix.format(root=root)
+    options = {name: begin + pattern for name, pattern in PLAIN.items()}
+    assert pattern_cases(root, **options) == pattern_cases(root, **PLAIN)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_table_of_windows(root, encoding):
+    rows = [";".join(row) for row in [COLUMNS, *([name, f"p{name}", "Köln", "benign"] for name in IDS)]]
+    (root / "cases.csv").write_bytes("\r\n".join(rows).encode(encoding))
+    cases = everyone(pattern_cases(root, **PLAIN, table="cases.csv", attributes=["vendor"]))
+    assert {case["attributes"]["vendor"] for case in cases} == {"Köln"}
+
+
+def test_classes_that_are_numbers(root):
+    write_table(root / "cases.csv", ["case", "grade"], [[name, str(place % 3)] for place, name in enumerate(IDS)])
+    options = {"table": "cases.csv", "class_column": "grade"}
+    numbers, texts = (pattern_cases(root, PLAIN["image"], **options, class_names=n) for n in ([0, 1, 2], list("012")))
+    assert numbers == texts
+    assert "lists 0, 1: correct" in message(pattern_cases, root, PLAIN["image"], **options, class_names=[0, 1])
 
 
 def test_an_id_that_comes_twice_is_the_same_both_times(tmp_path):
@@ -120,6 +163,32 @@ class TestErrors:
         assert message(pattern_cases, root, "images/*.png", PLAIN["label"]).startswith(
             "The pattern 'images/*.png' in data::cases lacks {case}"
         )
+
+    @pytest.mark.parametrize("sign", ["*", "?"])
+    def test_wild_card(self, root, sign):
+        text = message(pattern_cases, root, f"images/{{case}}{sign}.png", PLAIN["label"])
+        assert text.startswith(
+            f"The pattern 'images/{{case}}{sign}.png' in data::cases holds {sign}, which stands for nothing"
+        )
+
+    def test_pattern_elsewhere(self, root):
+        text = message(pattern_cases, root, PLAIN["image"], "/elsewhere/{case}.png")
+        assert text.startswith("The pattern '/elsewhere/{case}.png' in data::cases is not below the dataset folder")
+
+    def test_image_and_label_are_the_same(self, root):
+        assert "same pattern 'images/{case}.png'" in message(pattern_cases, root, PLAIN["image"], PLAIN["image"])
+
+    def test_excel_dropped_the_zeros(self, root):
+        rows = [[name.lstrip("0"), *rest] for name, *rest in read_table(root / "cases.csv")[1]]
+        write_table(root / "cases.csv", COLUMNS, rows)
+        assert "it has one for '7', since Excel drops leading zeros" in message(pattern_cases, root, **GROUPED)
+
+    def test_name_that_is_no_utf8(self, root):
+        name = os.fsdecode(b"k\xfc")
+        for path in ("images/{}.png", "masks/{}_mask.png"):
+            (root / path.format(name)).touch()
+        text = message(pattern_cases, root, **PLAIN)
+        assert text.startswith(f"A case in '{root}' is called 'k\\udcfc', which is no UTF-8")
 
     @pytest.mark.parametrize("more", [{}, {"label": "masks/{case}_mask.png", "class_column": "diagnosis"}])
     def test_neither_label_nor_class_or_both(self, root, more):

@@ -32,12 +32,12 @@ def make_cases(seed=0):
     return cases
 
 
-def evaluate(folder, cases, split="own", metric="brier"):
+def evaluate(folder, cases, split="own", metric="brier", brier=None):
     """The folder of results of an engine whose output is the batch itself."""
     results = ResultFolder(folder)
     engine = Engine(lambda _engine, batch: batch)
     engine.state.metric_details = {}
-    brier = BrierScoreMetric(include_background=False)
+    brier = BrierScoreMetric(include_background=False) if brier is None else brier
     IgniteMetricHandler(brier, output_transform=from_engine(["pred", "label"])).attach(engine, metric)
     handlers = [
         results,
@@ -49,6 +49,15 @@ def evaluate(folder, cases, split="own", metric="brier"):
         handler.attach(engine)
     engine.run([[case] for case in cases])
     return folder
+
+
+def test_a_metric_with_other_columns_is_named(tmp_path):
+    """Its first column would otherwise stand for all of it, without a word."""
+    with_background = BrierScoreMetric(include_background=True)
+    message = "The metric brier has 3 values for each case, but 2 classes are evaluated, left, right"
+    with pytest.raises(UserError, match=message):
+        evaluate(tmp_path / "other", make_cases(), brier=with_background)
+    assert not (tmp_path / "other" / "summary.json").exists()
 
 
 def summary(folder):

@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.contour import ContourSet
 
 from medcalib.visualize import draw_case_overlay
+from medcalib.visualize.overlay import class_color
 
 NAMES = ["background", "organ", "lesion"]
 
@@ -240,3 +241,36 @@ def test_pyplot_is_left_alone():
 def test_wrong_arguments_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         draw_case_overlay(**(case() | change))
+
+
+def nested():
+    """A ring around a disc, and a box that touches the ring: three classes that share borders."""
+    x, y = np.mgrid[:48, :48]
+    distance = np.hypot(x - 20, y - 24)
+    labels = np.zeros((48, 48), int)
+    labels[distance < 12], labels[distance < 7] = 2, 1
+    labels[(x > 28) & (x < 40) & (y > 14) & (y < 34) & (distance >= 12)] = 3
+    return labels
+
+
+def is_coloured(drawn, number):
+    return np.abs(drawn - np.array(class_color(number))).max(axis=-1) < 0.3
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_classes_that_share_a_border_are_outlined_side_by_side(label):
+    """Each along its whole border, and none over another: the disc in a ring does not vanish."""
+    labels = nested()
+    data = {"image": np.zeros((1, 48, 48)), "prediction": labels, "uncertainty": labels * 0.0}
+    names = ["background", "disc", "ring", "box"]
+    figure = draw_case_overlay(**data, label=labels if label else None, class_names=names, width=12.0)
+    drawn = pixels(figure, figure.axes[0])
+    own = labels.T[::-1]  # as it is drawn: rows from the top
+    for number in (1, 2, 3):
+        near = np.zeros((50, 50), bool)  # voxels with a pixel of the colour in them or beside them
+        for row, column in np.argwhere(is_coloured(drawn, number)) * 48 // np.array(drawn.shape[:2]):
+            near[row : row + 3, column : column + 3] = True
+        inner = np.pad(own == number, 1)
+        surrounded = np.logical_and.reduce([np.roll(inner, step, axis) for step in (1, -1) for axis in (0, 1)])
+        border = (inner & ~surrounded)[1:-1, 1:-1]
+        assert near[1:-1, 1:-1][border].mean() > 0.8, number

@@ -8,6 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from medcalib.bundle.option_values import read_texts
+from medcalib.data.cases import check_case_name
+from medcalib.data.tables import read_text_file
 from medcalib.errors import UserError
 
 __all__ = ["Layout", "PredictionPaths", "find_label", "find_prediction", "read_case_list"]
@@ -43,7 +46,8 @@ class PredictionPaths(NamedTuple):
 def read_case_list(cases: str | Path | Sequence[str], name: str = "cases") -> list[str]:
     """Case ids from a text file with one id a line, from a text with commas between them, or from a list.
 
-    In a file, empty lines and what follows a # are passed over.
+    In a file, empty lines and what follows a # are passed over; it may be in any encoding that
+    :func:`~medcalib.data.tables.read_text_file` knows.
 
     Args:
         cases: path, text or list.
@@ -60,16 +64,16 @@ def read_case_list(cases: str | Path | Sequence[str], name: str = "cases") -> li
         ['patient_1', 'patient_2']
     """
     if isinstance(cases, str | Path):
-        path = Path(cases)
-        if path.is_file():
-            lines = (line.partition("#")[0] for line in path.read_text(encoding="utf-8").splitlines())
+        path = Path(cases).expanduser()
+        if _is_file(path):
+            lines = [line.partition("#")[0] for line in read_text_file(path).splitlines()]
         elif isinstance(cases, Path) or path.suffix == ".txt":
             raise UserError(f"{cases} does not exist; {name} is a file with one case id a line, or ids with commas.")
         else:
-            lines = iter(cases.split(","))
+            lines = read_texts(name, cases) or []
     else:
-        lines = (str(case) for case in cases)
-    ids = [line.strip() for line in lines if line.strip()]
+        lines = list(cases)
+    ids = [str(line).strip() for line in lines if str(line).strip()]
     if not ids:
         raise UserError(f"{name} names no case; give a file with one case id a line, or ids with commas.")
     for case in ids:
@@ -77,7 +81,15 @@ def read_case_list(cases: str | Path | Sequence[str], name: str = "cases") -> li
             raise UserError(f"{name} names the case {case} twice; keep one.")
         if Path(case).name != case:
             raise UserError(f"{name} names the case {case}, but an id is a name without folders.")
+        check_case_name(case, f"A case of {name}")
     return ids
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a long list of ids is no path
+        return False
 
 
 def find_prediction(folder: Path, case: str) -> PredictionPaths:

@@ -1,17 +1,22 @@
-"""What the command lines share: options with the words of YAML, and user errors as one sentence and exit code 2."""
+"""What the command lines share: every option as its function declares it, and user errors as one sentence."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable
+from types import NoneType
 from typing import Any
 
+import fire
+
+from medcalib.bundle.option_values import override_values, read_switch, read_text, read_value
 from medcalib.errors import UserError
 
-__all__ = ["run_command", "yaml_words"]
-
-YAML_WORDS = {"null": None, "true": True, "false": False}
+__all__ = ["run_command", "typed_options"]
 
 
 def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -22,6 +27,10 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """
     if "--help" in sys.argv[1:] and "--" not in sys.argv:
         sys.argv[1:] = ["--", "--help"]
+    for stream in (sys.stdout, sys.stderr):
+        # a file name that is no UTF-8 must not keep a message from being printed
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command(*args, **kwargs)
     except UserError as error:
@@ -33,17 +42,43 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         sys.exit(2)
 
 
-def yaml_words(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as Fire parsed them, with null, true, false and lists as they are in a configuration.
+def typed_options(main: Callable[..., Any]) -> Callable[..., Any]:
+    """Let Fire hand over what was typed, and read each option as the function's annotation says.
+
+    Fire itself guesses: it takes the case 007 for a number and the word false for a text, which is true. A ``str`` is
+    kept letter by letter, a ``bool`` is read from true, false and the like, any other value as YAML has it. What the
+    function takes as ``**overrides`` are values by configuration id.
+
+    Args:
+        main: function of a command line, all of whose parameters have annotations.
 
     Example:
-        >>> yaml_words({"limit_cases": "null", "amp": "true", "data::patch_size": (16, 16)})
-        {'limit_cases': None, 'amp': True, 'data::patch_size': [16, 16]}
+        >>> @typed_options
+        ... def main(bundle: str = "", debug: bool = False, **overrides):
+        ...     return bundle, debug, overrides
+        >>> fire.Fire(main, ["--bundle=20240131", "--debug=false", "--num_bins=5"], serialize=lambda result: None)
+        ('20240131', False, {'num_bins': 5})
     """
-    return {name: _from_yaml(value) for name, value in options.items()}
+    hints = typing.get_type_hints(main)
+    signature = inspect.signature(main)
+    named = {name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
+
+    @functools.wraps(main)
+    def command(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs).arguments
+        values = {name: _read(name, value, hints[name]) for name, value in bound.items() if name in named}
+        further = [value for name, value in bound.items() if name not in named]
+        return main(**values, **override_values(further[0] if further else {}))
+
+    return fire.decorators.SetParseFn(str)(command)
 
 
-def _from_yaml(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
-    return YAML_WORDS.get(value, value) if isinstance(value, str) else value
+def _read(name: str, value: Any, hint: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    accepted = set(typing.get_args(hint) or (hint,))
+    if accepted <= {str, NoneType}:
+        return read_text(name, value)
+    if accepted == {bool}:
+        return read_switch(name, value)
+    return read_value(name, value)

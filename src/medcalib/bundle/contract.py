@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from medcalib.bundle.fragments import FragmentKind, suggestion
+from medcalib.bundle.fragments import FragmentKind, names_as_written, suggestion
 from medcalib.errors import UserError
 
-__all__ = ["CONTRACTS", "Field", "Training", "check_fragment", "check_value", "lookup"]
+__all__ = ["CONTRACTS", "SHARED", "Field", "Training", "check_fragment", "check_value", "field_of", "lookup"]
 
 
 class Training(StrEnum):
@@ -27,7 +28,7 @@ class Training(StrEnum):
 
 @dataclass(frozen=True)
 class Field:
-    """One id below a fragment's top-level key.
+    """What may stand at one id.
 
     Attributes:
         types: accepted types of the value; a text that starts with ``$`` or ``@`` is always accepted.
@@ -35,23 +36,37 @@ class Field:
         required: whether a fragment must have it.
         choices: the only values there are; any when empty.
         least: the smallest number there is; any when None.
+        most: the largest number there is; any when None.
+        above: what every number is above.
+        below: what every number is below.
+        items: what may stand in the list; anything when None.
+        texts: whether the entries of the list are names, which stay as they are typed, such as 007.
     """
 
     types: tuple[type, ...]
     meaning: str
     required: bool = True
     choices: tuple[str, ...] = ()
-    least: int | None = None
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    items: Field | None = None
+    texts: bool = False
 
+
+_NUMBER = (int, float)
+_WORDS = {bool: "true or false", int: "whole number", str: "text", NoneType: "null", dict: "mapping", list: "list"}
 
 CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
     FragmentKind.DATA: {
         "dataset_dir": Field((str,), "folder of the download; `--data::dataset_dir=...` points elsewhere"),
-        "channel_names": Field((list,), "one name per image channel"),
+        "channel_names": Field((list,), "one name per image channel", texts=True),
         "class_names": Field(
             (list,),
             "one name per class, in the order of the label values, background first; with `activation: sigmoid` one "
             "per label, each an output channel of its own, without background",
+            texts=True,
         ),
         "task": Field(
             (str,),
@@ -65,11 +80,16 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             "ids of the cases on which calibrators are fitted, of the validation cases or of none of the split; all "
             "validation cases if left out",
             required=False,
+            texts=True,
         ),
         "label_map": Field((dict, NoneType), "label value on disk: class index, where they differ; null if nowhere"),
         "preprocessing": Field((list,), "deterministic transforms of image and label, after loading"),
         "augmentation": Field((list,), "random transforms of the training patches"),
-        "patch_size": Field((list,), "voxels per axis of training patches and inference windows"),
+        "patch_size": Field(
+            (list,),
+            "voxels per axis of training patches and inference windows",
+            items=Field((int,), "voxels along one axis", least=1),
+        ),
         "tta_flip_axes": Field(
             (list,), "spatial axes that `tta` may flip, not those that swap organs; [] for none", required=False
         ),
@@ -111,7 +131,9 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             "`_target_` of what draws the members; null, also if left out: the plain prediction",
             required=False,
         ),
-        "num_networks": Field((int,), "networks of an ensemble, each trained with its own seed", required=False),
+        "num_networks": Field(
+            (int,), "networks of an ensemble, each trained with its own seed", required=False, least=1
+        ),
         "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
     },
     FragmentKind.CALIBRATOR: {
@@ -126,6 +148,49 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
         "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
     },
 }
+
+SHARED: dict[str, Field] = {
+    "num_bins": Field((int,), "bins of the calibration errors", least=1),
+    "include_background": Field((bool,), "whether class 0 counts in means over classes"),
+    "limit_cases": Field((int, NoneType), "cases of every part that are used, null for all", least=1),
+    "num_workers": Field((int,), "processes that load data", least=0),
+    "max_epochs": Field((int,), "epochs of one training", least=1),
+    "val_interval": Field((int,), "epochs from one validation to the next", least=1),
+    "cycle_epochs": Field((int,), "epochs of one cycle of the learning rate", least=1),
+    "snapshot_epochs": Field((list,), "epochs after which weights are kept", items=Field((int,), "an epoch", least=1)),
+    "device": Field((str,), "cpu, cuda, or one of several GPUs such as cuda:1"),
+    "amp": Field((bool,), "automatic mixed precision"),
+    "activation": Field((str,), "how logits become probabilities", choices=("softmax", "sigmoid")),
+    "calibration_cases": Field((list, NoneType), "ids of the cases on which calibrators are fitted", texts=True),
+    "inferer::overlap": Field(_NUMBER, "part of a window that the next one covers, too", least=0, below=1),
+    "inferer::sw_batch_size": Field((int,), "windows that are predicted at a time", least=1),
+    "inferer::mode": Field((str,), "how windows are blended", choices=("gaussian", "constant")),
+    "train::optimizer::lr": Field(_NUMBER, "learning rate", above=0),
+    "train::optimizer::weight_decay": Field(_NUMBER, "weight decay", least=0),
+    "train::dataset::cache_rate": Field(_NUMBER, "part of the cases that is kept in memory", least=0, most=1),
+    "validate::dataset::cache_rate": Field(_NUMBER, "part of the cases that is kept in memory", least=0, most=1),
+    "method_network::p": Field(_NUMBER, "probability of dropout", least=0, below=1),
+    "method::sampler::num_members": Field((int,), "members of a prediction", least=1),
+    "method::sampler::skip_heads": Field((int,), "first heads that take no part in the prediction", least=0),
+    "evaluation::space": Field((str,), "grid of the evaluation", choices=("resampled", "original")),
+    "evaluation::num_case_diagrams": Field((int, NoneType), "cases of which a diagram is drawn, null for all", least=0),
+    "evaluation::num_drawing_workers": Field((int,), "processes that draw", least=0),
+    "quality_control::poor_below": Field(_NUMBER, "a case whose Dice is below this is poor", least=0, most=1),
+    "quality_control::max_poor": Field(_NUMBER, "part of all cases that may be poor and not flagged", least=0, most=1),
+    "quality_control::calibrate_threshold": Field((bool,), "whether the threshold is found on the calibration cases"),
+    "overlays::num_cases": Field((int,), "cases of which a figure is drawn", least=0),
+    "overlays::cases": Field((list, NoneType), "ids of the test cases of which a figure is drawn", texts=True),
+    "calibrator::options::max_voxels": Field((int, NoneType), "voxels that are drawn, null for all", least=1),
+    "data::network::init_filters": Field((int,), "channels of the first level", least=1),
+    "data::network::blocks_down": Field(
+        (list,), "blocks of every level", items=Field((int,), "blocks of one level", least=1)
+    ),
+    "data::network::dsdepth": Field((int,), "levels whose output is compared with the label", least=1),
+}
+"""Ids besides the fragments' own that a mistake of a beginner may reach, whichever file they stand in."""
+
+# of tables of results, beside those of the classes
+_COLUMNS = ("filename", "mean")
 
 _METADATA = ("title", "task", "description", "modality", "licence", "source")
 
@@ -159,9 +224,26 @@ def check_fragment(path: Path, kind: FragmentKind, content: dict[str, Any], shar
             raise UserError(f"{path}: the id {kind}::{name} is unknown{suggestion(name, fields)}")
     if kind is FragmentKind.DATA:
         _check_data(path, body, content.get("activation") == "sigmoid")
-    for key in content:
+    for key, value in content.items():
         if key != kind:
             _check_override(path, str(key), shared)
+            if (field := SHARED.get(str(key))) is not None:
+                check_value(f"{path}: {key}", field, value)
+    for key, field in SHARED.items():
+        found, value = lookup(content, key)
+        if found and key.startswith(f"{kind}::"):
+            check_value(f"{path}: {key}", field, value)
+
+
+def field_of(id_: str) -> Field | None:
+    """What the contracts say of an id of a configuration; None if they do not name it.
+
+    Example:
+        >>> field_of("num_bins").least, field_of("data::batch_size").least, field_of("no::such")
+        (1, 1, None)
+    """
+    kind, _, name = id_.partition("::")
+    return SHARED.get(id_) or CONTRACTS.get(kind, {}).get(name)
 
 
 def check_value(what: str, field: Field, value: Any) -> None:
@@ -173,17 +255,37 @@ def check_value(what: str, field: Field, value: Any) -> None:
         value: as it was parsed.
 
     Raises:
-        UserError: it is of another type, or none of the choices.
+        UserError: it is of another type, none of the choices, or a number that is too small or too large.
     """
     if field.choices and value not in field.choices:
         raise UserError(f"{what} is {value!r}, but must be one of {', '.join(field.choices)}.")
-    if isinstance(value, str) and value[:1] in ("$", "@"):
+    if isinstance(value, str) and value[:1] in ("$", "@", "%"):
         return
-    if not isinstance(value, field.types) or isinstance(value, bool):
-        wanted = " or ".join(t.__name__ for t in field.types)
-        raise UserError(f"{what} must be a {wanted}, not {value!r} ({field.meaning}).")
-    if field.least is not None and value < field.least:
-        raise UserError(f"{what} must be at least {field.least}, not {value!r} ({field.meaning}).")
+    if not isinstance(value, field.types) or (isinstance(value, bool) and bool not in field.types):
+        raise UserError(f"{what} must be {_wanted(field.types)}, not {value!r} ({field.meaning}).")
+    limits = {"at least": field.least, "at most": field.most, "above": field.above, "below": field.below}
+    for word, limit in limits.items():
+        if limit is not None and value is not None and not _keeps(word, value, limit):
+            raise UserError(f"{what} must be {word} {limit}, not {value!r} ({field.meaning}).")
+    if field.items is not None:
+        for item in value or ():
+            check_value(f"an entry of {what}", field.items, item)
+
+
+def _keeps(word: str, value: float, limit: float) -> bool:
+    """Whether a number keeps to a limit; NaN keeps to none."""
+    return {
+        "at least": value >= limit,
+        "at most": value <= limit,
+        "above": value > limit,
+        "below": value < limit,
+    }[word]
+
+
+def _wanted(types: tuple[type, ...]) -> str:
+    if types == _NUMBER:
+        return "a number"
+    return " or ".join(_WORDS[one] if one in (bool, NoneType) else f"a {_WORDS[one]}" for one in types)
 
 
 def _check_data(path: Path, body: dict[str, Any], independent: bool) -> None:
@@ -200,6 +302,7 @@ def _check_data(path: Path, body: dict[str, Any], independent: bool) -> None:
                 f"{path}: data::preprocessing::{index} acts on the label, so it needs allow_missing_keys: true; "
                 f"images without label are predicted, too."
             )
+    _check_names(path, {f"data::{n}": body[n] for n in ("class_names", "channel_names") if isinstance(body[n], list)})
     names = body["class_names"]
     if isinstance(names, list) and (len(set(map(str, names))) != len(names) or len(names) < (1 if independent else 2)):
         raise UserError(
@@ -208,6 +311,19 @@ def _check_data(path: Path, body: dict[str, Any], independent: bool) -> None:
             else f"{path}: data::class_names must hold at least two different names, background first; a fragment of "
             f"independent labels, which has none, needs the id activation: sigmoid."
         )
+
+
+def _check_names(path: Path, names: Mapping[str, list[Any]]) -> None:
+    for id_, values in names.items():
+        for value, written in zip(values, names_as_written(path, id_), strict=True):
+            if type(value) not in (str, int) or str(value) != written:
+                raise UserError(
+                    f"{path}: {id_} holds {written}, which YAML reads as {value!r}: write it in quotes, as '{written}'."
+                )
+            if id_ == "data::class_names" and written in _COLUMNS:
+                raise UserError(
+                    f"{path}: a class cannot be called {written}, since tables of results have this column."
+                )
 
 
 def _check_override(path: Path, key: str, shared: dict[str, Any]) -> None:

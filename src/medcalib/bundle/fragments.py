@@ -13,8 +13,10 @@ import yaml
 
 from medcalib.errors import UserError
 
-__all__ = ["FragmentKind", "fragment_names", "fragment_path", "read_yaml", "suggestion", "walk"]
+__all__ = ["FragmentKind", "fragment_names", "fragment_path", "names_as_written", "read_yaml", "suggestion", "walk"]
 
+# whatever stands below these is a text, even one that looks like a number
+_NAMES = {"metadata", "class_names", "channel_names", "calibration_cases", "attributes", "regions"}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -66,12 +68,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of ids, not {type(content).__name__}.")
     for key, value in walk(content):
-        if isinstance(value, str) and "metadata" not in key.split("::") and _NUMBER.fullmatch(value):
+        if isinstance(value, str) and not _NAMES & set(key.split("::")) and _NUMBER.fullmatch(value):
             raise UserError(
                 f"{path}: the value of {key} is the text {value!r}, not a number; "
                 f"YAML wants a dot in front of the exponent and no quotes, so write {_as_yaml_number(value)}."
             )
     return content
+
+
+def names_as_written(path: Path, id_: str) -> list[Any]:
+    """The entries of a list of a file as they are written, before YAML makes True of yes and 1 of 001.
+
+    Args:
+        path: a YAML file.
+        id_: id of the list.
+    """
+    found = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    for key in id_.split("::"):
+        found = found[key]
+    return found
 
 
 def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from monai.bundle import ComponentLocator, ConfigParser, ReferenceResolver
 
-from medcalib.bundle.contract import CONTRACTS, check_value, lookup
+from medcalib.bundle.contract import CONTRACTS, check_value, field_of, lookup
 from medcalib.bundle.fragments import read_yaml, suggestion, walk
 from medcalib.bundle.layout import CONFIGS, Mode, config_files
 from medcalib.errors import UserError
@@ -72,10 +72,17 @@ def check_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> Non
             for another value.
     """
     for id_, value in overrides.items():
-        kind, _, name = id_.partition("::")
-        if kind in CONTRACTS and name in CONTRACTS[kind]:
-            check_value(f"--{id_}", CONTRACTS[kind][name], value)
-        if lookup(config, id_)[0]:
+        if (field := field_of(id_)) is not None:
+            check_value(f"--{id_}", field, value)
+        found, before = lookup(config, id_)
+        if found:
+            _check_kind(id_, value, before)
+            if id_ == "data::patch_size":
+                _check_axes(value, before)
+            if id_ == "device":
+                _check_device(value)
+            continue
+        if _is_optional(id_, config):
             continue
         parent_id, _, leaf = id_.rpartition("::")
         found, parent = lookup(config, parent_id) if parent_id else (True, config)
@@ -88,6 +95,47 @@ def check_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> Non
         siblings = [f"{parent_id}::{key}" if parent_id else key for key in parent] if isinstance(parent, dict) else []
         ids = siblings or [key for key, _ in walk(config)]
         raise UserError(f"The override id --{id_} does not exist in the bundle's configs{suggestion(id_, ids)}")
+
+
+def _check_kind(id_: str, value: Any, before: Any) -> None:
+    """Refuse a text where a number stands, and anything but true and false where one of these does."""
+    if isinstance(value, str) and value[:1] in ("$", "@", "%"):
+        return
+    if isinstance(before, bool) and not isinstance(value, bool):
+        raise UserError(f"--{id_} must be true or false, not {value!r}.")
+    if isinstance(before, int | float) and not isinstance(before, bool) and isinstance(value, str | bool):
+        raise UserError(f"--{id_} must be a number, not {value!r} (it is {before} in the bundle's configs).")
+
+
+def _check_device(device: Any) -> None:
+    if not isinstance(device, str) or device[:1] in ("$", "@"):
+        return
+    try:
+        there = torch.empty(0, device=device).device.type != "meta"
+    except (RuntimeError, AssertionError):  # no such device, or no support of such devices
+        there = False
+    if not there:
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        raise UserError(
+            f"--device={device} is not there: this machine has {', '.join(['cpu', *gpus])}; choose of these."
+        )
+
+
+def _check_axes(patch: Any, before: Any) -> None:
+    if isinstance(patch, list) and isinstance(before, list) and len(patch) != len(before):
+        raise UserError(
+            f"--data::patch_size {patch} has {len(patch)} axes, but the images of this bundle have {len(before)}, as "
+            f"in {before}."
+        )
+
+
+def _is_optional(id_: str, config: Mapping[str, Any]) -> bool:
+    """Whether the configuration asks for an id of a fragment that this fragment lacks."""
+    kind, _, name = id_.partition("::")
+    if name not in CONTRACTS.get(kind, {}) or kind not in config:
+        return False
+    asks = (f"@{kind}.get('{name}'", f"@{id_}")
+    return any(isinstance(value, str) and any(ask in value for ask in asks) for _, value in walk(config))
 
 
 def resolved_config(parser: ConfigParser) -> dict[str, Any]:

@@ -67,9 +67,11 @@ def run(
 
 
 def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[str, Any], debug: bool) -> None:
+    from medcalib.bundle.component_checks import check_components, component_message
     from medcalib.bundle.resolve import resolved_config
 
     workflow = open_workflow(folder, mode, settings, overrides, debug)
+    check_components(workflow.parser)
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     trains = mode is Mode.TRAIN and trains_network(folder)
     with _output_folder(output_dir), _locked(output_dir):
@@ -94,7 +96,7 @@ def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[
             )
             raise UserError(f"Interrupted; {hint}.") from None
         except Exception as error:
-            if cause := user_message(error):
+            if cause := user_message(error) or component_message(error, workflow.parser.get()):
                 raise UserError(cause) from None
             raise
         # not before, for a run that fails leaves earlier results as they are; of a training epochs are left

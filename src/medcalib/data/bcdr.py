@@ -1,6 +1,5 @@
 """Case lists of BCDR, the Breast Cancer Digital Repository."""
 
-import csv
 import filecmp
 import math
 from collections import Counter
@@ -10,6 +9,7 @@ from pathlib import Path
 from medcalib.data.cases import Case, Split
 from medcalib.data.folders import Download, make_case, visible
 from medcalib.data.folds import split_groups
+from medcalib.data.tables import read_table
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
@@ -96,15 +96,12 @@ def _same_file(first: Path, second: Path) -> bool:
 
 
 def _read(table: Path) -> list[dict[str, str]]:
-    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = [[value.strip() for value in row] for row in csv.reader(file)]
-    columns = rows[0] if rows else []
+    columns, named = read_table(table)
     if lacking := [column for column in _COLUMNS if column not in columns]:
         raise UserError(
             f"'{table}' lacks the column '{lacking[0]}', it has {', '.join(filter(None, columns)) or 'none'}: take the "
             f"table as it was downloaded ({_DOWNLOAD.source})."
         )
-    named = [dict(zip(columns, row, strict=False)) for row in rows[1:] if any(row)]
     for number, row in enumerate(named, start=1):
         if lacking := [column for column in _COLUMNS if not row.get(column)]:
             raise UserError(

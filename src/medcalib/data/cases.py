@@ -14,10 +14,21 @@ from typing import Any
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys, SplitKeys
 
-__all__ = ["Case", "Split", "assemble_split", "checked_split", "split_cases", "split_digest"]
+__all__ = [
+    "Case",
+    "Split",
+    "assemble_split",
+    "check_case_name",
+    "checked_split",
+    "split_cases",
+    "split_digest",
+]
 
 Case = dict[str, Any]
 Split = dict[str, list[Case]]
+
+# a file name may have 255 bytes, and those of results add "_mutual_information.nii.gz" and that they are unfinished
+LONGEST_NAME = 160
 
 _DISJOINT_PARTS = (SplitKeys.TRAINING, SplitKeys.VALIDATION, SplitKeys.TEST)
 
@@ -58,11 +69,8 @@ def assemble_split(
     for part, names in ids.items():
         if not names:
             raise UserError(f"The {part} part of the split is empty: give it at least one case.")
-        if unusable := [name for name in names if not str(name).strip(". ") or "/" in str(name)]:
-            raise UserError(
-                f"A case in the {part} part of the split is called '{unusable[0]}': its predictions are written to a "
-                f"folder of that name, so give it a name without / and not of dots alone."
-            )
+        for name in names:
+            check_case_name(str(name), f"A case in the {part} part of the split")
         if repeated := sorted(name for name, number in Counter(names).items() if number > 1):
             raise UserError(
                 f"Case '{repeated[0]}' appears twice in the {part} part of the split: give each case its own name."
@@ -75,6 +83,39 @@ def assemble_split(
                 f"Case '{shared[0]}' is in both the {one} and the {other} part of the split: keep it in one of them."
             )
     return {part.value: list(cases) for part, cases in parts.items()}
+
+
+def check_case_name(name: str, what: str = "A case") -> None:
+    """Check that predictions of a case can be written to a folder and files of its name.
+
+    Args:
+        name: the case id.
+        what: whose name it is, for the message.
+
+    Raises:
+        UserError: the name is empty, of dots alone, too long or not UTF-8, or holds a slash or a line break.
+
+    Example:
+        >>> check_case_name("patient_007")
+    """
+    called = f"{what} is called {name!r}"
+    if not name.strip(". ") or "/" in name:
+        raise UserError(
+            f"{called}: its predictions are written to a folder of that name, so give it a name without / and not of "
+            f"dots alone."
+        )
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise UserError(
+            f"{called}, which is no UTF-8, as happens to names in archives of Windows: rename the file, or unpack the "
+            f"archive with the encoding of its names, such as unzip -O cp437."
+        )
+    if not name.isprintable():
+        raise UserError(f"{called}, which holds a line break or another sign that cannot be printed: rename it.")
+    if len(name.encode()) > LONGEST_NAME:
+        raise UserError(
+            f"{called}, which takes {len(name.encode())} bytes: names of the result files begin with it, so give it a "
+            f"name of at most {LONGEST_NAME}."
+        )
 
 
 def checked_split(
@@ -166,7 +207,10 @@ def split_cases(cases: Sequence[Case], fractions: Sequence[float] = (0.7, 0.1, 0
             f"{len(cases)} case(s) cannot fill a split of {shares[0]:g} : {shares[1]:g} : {shares[2]:g}: add cases or "
             "change the fractions so that training, validation and test get at least one each."
         )
-    ranked = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case[CaseKeys.CASE]}".encode()).hexdigest())
+    ranked = sorted(
+        cases,
+        key=lambda case: hashlib.sha256(f"{seed}:{case[CaseKeys.CASE]}".encode(errors="surrogateescape")).hexdigest(),
+    )
     return assemble_split(
         training=ranked[:num_training],
         validation=ranked[num_training : num_training + num_validation],

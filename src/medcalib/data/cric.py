@@ -1,6 +1,5 @@
 """Case lists of CRIC Cervix, cells on Pap smears with their class in the Bethesda system."""
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 
 from medcalib.data.cases import Case, Split, assemble_split
 from medcalib.data.folders import Download
+from medcalib.data.tables import read_table
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
@@ -96,12 +96,10 @@ def _read_table(root: Path) -> tuple[Path, list[dict[str, str]]]:
         raise _DOWNLOAD.nothing_matched(root, "*.csv")
     lacking_of = {}
     for table in tables:
-        with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            rows = [[value.strip() for value in row] for row in csv.reader(file)]
-        columns = rows[0] if rows else []
+        columns, rows = read_table(table)
         lacking_of[table] = [column for column in _COLUMNS if column not in columns]
         if not lacking_of[table]:
-            return table, [dict(zip(columns, row, strict=False)) for row in rows[1:] if any(row)]
+            return table, rows
     table, lacking = min(lacking_of.items(), key=lambda item: len(item[1]))
     raise UserError(
         f"'{table}' lacks the column '{lacking[0]}' of those that are needed, {', '.join(_COLUMNS)}: take the table "
@@ -156,7 +154,7 @@ def _case(table: Path, row: Mapping[str, str], images: Mapping[str, str], num_cl
 
 
 def _rank(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).hexdigest()
 
 
 def _order(cases: Sequence[Case], seed: int) -> list[Case]:

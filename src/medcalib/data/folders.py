@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
-from medcalib.data.cases import Case
+from medcalib.data.cases import Case, check_case_name
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
@@ -56,9 +57,10 @@ that holds scans (the data can be had from https://example.org).
     def nothing_matched(self, root: Path, looked_for: str) -> UserError:
         """The error of a folder in which no case was found; tells how far its layout is the one that was looked for."""
         known = _known_part(root, looked_for)
+        wanted = looked_for.partition(" with ")[0].split("/")[len(known.relative_to(root).parts) :][:1]
         whose = "which" if known == root else f"whose {known.relative_to(root)}/"
         return UserError(
-            f"0 cases matched {looked_for} in '{root}', {whose} holds {describe_contents(known)}: "
+            f"0 cases matched {looked_for} in '{root}', {whose} holds {describe_contents(known, wanted)}: "
             f"set data::dataset_dir to {self.folder} ({self.source})."
         )
 
@@ -74,11 +76,14 @@ that holds scans (the data can be had from https://example.org).
             The cases, sorted by name.
 
         Raises:
-            UserError: there is no case, or a file of one is missing; names the case and the file.
+            UserError: there is no case, a file of one is missing, or no result can have its name; names the case and
+                the file.
         """
         if not cases:
             raise self.nothing_matched(root, looked_for)
         ordered = sorted(cases, key=lambda case: case[CaseKeys.CASE])
+        for case in ordered:
+            check_case_name(case[CaseKeys.CASE], f"A case in '{root}'")
         if _LISTS_INCOMPLETE.get():
             return ordered
         lacking = {case[CaseKeys.CASE]: missing for case in ordered if (missing := _missing_files(case))}
@@ -123,20 +128,29 @@ def visible(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
-def describe_contents(folder: Path) -> str:
-    """Say what a folder holds, for a message."""
+def describe_contents(folder: Path, wanted: Sequence[str] = ()) -> str:
+    """Say what a folder holds, for a message; of many names first those that are most like a wanted pattern."""
     names = [path.name + "/" * path.is_dir() for path in visible(folder, "*")]
+    for pattern in wanted:
+        names.sort(key=lambda name: -_likeness(name.casefold(), pattern.casefold()))
     if not names:
         return "nothing"
     shown = ", ".join(names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
+def _likeness(name: str, pattern: str) -> int:
+    """How many letters a name shares with the beginning and the end of a pattern around its ``*``."""
+    first, _, last = pattern.rpartition("*")
+    pairs = (zip(name, first, strict=False), zip(name[::-1], last[::-1], strict=False))
+    return sum(len(list(takewhile(lambda pair: pair[0] == pair[1], letters))) for letters in pairs)
+
+
 def _known_part(root: Path, looked_for: str) -> Path:
     """The deepest folder that exists of those that a pattern begins with."""
     known = root
-    for part in looked_for.split()[0].split("/")[:-1]:
-        if not part.isidentifier() or not (known / part).is_dir():
+    for part in looked_for.partition(" with ")[0].split("/")[:-1]:
+        if any(sign in part for sign in "*{<'") or not (known / part).is_dir():
             break
         known /= part
     return known

@@ -195,7 +195,7 @@ def _ranked_groups(cases: Sequence[Case], seed: int, group: Callable[[Case], str
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise UserError(f"seed is {seed!r}: give a whole number.")
     names = {_group_name(case, group) for case in cases}
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).hexdigest())
 
 
 def _divide(

@@ -1,11 +1,11 @@
 """Case lists of M&Ms, the multi-centre, multi-vendor and multi-disease cardiac segmentation challenge of 2020."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
 from medcalib.data.cases import Case, Split, assemble_split
 from medcalib.data.folders import Download, make_case, visible
+from medcalib.data.tables import read_table
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
@@ -73,15 +73,13 @@ def _read_table(root: Path) -> tuple[Path, dict[str, dict[str, str]]]:
             f"the frames, vendor and centre of a subject are ({_DOWNLOAD.source})."
         )
     path = tables[-1]  # the names begin with a date
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        if lacking := [column for column in _COLUMNS if column not in columns]:
-            raise UserError(
-                f"'{path}' lacks the column '{lacking[0]}', it has {', '.join(filter(None, columns)) or 'none'}: "
-                f"take the table as it was downloaded ({_DOWNLOAD.source})."
-            )
-        return path, {row[_CODE]: row for row in reader}
+    columns, rows = read_table(path)
+    if lacking := [column for column in _COLUMNS if column not in columns]:
+        raise UserError(
+            f"'{path}' lacks the column '{lacking[0]}', it has {', '.join(filter(None, columns)) or 'none'}: "
+            f"take the table as it was downloaded ({_DOWNLOAD.source})."
+        )
+    return path, {row[_CODE]: row for row in rows}
 
 
 def _cases_of_subject(folder: Path, table: Path, rows: Mapping[str, Mapping[str, str]]) -> list[Case]:
@@ -91,7 +89,7 @@ def _cases_of_subject(folder: Path, table: Path, rows: Mapping[str, Mapping[str,
             f"'{table}' has no row for '{code}', a folder in '{folder.parent}': add it or remove the folder."
         )
     row = rows[code]
-    if lacking := [column for column in (_VENDOR_NAME, _CENTRE) if not (row[column] or "").strip()]:
+    if lacking := [column for column in (_VENDOR_NAME, _CENTRE) if not row.get(column)]:
         raise UserError(f"'{table}' has no value in the column '{lacking[0]}' of '{code}': add it.")
     in_own_files = bool(visible(folder, f"{code}_e[ds]*.nii.gz"))
     cases = []
@@ -112,8 +110,8 @@ def _frame(row: Mapping[str, str], phase: str, table: Path) -> int:
         frame = float(row[phase])
         if frame.is_integer() and frame >= 0:
             return int(frame)
-    except (TypeError, ValueError):
+    except (KeyError, ValueError):
         pass
     raise UserError(
-        f"'{table}' says {row[phase] or ''!r} in the column '{phase}' of '{row[_CODE]}': give a frame, 0 or above."
+        f"'{table}' says {row.get(phase, '')!r} in the column '{phase}' of '{row[_CODE]}': give a frame, 0 or above."
     )

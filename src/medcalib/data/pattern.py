@@ -1,6 +1,6 @@
 """Case lists of any dataset whose files are named by one pattern, with a table of what else is known of its cases."""
 
-import csv
+import glob
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 from medcalib.data.cases import Case, Split
 from medcalib.data.folders import Download, make_case, visible
 from medcalib.data.folds import split_fold, split_groups
+from medcalib.data.tables import read_table
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
@@ -61,8 +62,9 @@ def pattern_cases(
         The split.
 
     Raises:
-        UserError: if a pattern lacks ``{case}``, if the folder is missing or laid out differently, if a file of a case
-            is missing, if the table lacks a column, a row or a value, or if there are too few cases.
+        UserError: if a pattern lacks ``{case}``, has a ``*`` or is not below the folder, if the folder is missing or
+            laid out differently, if a file of a case is missing, if the table lacks a column, a row or a value, or if
+            there are too few cases.
 
     Example:
         >>> import tempfile
@@ -75,10 +77,11 @@ def pattern_cases(
     """
     if (label is None) == (class_column is None):
         raise UserError("Give data::cases either a label, the pattern of its files, or a class_column of the table.")
-    images = [image] if isinstance(image, str) else list(image)
-    if unusable := [text for text in (*images, *([label] if label else ())) if _MARK not in text]:
-        raise UserError(f"The pattern '{unusable[0]}' in data::cases lacks {_MARK}, which stands for the case id.")
     root = _DOWNLOAD.root(dataset_dir)
+    images = [_pattern(root, text) for text in ([image] if isinstance(image, str) else image)]
+    label = None if label is None else _pattern(root, label)
+    if label in images:
+        raise UserError(f"data::cases has the same pattern '{label}' for image and label: give each its own.")
     names = _names(root, [*images, *([label] if label else ())], {images[0], label or images[0]})
     rows = _rows(root, table, [column for column in (group, *attributes, class_column) if column], sorted(names))
     found = []
@@ -103,13 +106,34 @@ def pattern_cases(
     return split_fold(cases, fold, num_folds, validation_fraction, seed, group_of)
 
 
+def _pattern(root: Path, text: str) -> str:
+    """A pattern without ``./`` and, where it begins at the root of the file system, without the dataset's folder."""
+    if _MARK not in text:
+        raise UserError(f"The pattern '{text}' in data::cases lacks {_MARK}, which stands for the case id.")
+    if wild := re.search(r"[*?]", text):
+        raise UserError(
+            f"The pattern '{text}' in data::cases holds {wild[0]}, which stands for nothing else here: write {_MARK} "
+            f"where the case id stands, and the rest of the name as it is."
+        )
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        return path.as_posix()
+    for folder in (root, root.absolute(), root.resolve()):
+        if path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
+    raise UserError(
+        f"The pattern '{text}' in data::cases is not below the dataset folder '{root}': set data::dataset_dir to a "
+        f"folder that holds both images and labels, and write patterns from there on."
+    )
+
+
 def _names(root: Path, patterns: Sequence[str], telling: Collection[str]) -> set[str]:
     """The ids for which there is a file of one of the telling patterns."""
     names, taken = set(), set()
     for pattern in sorted(patterns, key=len, reverse=True):
         first, *others = (re.escape(part) for part in pattern.split(_MARK))
         known = re.compile(f"{first}(?P<case>[^/]+){'(?P=case)'.join(others)}")
-        for path in visible(root, pattern.replace(_MARK, "*")):
+        for path in visible(root, glob.escape(pattern).replace(_MARK, "*")):
             match = known.fullmatch(path.relative_to(root).as_posix())
             if match and path not in taken:
                 taken.add(path)
@@ -122,34 +146,38 @@ def _rows(root: Path, table: str | None, columns: Sequence[str], names: Sequence
         if columns:
             raise UserError(f"data::cases names the column '{columns[0]}', but no table, the csv that has it.")
         return {}
-    path = root / table
+    path = root / Path(table).expanduser()
     if not path.is_file():
         raise UserError(f"The table '{path}' does not exist: correct table in data::cases.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        have = reader.fieldnames or []
-        if lacking := [column for column in (_COLUMN, *columns) if column not in have]:
-            raise UserError(
-                f"'{path}' lacks the column '{lacking[0]}', it has {', '.join(have) or 'none'}: add it, or correct its "
-                f"name in data::cases."
-            )
-        rows = {}
-        for row in reader:
-            if row[_COLUMN] in rows:
-                raise UserError(f"'{path}' has two rows for '{row[_COLUMN]}': remove one.")
-            rows[row[_COLUMN]] = row
+    have, listed = read_table(path)
+    if lacking := [column for column in (_COLUMN, *columns) if column not in have]:
+        raise UserError(
+            f"'{path}' lacks the column '{lacking[0]}', it has {', '.join(filter(None, have)) or 'none'}: add it, or "
+            f"correct its name in data::cases."
+        )
+    rows = {}
+    for row in listed:
+        if row[_COLUMN] in rows:
+            raise UserError(f"'{path}' has two rows for '{row[_COLUMN]}': remove one.")
+        rows[row[_COLUMN]] = row
     for name in names:
         if name not in rows:
-            raise UserError(f"'{path}' has no row for case '{name}': add it, or remove the files of this case.")
-        if lacking := [column for column in columns if not (rows[name][column] or "").strip()]:
+            short = name.lstrip("0")
+            raise UserError(
+                f"'{path}' has no row for case '{name}': "
+                + (f"it has one for '{short}', since Excel drops leading zeros; " if short in rows else "")
+                + "add it, or remove the files of this case."
+            )
+        if lacking := [column for column in columns if not rows[name].get(column)]:
             raise UserError(f"'{path}' has no value in the column '{lacking[0]}' of case '{name}': add it.")
     return rows
 
 
 def _class(case: Case, name: str, class_names: Sequence[str]) -> int:
-    if name not in class_names:
+    known = [str(known) for known in class_names]
+    if name not in known:
         raise UserError(
             f"Case '{case[CaseKeys.CASE]}' is of the class '{name}' in the table, but data::class_names lists "
-            f"{', '.join(class_names) or 'none'}: correct the table or the names."
+            f"{', '.join(known) or 'none'}: correct the table or the names."
         )
-    return list(class_names).index(name)
+    return known.index(name)

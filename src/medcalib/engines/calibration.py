@@ -57,7 +57,7 @@ class CalibratorFitter:
         self.calibrator = calibrator.to(device)
         self.path = Path(path)
         self.split = split
-        self.device = device
+        self.device = torch.device(device)
         self.calibrate = calibrate
         self.amp = amp
         self.amp_kwargs = dict(amp_kwargs or {})

@@ -38,7 +38,7 @@ class CalibrationErrorHandler:
     """
 
     def __init__(self, class_names: list[str], folder: ResultFolder | None = None) -> None:
-        self.class_names = list(class_names)
+        self.class_names = [str(name) for name in class_names]
         self.folder = folder
 
     def attach(self, engine: Engine) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from ignite.engine import Engine, Events
 
+from medcalib.errors import UserError
 from medcalib.handlers.binning_data import binned_cases
 from medcalib.handlers.case_tables import (
     case_table,
@@ -63,7 +64,8 @@ class EvaluationReportHandler:
         overall_metrics: metrics that have one value per case, over all classes together, and none per class.
 
     Raises:
-        UserError: an attribute has the name of a metric; of those that only this evaluation has, when it ends.
+        UserError: an attribute has the name of a metric; of those that only this evaluation has, when it ends. Then
+            too: a metric has neither one value for each class nor one for each case.
     """
 
     def __init__(
@@ -122,9 +124,10 @@ class EvaluationReportHandler:
         tables = {}
         for metric, details in engine.state.metric_details.items():
             values = np.array(details.detach().cpu(), dtype=float)[rows]
-            if metric in self.overall_metrics or values.shape[1] != len(self.class_names):
+            if metric in self.overall_metrics or (values.shape[1] == 1 and len(self.class_names) > 1):
                 tables[metric] = overall_table(cases, values[:, 0])
                 continue
+            self._check_columns(metric, values.shape[1])
             tables[metric] = case_table(cases, self.class_names, np.where(absent, np.nan, values))
         # made without looking at labels, so that a class that the label lacks does not matter
         for score, details in (getattr(engine.state, "case_scores", None) or {}).items():
@@ -134,8 +137,16 @@ class EvaluationReportHandler:
             else:
                 tables[score] = overall_table(cases, values[:, 0])
         for metric, details in engine.state.dataset_details.items():
+            self._check_columns(metric, len(details))
             tables[metric] = case_table(["dataset"], self.class_names, details.numpy()[None])
         return tables
+
+    def _check_columns(self, metric: str, number: int) -> None:
+        if number != len(self.class_names):
+            raise UserError(
+                f"The metric {metric} has {number} values for each case, but {len(self.class_names)} classes are "
+                f"evaluated, {', '.join(self.class_names)}; give it the same include_background as the others."
+            )
 
     def _text(self, tables: dict[str, pd.DataFrame]) -> str:
         shown = {title: tables[name] for name, title in _PRINTED.items() if name in tables}

@@ -32,8 +32,8 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         sigmoid: every channel is a binary problem of its own, instead of exclusive classes.
 
     Raises:
-        ValueError: If ``ignore_index`` is set with ``sigmoid``; when called, if a binary target does not have the shape
-            of the logits, or, on CPU, is outside [0, 1].
+        ValueError: If ``label_smoothing`` is outside [0, 1] or ``ignore_index`` is set with ``sigmoid``; when called,
+            if a binary target does not have the shape of the logits, or, on CPU, is outside [0, 1].
 
     Example:
         >>> import torch
@@ -51,6 +51,8 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         label_smoothing: float = 0.0,
         sigmoid: bool = False,
     ) -> None:
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}.")
         weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
         super().__init__(weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
         if sigmoid and ignore_index >= 0:

@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike
 from medcalib.visualize.bins import Array, accuracy_heatmap, bin_means, check_statistics, mean_without_nan
 from medcalib.visualize.layout import panel_grid
 from medcalib.visualize.panels import CountStrips, diagonal, diagonal_entry, note, outlines, row_bars, write_note
-from medcalib.visualize.style import ReliabilityStyle
+from medcalib.visualize.style import ReliabilityStyle, plain_text
 
 __all__ = ["draw_dataset_reliability_histograms"]
 
 
+@plain_text
 def draw_dataset_reliability_histograms(
     counts: ArrayLike,
     sum_pred: ArrayLike,

@@ -17,6 +17,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from medcalib.visualize.slices import CaseSlice, case_slice
+from medcalib.visualize.style import legend_label, plain_text
 
 __all__ = ["class_color", "draw_case_overlay", "draw_outline"]
 
@@ -41,6 +42,7 @@ HEAT = "inferno"
 OPAQUE_FROM, OPACITY = 0.35, 0.9
 
 
+@plain_text
 def draw_case_overlay(
     image: ArrayLike,
     prediction: ArrayLike,
@@ -115,7 +117,9 @@ def draw_case_overlay(
         raise ValueError(f"labels must lie between 0 and {len(class_names) - 1}, got {present.tolist()}.")
     classes = [number for number in present.tolist() if number > 0]
 
-    entries = [Line2D([], [], color=class_color(n), linewidth=3, label=class_names[n]) for n in classes]
+    entries = [
+        Line2D([], [], color=class_color(n), linewidth=3, label=legend_label(str(class_names[n]))) for n in classes
+    ]
     entries += [Line2D([], [], color="black", label=name, **OUTLINES[name]) for name in segmentations]
     figure, left, right, bar = _page(cut, width, title, entries)
     for axes in (left, right):
@@ -203,21 +207,28 @@ def _name_sides(axes: Axes, sides: Sequence[str] | None) -> None:
 
 
 def draw_outline(axes: Axes, mask: NDArray[np.bool_], spacing: tuple[float, float], color: Color, **look: Any) -> None:
-    """Draw the border of a mask, halfway between the centres of the pixels inside and those outside.
+    """Draw the border of a mask as a line inside it, which begins halfway between the pixels inside and those outside.
+
+    So two masks that share a border, or of which one encloses the other, have a line each, side by side.
 
     Args:
         axes: shows the image from 0 to its size in mm.
         mask: (right, up).
         spacing: size of a pixel in mm, to the right and upwards.
         color: of the line.
-        **look: other properties of the line, such as ``linewidth``.
+        **look: other properties of the line: ``linewidth``, ``linestyle`` and ``alpha``.
     """
     if not mask.any():
         return
     # Around the mask lie pixels outside, so that the line closes at the border of the image too.
     x, y = ((np.arange(-1, n + 1) + 0.5) * mm for n, mm in zip(mask.shape, spacing, strict=True))
     border = axes.contour(x, y, np.pad(mask, 1).T.astype(float), levels=[0.5], colors="none")
-    border.set(edgecolor=color, **look)
+    # of a line twice as wide the inner half is shown; its dashes grow with its width
+    dashes = look.get("linestyle", "solid")
+    if not isinstance(dashes, str):
+        dashes = (dashes[0] / 2, tuple(length / 2 for length in dashes[1]))
+    border.set(edgecolor=color, **look | {"linewidth": 2 * look["linewidth"], "linestyle": dashes})
+    border.set_clip_path(border.get_paths()[0], axes.transData)
 
 
 def _show_heat(axes: Axes, cut: CaseSlice, origin: str, top: float) -> None:

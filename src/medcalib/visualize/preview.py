@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medcalib.visualize.overlay import class_color, draw_outline
 from medcalib.visualize.slices import CaseSlice, case_slice
+from medcalib.visualize.style import legend_label, plain_text
 
 __all__ = ["draw_batch_preview"]
 
@@ -30,6 +31,7 @@ OUTLINE = {"linewidth": 1.0}
 LETTER = 0.6 * FONT_SIZE / 72
 
 
+@plain_text
 def draw_batch_preview(
     images: ArrayLike,
     labels: ArrayLike,
@@ -108,7 +110,7 @@ def draw_batch_preview(
         f"{shown or channel_names[channel]}: {low:.3g} (black) to {high:.3g} (white)"
         for channel, (low, high) in zip(channels, windows, strict=True)
     ]
-    entries = [Line2D([], [], color=class_color(n), linewidth=2.4, label=names[n]) for n in classes]
+    entries = [Line2D([], [], color=class_color(n), linewidth=2.4, label=legend_label(names[n])) for n in classes]
     figure, grid, room = _page(cuts, 1 + ("\n" in headings[0]), entries, notes)
     for axes_of_image, cut_of_image, heading in zip(grid, cuts, headings, strict=True):
         for axes, cut, (low, high) in zip(axes_of_image, cut_of_image, windows, strict=True):

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from medcalib.metrics.quality_control import FlaggingCurve, score_correlation
 from medcalib.metrics.risk import RiskCoverage
+from medcalib.visualize.style import plain_text
 
 __all__ = ["draw_flagging_curves", "draw_risk_coverage_curves", "draw_score_scatter"]
 
@@ -31,6 +32,7 @@ MINUS, RHO = "\N{MINUS SIGN}", "\N{GREEK SMALL LETTER RHO}"
 REFERENCE = {"color": "black", "linewidth": 0.8}
 
 
+@plain_text
 def draw_score_scatter(
     scores: Mapping[str, ArrayLike],
     quality: ArrayLike,
@@ -104,6 +106,7 @@ def draw_score_scatter(
     return figure
 
 
+@plain_text
 def draw_flagging_curves(
     curves: Mapping[str, FlaggingCurve], title: str | None = None, width: float = COLUMN_WIDTH
 ) -> Figure:
@@ -154,6 +157,7 @@ def draw_flagging_curves(
     return figure
 
 
+@plain_text
 def draw_risk_coverage_curves(
     curves: Mapping[str, RiskCoverage],
     risk_label: str = f"mean of 1 {MINUS} Dice",

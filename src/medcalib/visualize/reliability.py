@@ -19,11 +19,12 @@ from medcalib.visualize.panels import (
     spread_lines,
     write_note,
 )
-from medcalib.visualize.style import ReliabilityStyle
+from medcalib.visualize.style import ReliabilityStyle, plain_text
 
 __all__ = ["CaseReliabilityDrawer", "draw_case_reliability_diagrams", "draw_dataset_reliability_diagrams"]
 
 
+@plain_text
 def draw_case_reliability_diagrams(
     counts: ArrayLike,
     sum_pred: ArrayLike,
@@ -92,6 +93,7 @@ class CaseReliabilityDrawer:
         (True, 'ECE 0.0000')
     """
 
+    @plain_text
     def __init__(
         self,
         class_names: Sequence[str],
@@ -156,6 +158,7 @@ class CaseReliabilityDrawer:
         return self.grid.figure
 
 
+@plain_text
 def draw_dataset_reliability_diagrams(
     counts: ArrayLike,
     sum_pred: ArrayLike,

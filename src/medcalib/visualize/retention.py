@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medcalib.metrics.retention import min_max, retained_accuracy
 from medcalib.metrics.risk import ranked_pairs
+from medcalib.visualize.style import plain_text
 
 __all__ = ["draw_retention"]
 
@@ -23,6 +24,7 @@ TITLE_SIZE = 8.0
 CORRECT_COLOR, WRONG_COLOR, KEPT_COLOR = "#0072b2", "#d55e00", "#8c8c8c"
 
 
+@plain_text
 def draw_retention(
     uncertainties: Mapping[str, ArrayLike],
     correct: ArrayLike,

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medcalib.visualize.label_places import place_labels
 from medcalib.visualize.quality_control import COLORS, COLUMN_WIDTH, FONT_SIZE, TITLE_SIZE
+from medcalib.visualize.style import legend_label, plain_text
 
 __all__ = ["draw_calibration_scatter"]
 
@@ -21,6 +22,7 @@ MARKER_SIZE = 4.0
 FRONT = {"color": "#8c8c8c", "linewidth": 1.0, "linestyle": (0, (3, 1.5)), "zorder": 1.5}
 
 
+@plain_text
 def draw_calibration_scatter(
     names: Sequence[str],
     ece: ArrayLike,
@@ -145,9 +147,12 @@ def _draw_front(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> l
 def _legend(figure: Figure, colors: dict[str, str], markers: dict[str, str], front: bool) -> None:
     """Groups and names below the axes, in as many columns as fit."""
     dot = {"linestyle": "none", "markersize": MARKER_SIZE, "markeredgewidth": 0.8}
-    handles = [Line2D([], [], color=color, marker="o", label=group, **dot) for group, color in colors.items()]
+    handles = [
+        Line2D([], [], color=color, marker="o", label=legend_label(str(group)), **dot)
+        for group, color in colors.items()
+    ]
     handles += [
-        Line2D([], [], color="black", markerfacecolor="white", marker=marker, label=name, **dot)
+        Line2D([], [], color="black", markerfacecolor="white", marker=marker, label=legend_label(str(name)), **dot)
         for name, marker in markers.items()
     ]
     if front:

@@ -1,8 +1,45 @@
 """Sizes, colours and words of the figures."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
-__all__ = ["ReliabilityStyle"]
+from matplotlib import rc_context
+
+__all__ = ["ReliabilityStyle", "legend_label", "plain_text"]
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+def plain_text(draw: Callable[P, R]) -> Callable[P, R]:
+    """Let all texts that a function makes be shown letter by letter: ids and names of classes are no mathematics.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> @plain_text
+        ... def draw(case):
+        ...     return Figure().text(0, 0, case)
+        >>> draw("$x_{").get_parse_math()
+        False
+    """
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        with rc_context({"text.parse_math": False, "text.usetex": False}):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def legend_label(name: str) -> str:
+    """A name as the label of a legend's entry; Matplotlib leaves those out that begin with ``_``.
+
+    Example:
+        >>> legend_label("liver"), legend_label("_liver")
+        ('liver', ' _liver')
+    """
+    return f" {name}" if name.startswith("_") else name
 
 
 @dataclass(frozen=True, kw_only=True)
