@@ -22,8 +22,9 @@ setup_progress() {
                 print "  downloading " name " (" size " " $NF; fflush()
             }
         }
-        /^Installing collected packages:/ {
-            print "  unpacking " gsub(/,/, ",") + 1 " packages, which takes minutes if PyTorch with CUDA is among them"; fflush()
+        /^Installing collected packages:.*,/ {
+            slow = /[ ,]torch(,|$)/ ? ", which takes minutes where PyTorch brings CUDA along" : ""
+            print "  unpacking " gsub(/,/, ",") + 1 " packages" slow; fflush()
         }
     '
 }

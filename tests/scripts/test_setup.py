@@ -26,7 +26,10 @@ case "$*" in
         echo "  Downloading nvidia_cublas-13.1.1.3-py3-none.whl (1.2 GB)"
         echo "WARNING: something that nobody needs to read" >&2
         if [ -n "${PIP_FAILS:-}" ]; then echo "ERROR: No space left on device" >&2; exit 1; fi
-        echo "Installing collected packages: torch, tqdm, nvidia-cublas"
+        case "$*" in
+            *"-e ."*) echo "Installing collected packages: medcalib" ;;
+            *) echo "Installing collected packages: tqdm, nvidia-cublas, torch" ;;
+        esac
         ;;
 esac
 """
@@ -84,7 +87,7 @@ def test_shows_what_is_large(setup):
         "Installing requirements.lock into .venv (once)",
         "  downloading torch (526.6 MB)",
         "  downloading nvidia_cublas (1.2 GB)",
-        "  unpacking 3 packages, which takes minutes if PyTorch with CUDA is among them",
+        "  unpacking 3 packages, which takes minutes where PyTorch brings CUDA along",
     ]
 
 
