@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,19 @@ def test_pip_that_fails(setup):
     assert "nobody needs to read" in (setup.root / ".venv" / "setup.log").read_text()
     assert "PATH=" not in done.stdout
     assert len(setup().installed) == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["oldest"]])
+def test_versions_are_lowest_or_newest(arguments):
+    done = subprocess.run([ROOT / "scripts" / "test_versions.sh", *arguments], capture_output=True, text=True)
+    assert "lowest, or newest" in error(done)
+
+
+def test_monai_of_the_bundles_is_new_enough():
+    """1.6.0 knows no `ignore_index`, without which no loss with Dice works."""
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (monai,) = (Requirement(text) for text in project["dependencies"] if text.startswith("monai"))
+    assert "1.6.0" not in monai.specifier
+    assert "1.6.1" in monai.specifier
