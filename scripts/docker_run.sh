@@ -67,7 +67,9 @@ while (($#)); do
             esac
             ;;
         --foreground | --background)
-            [[ $1 == --foreground ]] && foreground=true || foreground=false
+            [[ $1 != *=* ]] || fail "Option ${1%%=*} takes no value."
+            foreground=true
+            [[ $1 == --foreground ]] || foreground=false
             shift
             ;;
         --help | -h)

@@ -353,6 +353,7 @@ class TestRunErrors:
             ([*GOOD, "--seed", "4294967296"], "from 0 to 4294967295"),
             ([*GOOD, "--seed", "99999999999999999999999"], "from 0 to 4294967295"),
             ([*GOOD, "--image=-v/:/host"], "--image is '-v/:/host'"),
+            ([*GOOD, "--foreground=yes"], "--foreground takes no value"),
             ([*GOOD, "--image", "a b"], "--image is 'a b'"),
             ([*GOOD, "--image", "-v"], "--image is '-v'"),
             ([*GOOD, "--shm-size=-v/:/host"], "--shm-size is '-v/:/host'"),
