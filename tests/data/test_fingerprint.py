@@ -65,9 +65,11 @@ def test_others_differ():
 
 def test_instances_do_not_matter():
     """`pickle` writes a text that is the same object as another only once."""
-    one, other = transforms(), pickle.loads(pickle.dumps(transforms()))
+    text, twin = "bilinear", "".join(["bi", "linear"])
+    one, other = Holder([text, text]), Holder([text, twin])
     assert pickle.dumps(one) != pickle.dumps(other)
     assert fingerprint(one) == fingerprint(other)
+    assert fingerprint(transforms()) == fingerprint(pickle.loads(pickle.dumps(transforms())))
 
 
 @pytest.mark.slow

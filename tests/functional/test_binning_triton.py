@@ -1,27 +1,32 @@
-"""The Triton kernel against plain torch: on CUDA, or on CPU with ``TRITON_INTERPRET=1`` in the environment."""
+"""The Triton kernel against plain torch: on CUDA, or without it in Triton's interpreter."""
 
-import os
 from importlib.util import find_spec
+from unittest import mock
 
 import pytest
 import torch
 
+from medcalib.functional import _binning_triton
 from medcalib.functional.binning import _bin_statistics
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = [
-    pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed"),
-    pytest.mark.skipif(
-        not (torch.cuda.is_available() or INTERPRETED), reason="needs a CUDA device, or TRITON_INTERPRET=1"
-    ),
-]
+INTERPRETED = not torch.cuda.is_available()
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 DEVICE = "cpu" if INTERPRETED else "cuda"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_programs():
+    """In the interpreter, each step of a program takes as long as a kernel on a GPU: let programs take few."""
+    if not INTERPRETED:
+        yield
+        return
+    with mock.patch.object(_binning_triton, "_BLOCKS", 2):
+        yield
 
 
 def both(probs, y, num_bins=20, soft=False, mask=None, right=False):
     wanted = _bin_statistics(probs, y, num_bins, soft, mask, right=right, backend="torch")
-    moved = (None if part is None else part.to(DEVICE) for part in (probs, y, mask))
-    probs, y, mask = moved
+    probs, y, mask = (None if part is None else part.to(DEVICE) for part in (probs, y, mask))
     result = _bin_statistics(probs, y, num_bins, soft, mask, right=right, backend="triton")
     for mine, theirs in zip(result, wanted, strict=True):
         # The torch version rounds which two centres are nearest, so up to 1e-6 of a voxel on a centre may move.
@@ -43,6 +48,12 @@ def test_equals_torch(soft, num_bins):
     both(probs, torch.rand_like(probs), num_bins, soft)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_several_parts_of_a_row(soft, monkeypatch):
+    monkeypatch.setattr(_binning_triton, "_TABLE", 512)
+    both(*example(), soft=soft)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_dtypes(dtype):
     both(*example(dtype))
@@ -55,6 +66,33 @@ def test_boundaries(right, num_bins):
     boundaries = torch.linspace(0, 1 + torch.finfo(torch.float32).eps, num_bins + 1)[:-1]
     around = torch.cat([boundaries, boundaries.nextafter(torch.tensor(2.0)), torch.ones(1)]).reshape(1, 1, -1)
     both(around, (around > 0.3).float(), num_bins, right=right)
+
+
+def test_grid_has_one_axis(monkeypatch):
+    """The others end at 65,535 programs, and there is a row for every case and class."""
+    grids = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return lambda *arguments: None
+
+    monkeypatch.setattr(_binning_triton, "_bin_kernel", Kernel())
+    probs = torch.zeros(300, 300, 5)
+    _binning_triton.forward(probs, torch.zeros(300, 5), 20, use_labels=True, soft=False)
+    assert grids == [(90_000,)]
+
+
+def test_no_rows():
+    sums = _binning_triton.forward(torch.zeros(0, 3, 5), torch.zeros(0, 5), 20, use_labels=True, soft=False)
+    assert sums.shape == (0, 3, 20, 3)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_more_rows_than_an_axis_takes():
+    probs = torch.rand(70_000, 1, 3)
+    both(probs, (probs > 0.5).float())
 
 
 @pytest.mark.cuda

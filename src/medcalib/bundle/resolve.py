@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -189,6 +190,8 @@ def _check_component(id_: str, target: str, config: dict[str, Any], files: Itera
         raise UserError(
             f"{_where(id_, files)}: {target!r} cannot be imported; check its spelling and that it is installed."
         )
+    if _is_module(target):
+        raise UserError(f"{_where(id_, files)}: {target} is a module; name the class or the function in it.")
     if known is None:
         return
     for argument in config:
@@ -220,6 +223,15 @@ def _resolve(target: str) -> Any:
         return locate(target)
     except Exception:  # a module that fails while it is imported
         return None
+
+
+@cache
+def _is_module(target: str) -> bool:
+    """Whether a dotted name is that of a module, which Python 3.12 and newer locate before a function of that name."""
+    try:
+        return "." in target and find_spec(target) is not None
+    except (ImportError, ValueError):  # what stands before the last dot is no package
+        return False
 
 
 def _arguments(target: Any) -> list[str] | None:

@@ -11,8 +11,9 @@ try:
     import triton
     import triton.language as tl
 
-    _compiled = triton.jit
-except ImportError:  # whoever reads all modules, such as a test collector, reads this one without triton too
+    _compiled, _missing = triton.jit, None
+except ImportError as error:  # whoever reads all modules, such as a test collector, reads this one without triton too
+    _missing = error
 
     def _compiled(kernel):  # noqa: ANN001, ANN202
         return kernel
@@ -33,6 +34,7 @@ def _bin_kernel(  # noqa: ANN202
     edges,  # noqa: ANN001
     sums,  # noqa: ANN001
     voxels,  # noqa: ANN001
+    parts,  # noqa: ANN001
     classes,  # noqa: ANN001
     first_class,  # noqa: ANN001
     num_bins,  # noqa: ANN001
@@ -44,7 +46,8 @@ def _bin_kernel(  # noqa: ANN202
     block: tl.constexpr,
     blocks: tl.constexpr,
 ):
-    row = tl.program_id(1).to(tl.int64)
+    # Rows and parts of a row share the one axis of the grid that takes more than 65,535 programs.
+    row, part = tl.program_id(0).to(tl.int64) // parts, tl.program_id(0).to(tl.int64) % parts
     case, class_ = row // classes, row % classes
     k = tl.arange(0, padded)
     below, at = tl.load(edges + k), tl.load(edges + padded + k)
@@ -53,7 +56,7 @@ def _bin_kernel(  # noqa: ANN202
     sum_pred = tl.zeros([padded], tl.float64)
     sum_true = tl.zeros([padded], tl.float64)
     for step in range(blocks):
-        voxel = (tl.program_id(0).to(tl.int64) * blocks + step) * block + tl.arange(0, block)
+        voxel = (part * blocks + step) * block + tl.arange(0, block)
         keep = voxel < voxels
         p = tl.load(probs + row * voxels + voxel, mask=keep, other=0.0)
         if use_labels:
@@ -63,6 +66,8 @@ def _bin_kernel(  # noqa: ANN202
             t = tl.load(truth + row * voxels + voxel, mask=keep, other=0).to(tl.float64)
         if use_mask:
             keep = keep & (tl.load(mask + case * voxels + voxel, mask=keep, other=0) != 0)
+            # What does not count may be NaN, which no share of zero undoes.
+            p, t = tl.where(keep, p, 0.0), tl.where(keep, t, 0.0)
         if soft:
             value = p.to(tl.float64)[:, None]
             # At the outer centres the distance to a neighbour at infinity counts as a whole bin.
@@ -113,6 +118,8 @@ def forward(
     first_class: int = 0,
 ) -> Tensor:
     """Bin probabilities, arguments and result as in the plain torch version; never waits for the device."""
+    if _missing is not None:
+        raise _missing
     batch, classes, voxels = probs.shape
     padded = max(triton.next_power_of_2(num_bins), 2)
     block = max(_TABLE // padded, 16)
@@ -121,15 +128,16 @@ def forward(
     use_mask = mask is not None
     truth = y.view(torch.uint8) if y.dtype == torch.bool else y
     kept = mask.contiguous().view(torch.uint8) if use_mask else truth
-    grid = (triton.cdiv(voxels, block * _BLOCKS), batch * classes)
-    if voxels:
-        _bin_kernel[grid](
+    parts = triton.cdiv(voxels, block * _BLOCKS)
+    if sums.numel() and voxels:
+        _bin_kernel[(batch * classes * parts,)](
             probs,
             truth,
             kept,
             _edges(num_bins, padded, soft, probs.device),
             sums,
             voxels,
+            parts,
             classes,
             first_class,
             num_bins,
