@@ -2,11 +2,18 @@
 
 import gzip
 import warnings
+from functools import partial
 
 import pytest
 from tests.data import layouts
 
 from medcalib import data
+
+
+def make_pattern(folder):
+    """Files of which nothing is known but a pattern."""
+    return layouts.make_hippocampus(folder)
+
 
 LISTED = {
     layouts.make_acdc: data.acdc_cases,
@@ -20,6 +27,7 @@ LISTED = {
     layouts.make_mnms: data.mnms_cases,
     layouts.make_mnms_frames: data.mnms_cases,
     layouts.make_hippocampus: data.decathlon_cases,
+    make_pattern: partial(data.pattern_cases, image="imagesTr/{case}.nii.gz", label="labelsTr/{case}.nii.gz"),
 }
 
 

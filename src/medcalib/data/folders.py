@@ -11,7 +11,15 @@ from medcalib.data.cases import Case, check_case_name
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
-__all__ = ["Download", "describe_contents", "incomplete_cases", "make_case", "nifti_names", "visible"]
+__all__ = [
+    "Download",
+    "describe_contents",
+    "incomplete_cases",
+    "make_case",
+    "nifti_names",
+    "packed_otherwise",
+    "visible",
+]
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 _LISTS_INCOMPLETE = ContextVar("lists_incomplete", default=False)
@@ -175,15 +183,23 @@ def _known_part(root: Path, looked_for: str) -> Path:
     return known
 
 
+def packed_otherwise(path: str) -> str:
+    """The same NIfTI file, ``.nii`` in the place of ``.nii.gz`` or the reverse; empty if it is of another kind.
+
+    Example:
+        >>> packed_otherwise("a.nii.gz"), packed_otherwise("a.nii"), packed_otherwise("a.png")
+        ('a.nii', 'a.nii.gz', '')
+    """
+    packed, plain = NIFTI_ENDINGS
+    if path.endswith(packed):
+        return path.removesuffix(packed) + plain
+    return path.removesuffix(plain) + packed if path.endswith(plain) else ""
+
+
 def _as_packed(path: Path) -> Path:
     """A NIfTI file under the name that it has: browsers and macOS unpack what they fetch, and people pack."""
-    if not path.is_file():
-        first, last = NIFTI_ENDINGS
-        ending = next((ending for ending in NIFTI_ENDINGS if path.name.endswith(ending)), "")
-        twin = path.with_name(path.name.removesuffix(ending) + (last if ending == first else first))
-        if ending and twin.is_file():
-            return twin
-    return path
+    other = packed_otherwise(str(path))
+    return Path(other) if other and not path.is_file() and Path(other).is_file() else path
 
 
 def _missing_files(case: Case) -> list[str]:
