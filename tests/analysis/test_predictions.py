@@ -235,7 +235,7 @@ MISTAKES = {
     "a class missing": (a_class_missing, "are numbered 0, 2; give one file for each class, numbered from 0"),
     "channels apart": (channels_apart, r"affines of \S+case_1_0.nii.gz and \S+case_1_1.nii.gz differ"),
     "channels of many": (channels_of_many, r"case_1_1.nii.gz is the file of a single class .* call a file of all"),
-    "cut short": (cut_short, r"Case case_1: \S+case_1_prob.nii.gz cannot be read .*write it again"),
+    "cut short": (cut_short, r"Case case_1: \S+case_1_prob.nii.gz cannot be read .*cut short"),
     "NaN": (change(with_nan), "case_1_prob.nii.gz holds 1 NaN or Inf value"),
     "logits": (
         change(lambda array: 5 * array),
@@ -243,13 +243,17 @@ MISTAKES = {
     ),
     "sums": (change(lambda array: 0.9 * array), r"210 voxel\(s\) whose .* do not sum to 1 .* to 0.9; give .* sigmoid"),
     "a single class": (change(lambda array: array[..., 0]), "has a single class; .* give activation sigmoid"),
-    "six axes": (change(lambda array: array[..., None, None]), "has 6 axes, but a volume has three"),
+    "five axes": (
+        change(lambda array: np.stack([array, array], -1)),
+        "has axes of 7 x 6 x 5 x 3 x 2 voxels, but a volume has three",
+    ),
+    "two axes": (change(lambda array: array[..., 0, 0]), "has 2 axes, but a volume has three"),
     "another shape": (
         change(lambda array: array[:-1]),
         r"_prob.nii.gz has the shape \(6, 6, 5\), but \S+case_1.nii",
     ),
     "another place": (change(affine=MOVED), "affines of .* differ, by 0.67 voxels at a corner"),
-    "no affine": (without_affine, "has an affine that cannot be inverted"),
+    "no affine": (without_affine, "has an unusable sform"),
     "no array": (archive(softmax=np.zeros(3)), "case_1.npz holds softmax, but no array probabilities"),
     "few axes": (archive(probabilities=np.zeros((3, 4))), "case_1.npz has 2 axes instead of four: class, Z, Y, X"),
     "NaN in an archive": (archive(probabilities=np.full((3, 5, 6, 7), np.nan)), "case_1.npz holds 630 NaN or Inf"),

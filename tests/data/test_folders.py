@@ -110,10 +110,23 @@ def test_how_far_the_layout_is_the_one_that_was_looked_for(tmp_path, pattern, wh
     assert f"0 cases matched {pattern} in '{tmp_path}', {where} " in message(DOWNLOAD.complete, [], tmp_path, pattern)
 
 
-@pytest.mark.parametrize(("wanted", "there"), [("b.nii.gz", "b.nii"), ("b.nii", "b.nii.gz"), ("b.nii.gz", "c.nii")])
-def test_a_file_that_is_packed_otherwise_is_told(tmp_path, wanted, there):
-    for name in ("a", there):
+@pytest.mark.parametrize(("wanted", "there"), [("b.nii.gz", "b.nii"), ("b.nii", "b.nii.gz"), ("b.nii.gz", "b.nii.gz")])
+def test_a_file_that_is_packed_otherwise_is_taken(tmp_path, wanted, there):
+    (tmp_path / there).touch()
+    case = make_case("x", [tmp_path / wanted, tmp_path / there], tmp_path / wanted)
+    assert case["image"] == [str(tmp_path / there)] * 2
+    assert DOWNLOAD.complete([case], tmp_path, "*") == [case]
+
+
+@pytest.mark.parametrize(("wanted", "there"), [("b.nii.gz", "c.nii"), ("b.png", "b.png.gz"), ("b.gz", "b")])
+def test_another_file_is_not(tmp_path, wanted, there):
+    (tmp_path / there).touch()
+    case = make_case("x", tmp_path / wanted, tmp_path / there)
+    assert case["image"] == str(tmp_path / wanted)
+    assert "extract or download it, or remove" in message(DOWNLOAD.complete, [case], tmp_path, "*")
+
+
+def test_the_file_of_the_name_comes_first(tmp_path):
+    for name in ("a.nii", "a.nii.gz"):
         (tmp_path / name).touch()
-    text = message(DOWNLOAD.complete, [make_case("x", tmp_path / "a", tmp_path / wanted)], tmp_path, "*")
-    assert (f"'{there}' lies there, pack or unpack it with gzip, or remove" in text) == there.startswith("b")
-    assert ("extract or download it, or remove" in text) == there.startswith("c")
+        assert make_case("x", tmp_path / name, tmp_path / name)["label"] == str(tmp_path / name)

@@ -166,6 +166,23 @@ class TestErrors:
         (tmp_path / "a.png").write_text("<html>Please log in</html>")
         assert "cannot be read" in self.message(case(str(tmp_path / "a.png")))
 
+    @pytest.mark.parametrize("suffix", ["tif", "gif", "png"])
+    @pytest.mark.parametrize("key", ["image", "label"])
+    def test_several_pages_or_frames(self, tmp_path, suffix, key):
+        """The first of them alone would be read by Pillow: an empty mask where the second has the lesion."""
+        pages = [Image.fromarray(np.full((HEIGHT, WIDTH), value, np.uint8)) for value in (0, 255)]
+        single, several = tmp_path / f"one.{suffix}", tmp_path / f"two.{suffix}"
+        pages[0].save(single)
+        pages[0].save(several, save_all=True, append_images=pages[1:])
+        LoadPictured()(case(str(single), label=str(single)))
+        text = self.message({**case(str(single)), key: str(several)})
+        assert f"{several} holds 2 pages or frames, but a picture is one; save the one that is meant" in text
+
+    def test_a_volume_or_a_folder_in_the_place_of_a_picture(self, tmp_path):
+        (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+        assert "cannot be read (it is no picture that can be opened" in self.message(case(str(tmp_path / "a.dcm")))
+        assert "is a folder; give the pictures in it one by one" in self.message(case(str(tmp_path)))
+
     def test_number_of_channels(self, tmp_path, colours):
         path = save(tmp_path / "i.png", colours, "L")
         assert f"{path} has 1 channel(s), but data::channel_names lists 3" in self.message(case(path), num_channels=3)

@@ -126,9 +126,7 @@ def test_the_file_that_has_a_channel_too_many_is_named(tmp_path):
 def test_a_volume_that_is_cut_short_says_how_much_is_missing(tmp_path):
     path = Path(save(tmp_path / "a.nii", np.zeros((4, 4, 4), np.float32)))
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(
-        UserError, match=r"a.nii cannot be read \(Expected 256 bytes, got 148 bytes .* damaged\?\); the"
-    ):
+    with pytest.raises(UserError, match=r"a.nii cannot be read \(its voxels take 256 bytes, but 148 are there\); the"):
         LoadCased()({"case": "a", "image": str(path)})
 
 

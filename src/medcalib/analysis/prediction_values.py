@@ -10,6 +10,7 @@ from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.keys import Activation
+from medcalib.transforms.label_values import label_dtype, no_class, value_text, whole_labels
 
 __all__ = ["PredictionKind", "label_targets", "logits_of_values"]
 
@@ -97,7 +98,8 @@ def label_targets(
         what: case and file, with which messages begin.
 
     Returns:
-        Labels (1, ...) with the softmax, targets (C, ...) with the sigmoid; uint8.
+        Labels (1, ...) with the softmax, targets (C, ...) with the sigmoid; uint8, or int32 of more than 256 classes.
+        Values that are whole numbers but for a rounding are rounded.
 
     Raises:
         UserError: there is a label without class, or the number of channels does not fit.
@@ -118,18 +120,19 @@ def label_targets(
     else:
         listed = [value for values in (regions or {}).values() for value in values]
         largest = num_classes - 1 if exclusive else max(listed, default=num_classes)
-    wrong = (label < 0) | (label > largest) | (label != label.round())
+    label = whole_labels(label)
+    wrong = no_class(label, largest + 1)
     if regions is None or label.shape[0] != 1:
         expected = f"0 to {largest}"
     else:
         expected = f"0 and those of the regions, up to {largest}"
     if wrong.any():
         raise UserError(
-            f"{what} holds the label {float(label[wrong][0]):g}, but {num_classes} classes are predicted, so labels "
+            f"{what} holds the label {value_text(label[wrong][0])}, but {num_classes} classes are predicted, so labels "
             f"are {expected}; correct the label, or predict the class."
         )
     if exclusive or label.shape[0] != 1:
-        return label.to(torch.uint8)
+        return label.to(label_dtype(largest + 1))
     of_channels = list(regions.values()) if regions else [[number + 1] for number in range(num_classes)]
     parts = [torch.isin(label[0], label.new_tensor(list(labels))) for labels in of_channels]
     return torch.stack(parts).to(torch.uint8)

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from torch import Tensor
 
 from medcalib.errors import UserError
+from medcalib.transforms.grids import Grid, image_like
+from medcalib.transforms.nifti import NiftiFile
+from medcalib.transforms.unreadable import UnreadableFileError
 
 __all__ = ["Geometry", "Volume", "check_same_geometry", "read_volume", "write_channels"]
 
-# As far as this may corners of two grids lie apart, in voxels.
-AFFINE_TOLERANCE = 0.1
-
-
-class Geometry(NamedTuple):
-    """The grid on which the voxels of a file lie.
-
-    Attributes:
-        path: the file.
-        shape: number of voxels along each of the three axes.
-        header: its NIfTI header.
-        affine: from voxel to position in mm, (4, 4).
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    header: nib.Nifti1Header
-    affine: NDArray[np.float64]
+Geometry = Grid
+"""The grid on which the voxels of a file lie, read as bundles read it."""
 
 
 class Volume(NamedTuple):
@@ -61,24 +46,21 @@ def read_volume(path: Path, case: str) -> Volume:
         UserError: naming case and file: it cannot be read, has not three or four axes, or holds NaN or Inf.
     """
     try:
-        image = nib.load(path)
-        array = np.asarray(image.dataobj, dtype=np.float32)
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"Case {case}: {path} cannot be read ({reason}); it may be damaged or cut short, so write it again."
-        ) from None
-    if array.ndim == 5 and array.shape[3] == 1:
-        array = array[:, :, :, 0]
-    if array.ndim not in (3, 4):
-        raise UserError(
-            f"Case {case}: {path} has {array.ndim} axes, but a volume has three, and one more for classes; write a "
-            f"slice as a volume of one slice."
-        )
-    wrong = array.size - int(np.isfinite(array).sum())
+        file = NiftiFile(path)
+        if len(file.grid.shape) != 3:
+            raise UserError(
+                f"Case {case}: {path} has {len(file.grid.shape)} axes, but a volume has three, and one more for "
+                f"classes; write a slice as a volume of one slice."
+            )
+        channels = file.read()
+    except FileNotFoundError:
+        raise UserError(f"Case {case}: {path} does not exist.") from None
+    except UnreadableFileError as error:
+        raise UserError(f"Case {case}: {path} {error}.") from None
+    wrong = channels.size - int(np.isfinite(channels).sum())
     if wrong:
         raise UserError(f"Case {case}: {path} holds {wrong} NaN or Inf value(s); repair it or leave out this case.")
-    return Volume(array, Geometry(path, array.shape[:3], image.header, image.affine))
+    return Volume(np.moveaxis(channels, 0, -1) if file.has_channels else channels[0], file.grid)
 
 
 def check_same_geometry(one: Geometry, other: Geometry, case: str) -> None:
@@ -92,34 +74,21 @@ def check_same_geometry(one: Geometry, other: Geometry, case: str) -> None:
             f"Case {case}: {one.path} has the shape {one.shape}, but {other.path} has {other.shape}; resample one of "
             f"them to the grid of the other."
         )
-    corners = np.ones((4, 8))
-    corners[:3] = [axis.ravel() for axis in np.meshgrid(*([0, size - 1] for size in one.shape))]
-    try:
-        moved = np.linalg.solve(one.affine, other.affine @ corners)
-    except np.linalg.LinAlgError:
-        raise UserError(f"Case {case}: {one.path} has an affine that cannot be inverted; write it again.") from None
-    distance = np.abs(moved - corners).max()
-    if distance > AFFINE_TOLERANCE:
+    if not one.lies_with(other):
         raise UserError(
-            f"Case {case}: the affines of {one.path} and {other.path} differ, by {distance:.2g} voxels at a corner; "
-            f"they must lie at the same place."
+            f"Case {case}: the affines of {one.path} and {other.path} differ, by {one.distance(other):.2g} voxels at a "
+            f"corner; they must lie at the same place."
         )
 
 
 def write_channels(path: Path, channels: Tensor, geometry: Geometry) -> None:
-    """Write channels (C, X, Y, Z) as float32 NIfTI (X, Y, Z, C) with affine and voxel sizes of another file.
+    """Write channels (C, X, Y, Z) as float32 NIfTI (X, Y, Z, C) that lies where another file lies.
 
     Args:
         path: the file; its folder is made if it is missing.
         channels: (C, X, Y, Z).
-        geometry: the grid.
+        geometry: the grid of that file, whose sform, qform, codes, voxel sizes and units are kept.
     """
-    header = geometry.header.copy()
-    header.set_data_dtype(np.float32)
-    header.set_intent("none")
-    zooms = header.get_zooms()[:3]
     array = np.moveaxis(channels.detach().cpu().numpy().astype(np.float32), 0, -1)
-    image = nib.Nifti1Image(array, geometry.affine, header)
-    image.header.set_zooms((*zooms, 1.0))
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
+    nib.save(image_like(geometry, array), path)

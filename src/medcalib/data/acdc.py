@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from medcalib.data.cases import Case, Split, assemble_split
-from medcalib.data.folders import Download, make_case, visible
+from medcalib.data.folders import Download, make_case, nifti_names, visible
 from medcalib.data.folds import set_aside
 from medcalib.keys import CaseKeys
 
@@ -14,7 +14,7 @@ _DOWNLOAD = Download(
     "the folder that holds training and testing",
     "the data can be had from https://humanheart-project.creatis.insa-lyon.fr/database",
 )
-_FRAME = re.compile(r"(patient\d+_frame\d+)(?:_gt)?\.nii\.gz")
+_FRAME = re.compile(r"(patient\d+_frame\d+)(?:_gt)?")
 
 
 def acdc_cases(dataset_dir: str | Path, validation_fraction: float = 0.1, seed: int = 0) -> Split:
@@ -49,7 +49,7 @@ def acdc_cases(dataset_dir: str | Path, validation_fraction: float = 0.1, seed: 
 
 
 def _cases_of_patient(folder: Path) -> list[Case]:
-    frames = {match[1] for path in visible(folder, "*") if (match := _FRAME.fullmatch(path.name))}
+    frames = {match[1] for name in nifti_names(folder) if (match := _FRAME.fullmatch(name))}
     # a folder without frames is half an extraction: a case that is made of a pattern is reported as incomplete
     return [
         make_case(frame, folder / f"{frame}.nii.gz", folder / f"{frame}_gt.nii.gz")

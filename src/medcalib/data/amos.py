@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from medcalib.data.cases import Case, Split, assemble_split
-from medcalib.data.folders import Download, make_case, visible
+from medcalib.data.folders import Download, make_case, nifti_names
 from medcalib.data.folds import set_aside
 
 __all__ = ["amos_cases"]
@@ -13,7 +13,7 @@ _DOWNLOAD = Download(
     "the folder that holds imagesTr, labelsTr, imagesVa and labelsVa",
     "the data can be had from https://amos22.grand-challenge.org",
 )
-_SCAN = re.compile(r"(amos_(\d+))\.nii\.gz")
+_SCAN = re.compile(r"(amos_(\d+))")
 _FIRST_MRI = 500
 
 
@@ -52,7 +52,7 @@ def _ct_scans(root: Path, part: str) -> list[Case]:
     scans = {
         match[1]
         for folder in (images, labels)
-        for path in visible(folder, "*")
-        if (match := _SCAN.fullmatch(path.name)) and int(match[2]) < _FIRST_MRI
+        for name in nifti_names(folder)
+        if (match := _SCAN.fullmatch(name)) and int(match[2]) < _FIRST_MRI
     }
     return [make_case(scan, images / f"{scan}.nii.gz", labels / f"{scan}.nii.gz") for scan in scans]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medcalib.data.cases import Case, Split, split_cases
-from medcalib.data.folders import Download, make_case, visible
+from medcalib.data.folders import Download, make_case, nifti_names
 from medcalib.data.folds import split_groups
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
@@ -56,8 +56,8 @@ def decathlon_cases(
         raise UserError(f"cases_per_patient is {cases_per_patient!r}: give a whole number of at least 1.")
     root = _DOWNLOAD.root(dataset_dir)
     images, labels = root / "imagesTr", root / "labelsTr"
-    names = {path.name for folder in (images, labels) for path in visible(folder, f"*{_SUFFIX}")}
-    cases = [make_case(name.removesuffix(_SUFFIX), images / name, labels / name) for name in names]
+    names = {name for folder in (images, labels) for name in nifti_names(folder)}
+    cases = [make_case(name, images / f"{name}{_SUFFIX}", labels / f"{name}{_SUFFIX}") for name in names]
     complete = _DOWNLOAD.complete(cases, root, f"imagesTr/*{_SUFFIX} with labelsTr/*{_SUFFIX}")
     by_case = split_cases(complete, fractions, seed)
     if cases_per_patient is None:

@@ -11,8 +11,17 @@ from medcalib.data.cases import Case, check_case_name
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
-__all__ = ["Download", "describe_contents", "incomplete_cases", "make_case", "visible"]
+__all__ = [
+    "Download",
+    "describe_contents",
+    "incomplete_cases",
+    "make_case",
+    "nifti_names",
+    "packed_otherwise",
+    "visible",
+]
 
+NIFTI_ENDINGS = (".nii.gz", ".nii")
 _LISTS_INCOMPLETE = ContextVar("lists_incomplete", default=False)
 
 
@@ -89,12 +98,9 @@ that holds scans (the data can be had from https://example.org).
         lacking = {case[CaseKeys.CASE]: missing for case in ordered if (missing := _missing_files(case))}
         if lacking:
             name, missing = next(iter(lacking.items()))
-            twin = _other_compression(missing[0])
             raise UserError(
                 f"Case '{name}' has no '{missing[0]}' ({len(ordered) - len(lacking)} cases matched {looked_for}, "
-                f"{len(lacking)} did not): "
-                + (f"'{twin.name}' lies there, pack or unpack it with gzip" if twin else "extract or download it")
-                + f", or remove the rest of this case ({self.source})."
+                f"{len(lacking)} did not): extract or download it, or remove the rest of this case ({self.source})."
             )
         return ordered
 
@@ -110,17 +116,38 @@ def incomplete_cases() -> Iterator[None]:
 
 
 def make_case(name: str, image: Path | Sequence[Path], label: Path) -> Case:
-    """A case from the paths of its image, or of its channels, and of its label.
+    """A case from the paths of its image, or of its channels, and of its label; each may be packed otherwise.
 
     Example:
         >>> make_case("a", [Path("t1.nii"), Path("t2.nii")], Path("seg.nii"))
         {'case': 'a', 'image': ['t1.nii', 't2.nii'], 'label': 'seg.nii'}
     """
+    images = str(_as_packed(image)) if isinstance(image, Path) else [str(_as_packed(path)) for path in image]
     return {
         CaseKeys.CASE.value: name,
-        CaseKeys.IMAGE.value: str(image) if isinstance(image, Path) else [str(path) for path in image],
-        CaseKeys.LABEL.value: str(label),
+        CaseKeys.IMAGE.value: images,
+        CaseKeys.LABEL.value: str(_as_packed(label)),
     }
+
+
+def nifti_names(folder: Path, pattern: str = "*") -> list[str]:
+    """Names, sorted and without their ending, of the NIfTI files in a folder, whether they are packed or not.
+
+    Args:
+        folder: the folder.
+        pattern: of the names without ending.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.nii.gz", "a.nii", "._a.nii", "a.txt"):
+        ...         Path(folder, name).touch()
+        ...     nifti_names(Path(folder))
+        ['a', 'b']
+    """
+    return sorted(
+        {path.name.removesuffix(ending) for ending in NIFTI_ENDINGS for path in visible(folder, f"{pattern}{ending}")}
+    )
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
@@ -156,10 +183,23 @@ def _known_part(root: Path, looked_for: str) -> Path:
     return known
 
 
-def _other_compression(missing: str) -> Path | None:
-    """The same volume with .gz instead of without, or without instead of with."""
-    twin = Path(missing.removesuffix(".gz") if missing.endswith(".gz") else f"{missing}.gz")
-    return twin if twin.is_file() else None
+def packed_otherwise(path: str) -> str:
+    """The same NIfTI file, ``.nii`` in the place of ``.nii.gz`` or the reverse; empty if it is of another kind.
+
+    Example:
+        >>> packed_otherwise("a.nii.gz"), packed_otherwise("a.nii"), packed_otherwise("a.png")
+        ('a.nii', 'a.nii.gz', '')
+    """
+    packed, plain = NIFTI_ENDINGS
+    if path.endswith(packed):
+        return path.removesuffix(packed) + plain
+    return path.removesuffix(plain) + packed if path.endswith(plain) else ""
+
+
+def _as_packed(path: Path) -> Path:
+    """A NIfTI file under the name that it has: browsers and macOS unpack what they fetch, and people pack."""
+    other = packed_otherwise(str(path))
+    return Path(other) if other and not path.is_file() and Path(other).is_file() else path
 
 
 def _missing_files(case: Case) -> list[str]:

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from medcalib.data.cases import Case, Split
-from medcalib.data.folders import Download, make_case, visible
+from medcalib.data.folders import Download, make_case, nifti_names, visible
 from medcalib.data.folds import split_fold, split_fold_of_neighbours
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
@@ -115,10 +115,10 @@ def _case(folder: Path) -> Case:
 
 def _volume(folder: Path, name: str) -> Path:
     """The file of one channel; where there is none, the path or pattern that was looked for."""
-    if visible(folder, "*_2mm.nii.gz"):
+    if nifti_names(folder, "*_2mm"):
         return folder / f"{name}_2mm.nii.gz"
     pattern = f"SMIR.Brain.*.{name}.*/SMIR.Brain.*.{name}.*.nii"
-    found = visible(folder, pattern)
+    found = visible(folder, pattern) or visible(folder, f"{pattern}.gz")
     if len(found) > 1:
         raise UserError(
             f"Case '{folder.name}' has {len(found)} files for {name}, '{found[0]}' and '{found[1]}': keep one of them."

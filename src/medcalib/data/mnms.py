@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medcalib.data.cases import Case, Split, assemble_split
-from medcalib.data.folders import Download, make_case, visible
+from medcalib.data.folders import Download, make_case, nifti_names, visible
 from medcalib.data.tables import read_table
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
@@ -91,7 +91,7 @@ def _cases_of_subject(folder: Path, table: Path, rows: Mapping[str, Mapping[str,
     row = rows[code]
     if lacking := [column for column in (_VENDOR_NAME, _CENTRE) if not row.get(column)]:
         raise UserError(f"'{table}' has no value in the column '{lacking[0]}' of '{code}': add it.")
-    in_own_files = bool(visible(folder, f"{code}_e[ds]*.nii.gz"))
+    in_own_files = bool(nifti_names(folder, f"{code}_e[ds]*"))
     cases = []
     for phase in _PHASES:
         stem = phase.lower() if in_own_files else "sa"

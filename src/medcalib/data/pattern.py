@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from medcalib.data.cases import Case, Split
-from medcalib.data.folders import Download, make_case, visible
+from medcalib.data.folders import Download, make_case, packed_otherwise, visible
 from medcalib.data.folds import split_fold, split_groups
 from medcalib.data.tables import read_table
 from medcalib.errors import UserError
@@ -133,8 +133,10 @@ def _names(root: Path, patterns: Sequence[str], telling: Collection[str]) -> set
     for pattern in sorted(patterns, key=len, reverse=True):
         first, *others = (re.escape(part) for part in pattern.split(_MARK))
         known = re.compile(f"{first}(?P<case>[^/]+){'(?P=case)'.join(others)}")
-        for path in visible(root, glob.escape(pattern).replace(_MARK, "*")):
-            match = known.fullmatch(path.relative_to(root).as_posix())
+        forms = [pattern, other] if (other := packed_otherwise(pattern)) else [pattern]
+        for path in (path for form in forms for path in visible(root, glob.escape(form).replace(_MARK, "*"))):
+            name = path.relative_to(root).as_posix()
+            match = known.fullmatch(name) or known.fullmatch(packed_otherwise(name) or "")
             if match and path not in taken:
                 taken.add(path)
                 names |= {match["case"]} if pattern in telling else set()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data import NibabelWriter
+from monai.data import MetaTensor
 from monai.handlers import from_engine
 from monai.utils import CommonKeys
 from numpy.typing import NDArray
@@ -18,25 +17,35 @@ from PIL.PngImagePlugin import PngInfo
 
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.keys import CaseKeys
+from medcalib.transforms.grids import image_like
+from medcalib.transforms.label_values import disk_values
+from medcalib.transforms.nifti import NiftiFile
 
 __all__ = ["PredictionSaver"]
 
-_DTYPES = {"prob": np.float32, "seg": np.uint8}
 _LEVELS = 2**16 - 1
+_SEG = "seg"
+_TYPES = (np.uint8, np.uint16, np.int16, np.int32)
 
 
 class PredictionSaver:
     """Write ``<case>/<case>_<output>`` for every case and every output.
 
     The predictions must lie in the geometry of the input already: nothing is resampled here. Volumes become NIfTI with
-    the affine of the input's file and channels as the last axis. Pictures become PNG, the segmentation with class
-    indices, maps with 16 bits whose unit is in the text field ``unit_per_level``; what has several channels, such as
+    sform, qform, their codes, voxel sizes and units of the input's file, and channels as the last axis. Pictures become
+    PNG, maps with 16 bits whose unit is in the text field ``unit_per_level``; what has several channels, such as
     probabilities, becomes NumPy ``.npy`` (row, column, channel).
+
+    A segmentation of one channel holds the label values of the dataset's files, see
+    `medcalib.transforms.label_values.disk_values`, in the smallest integer type that has them all. One with several
+    channels, of labels that overlap, holds 0 and 1.
 
     Args:
         folder: where the files go.
         outputs: suffix of the file: key of ``engine.state.output``, such as ``{"prob": "pred", "seg": "seg"}``.
         maxima: suffix of a map: its largest possible value, which a PNG shows white; 1 where it is not named.
+        label_map: label value on disk: class index, for those that differ.
+        num_values: number of values that a segmentation can have.
         batch_transform: from ``engine.state.batch`` to lists of case ids and of preprocessed images.
     """
 
@@ -45,12 +54,16 @@ class PredictionSaver:
         folder: ResultFolder,
         outputs: Mapping[str, str],
         maxima: Mapping[str, float] | None = None,
+        label_map: Mapping[int, int] | None = None,
+        num_values: int = 256,
         batch_transform: Callable = from_engine([CaseKeys.CASE, CommonKeys.IMAGE]),
     ) -> None:
         self.folder = folder
         self.outputs = dict(outputs)
         self.maxima = dict(maxima or {})
         self.batch_transform = batch_transform
+        self._indices = _in_smallest_type(list(range(num_values)))
+        self._values = _in_smallest_type(disk_values(label_map, num_values))
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
@@ -62,29 +75,41 @@ class PredictionSaver:
         for case, image, output in zip(cases, images, engine.state.output, strict=True):
             for suffix, key in self.outputs.items():
                 values = output[key].as_subclass(torch.Tensor).cpu().numpy()
+                if suffix == _SEG:
+                    values = self._labels(values)
                 if values.ndim == 3:
                     self._write_picture(str(case), suffix, values.transpose(2, 1, 0))
                 else:
-                    self._write_volume(str(case), suffix, values, image.meta["original_affine"])
+                    self._write_volume(str(case), suffix, values, image)
 
-    def _write_volume(self, case: str, suffix: str, volume: NDArray, affine: Any) -> None:
+    def _labels(self, seg: NDArray) -> NDArray:
+        """Class indices as the values that stand for them on disk."""
+        values = self._values if len(seg) == 1 else self._indices
+        return values[seg.astype(np.int64)]
+
+    def _write_volume(self, case: str, suffix: str, volume: NDArray, image: MetaTensor) -> None:
         channels_last = volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1)
-        # not through set_metadata, which resamples onto the same grid and fails on some affines
-        stored = NibabelWriter.create_backend_obj(
-            channels_last, affine=np.asarray(affine, dtype=np.float64), dtype=_DTYPES.get(suffix, np.float32)
-        )
+        if suffix != _SEG:
+            channels_last = channels_last.astype(np.float32)
+        stored = image_like(NiftiFile(image.meta["filename_or_obj"]).grid, channels_last)
         nib.save(stored, self.folder.file(f"{case}/{case}_{suffix}.nii.gz"))
 
     def _write_picture(self, case: str, suffix: str, picture: NDArray) -> None:
         """Write (row, column, channel)."""
         name = f"{case}/{case}_{suffix}"
-        if suffix == "prob" or picture.shape[2] > 1:
-            np.save(self.folder.file(f"{name}.npy"), picture.astype(_DTYPES.get(suffix, np.float32)))
-        elif suffix == "seg":
-            Image.fromarray(picture[..., 0].astype(np.uint8)).save(self.folder.file(f"{name}.png"))
+        if suffix == _SEG and picture.shape[2] == 1:
+            Image.fromarray(picture[..., 0]).save(self.folder.file(f"{name}.png"))
+        elif suffix in ("prob", _SEG) or picture.shape[2] > 1:
+            kept = picture if suffix == _SEG else picture.astype(np.float32)
+            np.save(self.folder.file(f"{name}.npy"), kept)
         else:
             unit = self.maxima.get(suffix, 1.0) / _LEVELS
             levels = np.rint(picture[..., 0].astype(np.float64) / unit).clip(0, _LEVELS).astype(np.uint16)
             text = PngInfo()
             text.add_text("unit_per_level", repr(unit))
             Image.fromarray(levels).save(self.folder.file(f"{name}.png"), pnginfo=text)
+
+
+def _in_smallest_type(values: list[int]) -> NDArray:
+    fitting = (kind for kind in _TYPES if np.iinfo(kind).min <= min(values) and max(values) <= np.iinfo(kind).max)
+    return np.array(values, next(fitting, np.int64))

@@ -11,12 +11,15 @@ from monai.transforms import MapTransform
 
 from medcalib.errors import UserError
 from medcalib.keys import Activation, CaseKeys
+from medcalib.transforms.label_values import label_dtype, no_class, value_text, whole_labels
 
 __all__ = ["CheckForegroundd", "CheckLabeld", "CheckPredictiond"]
 
 
 class CheckLabeld(MapTransform):
-    """Check that a label holds what is predicted, and make it uint8.
+    """Check that a label holds what is predicted, and make it uint8, or int32 where there are more than 256 classes.
+
+    Values that are whole numbers but for a rounding are rounded.
 
     Args:
         keys: keys of labels; one that a case lacks is passed over.
@@ -52,7 +55,7 @@ correct the label, or map its values in data::label_map.
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the case with checked uint8 labels."""
+        """Return the case with checked labels."""
         checked = dict(data)
         for key in self.key_iterator(checked):
             label = checked[key]
@@ -63,13 +66,14 @@ correct the label, or map its values in data::label_map.
                     f"data::class_names and the activation; the last transform of data::preprocessing can be a "
                     f"medcalib.transforms.Regionsd that makes one for each of several labels."
                 )
-            wrong = (label < 0) | (label >= self.num_values) | (label != label.round())
+            label = whole_labels(label)
+            wrong = no_class(label, self.num_values)
             if wrong.any():
                 raise UserError(
-                    f"Case {case}: its {key} holds the value {float(label[wrong][0]):g}, but {self._values}; correct "
-                    f"the label, or map its values in data::label_map."
+                    f"Case {case}: its {key} holds the value {value_text(label[wrong][0])}, but {self._values}; "
+                    f"correct the label, or map its values in data::label_map."
                 )
-            checked[key] = label.to(torch.uint8)
+            checked[key] = label.to(label_dtype(self.num_values))
         return checked
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from monai.config import KeysCollection
-from monai.data import MetaTensor
+from numpy.typing import NDArray
 
 from medcalib.keys import CaseKeys
+from medcalib.transforms.grids import Grid
 from medcalib.transforms.images import LoadPictured, read_picture
 
 __all__ = ["LoadCropd"]
@@ -52,17 +54,27 @@ class LoadCropd(LoadPictured):
         super().__init__(keys, num_channels, label_map)
         # what is not cut is handed on as it was read, and the next transform may change it
         self._load_whole = LoadPictured(keys, num_channels, label_map)
-        self._load = _read_or_remember
+        self._open = _read_or_remember
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with tensors (C, x, y) in place of paths."""
         return super().__call__(data) if CaseKeys.CROP in data else self._load_whole(data)
 
 
-def _read_or_remember(path: str) -> MetaTensor:
+class _KeptPicture(NamedTuple):
+    grid: Grid
+    num_channels: int
+    values: NDArray[np.float32]
+
+    def read(self, channel: int | None = None) -> NDArray[np.float32]:
+        return self.values if channel is None else self.values[channel : channel + 1]
+
+
+def _read_or_remember(path: str) -> _KeptPicture:
     return _read(str(path), Path(path).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=_NUM_KEPT)
-def _read(path: str, _changed: int) -> MetaTensor:
-    return read_picture(path)
+def _read(path: str, _changed: int) -> _KeptPicture:
+    values = read_picture(path).numpy()
+    return _KeptPicture(Grid(Path(path), values.shape[1:], np.eye(4), np.eye(4), None), len(values), values)

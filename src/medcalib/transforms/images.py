@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,16 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, UnidentifiedImageError
 from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
-from medcalib.transforms.loading import LoadCased
+from medcalib.transforms.grids import Grid
+from medcalib.transforms.loading import ImageFile, LoadCased
+from medcalib.transforms.unreadable import UnreadableFileError
 
-__all__ = ["LoadPictured", "polygon_mask", "read_picture"]
+__all__ = ["LoadPictured", "PictureFile", "polygon_mask", "read_picture"]
 
 _CROP = "crop"
 _OUTLINE = "outline"
@@ -67,9 +71,8 @@ class LoadPictured(LoadCased):
         label_map: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__(keys, num_channels, label_map)
-        self._load = read_picture
-        self._labels = LoadCased(CaseKeys.LABEL, label_map=label_map)
-        self._labels._load = partial(read_picture, as_colours=False)
+        self._open = PictureFile
+        self._open_label = partial(PictureFile, as_colours=False)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with tensors (C, x, y) in place of paths."""
@@ -95,24 +98,44 @@ class LoadPictured(LoadCased):
             loaded[CaseKeys.LABEL.value] = _draw(case, str(label), str(files[_OUTLINE]), box)
         return loaded
 
-    def read_label(self, case: str, path: Any, frame: int | None = None) -> MetaTensor:
-        """Read a label map (1, x, y) and map its values; those of a palette are its indices, not its colours.
-
-        Args:
-            case: name of the case, for messages.
-            path: path of the file.
-            frame: of no use for pictures.
-
-        Raises:
-            UserError: the file is missing or damaged, or has colours.
-        """
-        label = self._labels.read_label(case, path, frame)
+    def _read_label(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
+        """A label map (1, x, y); values of a palette are its indices, not its colours."""
+        label = super()._read_label(case, file, frame)
         if (label != label[:1]).any():
             raise UserError(
-                f"Case {case}: {path} has colours, but a label must have one value at each pixel; save it as a grey "
-                f"picture or one with a palette."
+                f"Case {case}: {file.grid.path} has colours, but a label must have one value at each pixel; save it as "
+                f"a grey picture or one with a palette."
             )
         return label[:1].clone()
+
+
+class PictureFile:
+    """A PNG, JPG, TIF or BMP file whose head was read.
+
+    Args:
+        path: path of the file.
+        as_colours: as of `read_picture`.
+
+    Attributes:
+        grid: its pixels (x, y), 1 apart.
+        num_channels: None, since a palette may hold colours or grey.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableFileError: it is damaged, no picture, or several.
+    """
+
+    num_channels = None
+
+    def __init__(self, path: str | PathLike, as_colours: bool = True) -> None:
+        self.as_colours = as_colours
+        with _opened(path) as picture:
+            self.grid = Grid(Path(path), picture.size, np.eye(4), np.eye(4), None)
+
+    def read(self, channel: int | None = None) -> NDArray[np.float32]:
+        """Pixel values (C, x, y), of all channels or of one; see `read_picture`."""
+        values = read_picture(self.grid.path, self.as_colours).numpy()
+        return values if channel is None else values[channel : channel + 1]
 
 
 def read_picture(path: str | PathLike, as_colours: bool = True) -> MetaTensor:
@@ -126,7 +149,8 @@ def read_picture(path: str | PathLike, as_colours: bool = True) -> MetaTensor:
         Pixel values (C, x, y) as float32 on the scale of the file: one channel of grey or three of red, green, blue.
 
     Raises:
-        OSError: there is no such file, or it is damaged or no picture.
+        FileNotFoundError: there is no such file.
+        UnreadableFileError: it is damaged, no picture, or several: pages or frames.
 
     Example:
         >>> import tempfile
@@ -136,8 +160,8 @@ def read_picture(path: str | PathLike, as_colours: bool = True) -> MetaTensor:
         >>> picture.shape, picture[:, 0, 0].tolist()
         (torch.Size([3, 6, 4]), [255.0, 128.0, 0.0])
     """
-    with Image.open(path) as file:
-        pixels = np.array(_plain(file, as_colours), dtype=np.float32)
+    with _opened(path) as picture:
+        pixels = np.array(_plain(picture, as_colours), dtype=np.float32)
     channels = torch.from_numpy(np.atleast_3d(pixels)).permute(2, 1, 0).contiguous()
     return MetaTensor(channels, meta={"filename_or_obj": str(path)})
 
@@ -168,6 +192,28 @@ def polygon_mask(corners: ArrayLike, size: Sequence[int]) -> NDArray[np.bool_]:
     picture = Image.new("1", tuple(size))
     ImageDraw.Draw(picture).polygon([(int(x), int(y)) for x, y in corners], fill=1, outline=1)
     return np.array(picture).T
+
+
+@contextmanager
+def _opened(path: str | PathLike) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as picture:
+            # a camera's second picture is a smaller or brighter one of the same scene
+            number = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+            if number > 1:
+                raise UnreadableFileError(
+                    f"holds {number} pages or frames, but a picture is one",
+                    "save the one that is meant as a file of its own",
+                )
+            yield picture
+    except (FileNotFoundError, UnreadableFileError):
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableFileError.because("it is no picture that can be opened, such as PNG, JPG, TIF or BMP") from None
+    except IsADirectoryError:
+        raise UnreadableFileError("is a folder", "give the pictures in it one by one") from None
+    except (OSError, EOFError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+        raise UnreadableFileError.because(str(error).partition("\n")[0] or type(error).__name__) from None
 
 
 def _plain(picture: Image.Image, as_colours: bool) -> Image.Image:

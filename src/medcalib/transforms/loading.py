@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import LoadImage, MapTransform
+from monai.transforms import MapTransform
+from monai.utils import MetaKeys, SpaceKeys
+from numpy.typing import NDArray
 
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
+from medcalib.transforms.grids import AFFINE_TOLERANCE, Grid, corner_distance
+from medcalib.transforms.label_values import whole_labels
+from medcalib.transforms.nifti import NiftiFile
+from medcalib.transforms.unreadable import UnreadableFileError
 
-__all__ = ["LoadCased"]
+__all__ = ["ImageFile", "LoadCased"]
+
+
+class ImageFile(Protocol):
+    """A file of which nothing but its head was read yet, such as `medcalib.transforms.nifti.NiftiFile`.
+
+    Attributes:
+        grid: where its voxels lie.
+        num_channels: number of values of each voxel; None where the head does not say it.
+    """
+
+    grid: Grid
+    num_channels: int | None
+
+    def read(self, channel: int | None = None) -> NDArray[np.float32]:
+        """Values (C, ...) of all channels, or (1, ...) of one."""
 
 
 class LoadCased(MapTransform):
     """Load image and label of a case channel-first as float32 and check them.
+
+    Volumes are NIfTI files, ``.nii`` or ``.nii.gz``. Their affine is that of `medcalib.transforms.grids.Grid`. Shapes
+    and positions are compared before voxels are read. Label values that are whole but for a rounding are rounded.
 
     A key that a case lacks is passed over, so that images without label can be predicted. The key ``frame`` names the
     volume of 4D files, on their last axis, that is the case; ``attributes`` are dropped.
@@ -30,8 +54,9 @@ class LoadCased(MapTransform):
         affine_tolerance: how far a corner of the label may lie from that of the image, in voxels of the image.
 
     Raises:
-        UserError: on call, naming case and file: a file is missing, damaged, holds NaN or Inf or has no such frame, the
-            image has another number of channels, or image and label, or two channels, differ in shape or position.
+        UserError: on call, naming case and file: a file is missing, damaged, of another format, holds NaN or Inf or has
+            no such frame, the image has another number of channels, or image and label, or two channels, differ in
+            shape or position.
 
     Example:
         >>> load = LoadCased(keys=["image", "label"], num_channels=1)
@@ -46,13 +71,14 @@ class LoadCased(MapTransform):
         keys: KeysCollection = (CaseKeys.IMAGE, CaseKeys.LABEL),
         num_channels: int | None = None,
         label_map: Mapping[int, int] | None = None,
-        affine_tolerance: float = 0.1,
+        affine_tolerance: float = AFFINE_TOLERANCE,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.num_channels = num_channels
         self.label_map = dict(label_map or {})
         self.affine_tolerance = affine_tolerance
-        self._load = LoadImage(image_only=True, ensure_channel_first=True, dtype=np.float32)
+        self._open: Callable[[Any], ImageFile] = NiftiFile
+        self._open_label: Callable[[Any], ImageFile] = NiftiFile
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with tensors (C, ...) in place of paths."""
@@ -60,18 +86,29 @@ class LoadCased(MapTransform):
         loaded = {key: value for key, value in data.items() if key != CaseKeys.ATTRIBUTES}
         case = str(loaded.get(CaseKeys.CASE, "?"))
         frame = loaded.get(CaseKeys.FRAME)
-        for key in self.key_iterator(loaded):
-            read = self.read_label if key == CaseKeys.LABEL else self._read
-            loaded[key] = read(case, loaded[key], frame)
-        image = loaded.get(CaseKeys.IMAGE)
-        if self.num_channels is not None and image is not None and image.shape[0] != self.num_channels:
-            raise UserError(
-                f"Case {case}: {self._counted(case, data[CaseKeys.IMAGE], frame)} {image.shape[0]} channel(s), but "
-                f"data::channel_names lists {self.num_channels}."
-            )
-        if image is not None and CaseKeys.LABEL in loaded:
-            files = f"{data[CaseKeys.IMAGE]} and {data[CaseKeys.LABEL]}"
-            self._check_geometry(case, "image and label", files, image, loaded[CaseKeys.LABEL])
+        files = {
+            key: [self._opened(case, path, key) for path in _as_list(loaded[key])] for key in self.key_iterator(loaded)
+        }
+        for several in files.values():
+            for file in several[1:]:
+                self._check_geometry(case, "the channels", several[0].grid, file.grid)
+        image, label = (files.get(key) for key in (CaseKeys.IMAGE, CaseKeys.LABEL))
+        if image and label:
+            self._check_geometry(case, "image and label", image[0].grid, label[0].grid)
+        for key, several in files.items():
+            read = self._read_label if key == CaseKeys.LABEL else self._read
+            channels = [read(case, file, frame) for file in several]
+            loaded[key] = torch.cat(channels) if len(channels) > 1 else channels[0]
+            if key == CaseKeys.IMAGE and self.num_channels not in (None, len(loaded[key])):
+                raise UserError(
+                    f"Case {case}: {_counted(several, channels)} {len(loaded[key])} channel(s), but "
+                    f"data::channel_names lists {self.num_channels}."
+                )
+        if image and label:
+            # they lie together for a viewer, but the header of one has no true size of the voxels
+            one, other = image[0].grid, label[0].grid
+            if corner_distance(one.affine, other.affine, one.shape) > self.affine_tolerance:
+                loaded[CaseKeys.LABEL].affine = loaded[CaseKeys.IMAGE].affine
         return loaded
 
     def read_label(self, case: str, path: Any, frame: int | None = None) -> MetaTensor:
@@ -85,86 +122,73 @@ class LoadCased(MapTransform):
         Raises:
             UserError: the file is missing, damaged, holds NaN or Inf or has no such frame.
         """
-        label = self._read(case, path, frame)
-        values = label.clone()
+        return self._read_label(case, self._opened(case, path, CaseKeys.LABEL), frame)
+
+    def _read_label(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
+        label = self._read(case, file, frame)
+        values = whole_labels(label.as_tensor())
+        mapped = values.clone()
         for on_disk, index in self.label_map.items():
-            label[values == on_disk] = index
-        return label
+            mapped[values == on_disk] = index
+        return MetaTensor(mapped).copy_meta_from(label)
 
-    def _read(self, case: str, paths: Any, frame: int | None = None) -> MetaTensor:
-        if not isinstance(paths, list | tuple):
-            return self._read_file(case, paths, frame)
-        channels = [self._read_file(case, path, frame) for path in paths]
-        for path, channel in zip(paths[1:], channels[1:], strict=True):
-            self._check_geometry(case, "the channels", f"{paths[0]} and {path}", channels[0], channel)
-        return torch.cat(channels)
+    def _opened(self, case: str, path: Any, key: Hashable) -> ImageFile:
+        return _told(case, path, self._open_label if key == CaseKeys.LABEL else self._open, path)
 
-    def _read_file(self, case: str, path: Any, frame: int | None) -> MetaTensor:
-        try:
-            volume = self._load(path)
-        except Exception as error:
-            if isinstance(error, FileNotFoundError) or "No such file" in str(error):
-                raise UserError(f"Case {case}: {path} does not exist.") from None
+    def _read(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
+        grid = file.grid
+        if frame is not None and file.num_channels is not None:
+            frame = int(frame)
+            if not 0 <= frame < file.num_channels:
+                raise UserError(
+                    f"Case {case}: {grid.path} has {file.num_channels} frame(s), so frame {frame}, counted from 0, "
+                    f"does not exist; correct the frame where the dataset's table gives it."
+                )
+            values = _told(case, grid.path, file.read, frame)
+        else:
+            values = _told(case, grid.path, file.read)
+        finite = np.isfinite(values)
+        if not finite.all():
             raise UserError(
-                f"Case {case}: {path} cannot be read ({_reason(error)}); "
-                f"the file may be damaged or cut short, so fetch or extract it again."
-            ) from None
-        if frame is not None:
-            volume = _one_frame(case, path, volume, int(frame))
-        if not torch.isfinite(volume.as_tensor()).all():
-            bad = int((~torch.isfinite(volume.as_tensor())).sum())
-            raise UserError(f"Case {case}: {path} holds {bad} NaN or Inf value(s); repair or leave out this case.")
-        return volume
-
-    def _counted(self, case: str, paths: Any, frame: int | None) -> str:
-        """Say which file has more than one channel if there are several."""
-        if not isinstance(paths, list | tuple):
-            return f"{paths} has"
-        many = [f"{path} has {len(read)}" for path in paths if len(read := self._read_file(case, path, frame)) != 1]
-        return ", ".join([*many, f"its {len(paths)} files together have"])
-
-    def _check_geometry(self, case: str, what: str, files: str, image: MetaTensor, other: MetaTensor) -> None:
-        if image.shape[1:] != other.shape[1:]:
-            raise UserError(
-                f"Case {case}: {what} differ in shape, {tuple(image.shape[1:])} against {tuple(other.shape[1:])} "
-                f"({files})."
+                f"Case {case}: {grid.path} holds {finite.size - finite.sum()} NaN or Inf value(s); repair or leave out "
+                f"this case."
             )
-        distance = _corner_distance(image, other)
-        if distance > self.affine_tolerance:
+        meta = {
+            MetaKeys.ORIGINAL_AFFINE: grid.affine.copy(),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(grid.shape),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+            "filename_or_obj": str(grid.path),
+        }
+        return MetaTensor(torch.from_numpy(values), affine=torch.from_numpy(grid.affine.copy()), meta=meta)
+
+    def _check_geometry(self, case: str, what: str, one: Grid, other: Grid) -> None:
+        files = f"({one.path} and {other.path})"
+        if one.shape != other.shape:
+            raise UserError(f"Case {case}: {what} differ in shape, {one.shape} against {other.shape} {files}.")
+        if not one.lies_with(other, self.affine_tolerance):
             raise UserError(
-                f"Case {case}: the affines of {what} differ, by {distance:.2g} voxels at a corner ({files})."
+                f"Case {case}: the affines of {what} differ, by {one.distance(other):.2g} voxels at a corner {files}."
             )
 
 
-def _reason(error: Exception) -> str:
-    """The last line of a message, or all after the first to which it is joined by a dash, as nibabel does."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    start = next((place for place in range(len(lines) - 1, 0, -1) if not lines[place].startswith("-")), 0)
-    return " ".join(lines[start:]) or type(error).__name__
-
-
-def _one_frame(case: str, path: Any, volumes: MetaTensor, frame: int) -> MetaTensor:
-    if not 0 <= frame < len(volumes):
-        raise UserError(
-            f"Case {case}: {path} has {len(volumes)} frame(s), so frame {frame}, counted from 0, does not exist; "
-            f"correct the frame where the dataset's table gives it."
-        )
-    return volumes[frame : frame + 1].clone()  # a view would keep all frames in memory
-
-
-def _corner_distance(image: MetaTensor, other: MetaTensor) -> float:
-    """Largest distance of a corner from the same corner of the image, in voxels of the image."""
-    extent = np.asarray(image.shape[1:], dtype=float) - 1
-    rank = len(extent)
-    corners = np.stack(np.meshgrid(*([0.0, e] for e in extent), indexing="ij")).reshape(rank, -1)
-    image_affine = np.asarray(image.affine, dtype=float)
-    other_affine = np.asarray(other.affine, dtype=float)
-    size = image_affine.shape[0] - 1
-    homogeneous = np.zeros((size + 1, corners.shape[1]))
-    homogeneous[:rank] = corners
-    homogeneous[-1] = 1
+def _told(case: str, path: Any, how: Callable, *arguments: Any) -> Any:
+    """What a function returns; if it cannot, the case and file are named."""
     try:
-        back = np.linalg.solve(image_affine, other_affine @ homogeneous)
-    except np.linalg.LinAlgError:
-        return float("inf")
-    return float(np.abs(back - homogeneous).max())
+        return how(*arguments)
+    except FileNotFoundError:
+        raise UserError(f"Case {case}: {path} does not exist.") from None
+    except UnreadableFileError as error:
+        raise UserError(f"Case {case}: {path} {error}.") from None
+
+
+def _as_list(paths: Any) -> list[Any]:
+    return list(paths) if isinstance(paths, list | tuple) else [paths]
+
+
+def _counted(files: list[ImageFile], read: list[MetaTensor]) -> str:
+    """Say which file has more than one channel if there are several."""
+    if len(files) == 1:
+        return f"{files[0].grid.path} has"
+    many = [f"{file.grid.path} has {len(one)}" for file, one in zip(files, read, strict=True) if len(one) != 1]
+    return ", ".join([*many, f"its {len(files)} files together have"])

@@ -13,6 +13,7 @@ from torch import Tensor
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 from medcalib.transforms.checks import CheckLabeld
+from medcalib.transforms.label_values import no_class, value_text, whole_labels
 from medcalib.transforms.loading import LoadCased
 
 __all__ = ["CaseInspector", "Inspection"]
@@ -163,7 +164,8 @@ class CaseInspector:
     def _wrong_values(self, case: Mapping[str, Any], label: Tensor) -> str:
         """A sentence on all values that are no classes; empty if there are none, or if channels are missing."""
         limit = self.check_label.num_values
-        wrong = label[(label < 0) | (label >= limit) | (label != label.round())]
+        label = whole_labels(label)
+        wrong = label[no_class(label, limit)]
         if not len(wrong) or len(label) != self.check_label.num_channels:
             return ""
         where, allowed = f"Case {case.get(CaseKeys.CASE, '?')}", f"only the values 0 to {limit - 1} have a meaning"
@@ -172,7 +174,7 @@ class CaseInspector:
             return f"{where}: its label is {case[CaseKeys.LABEL]}, but {allowed}; {mend}."
         values, counts = torch.unique(wrong.as_subclass(Tensor), return_counts=True)
         listed = [
-            f"{value:g} in {count} voxel{'s' * (count > 1)}"
+            f"{value_text(value)} in {count} voxel{'s' * (count > 1)}"
             for value, count in zip(values.tolist(), counts.tolist(), strict=True)
         ]
         if len(listed) > LISTED_VALUES:
