@@ -70,6 +70,7 @@ def calibrate_predictions(
     calibrator: str = "temperature_scaling",
     activation: Activation | str = Activation.SOFTMAX,
     regions: Mapping[str, Sequence[int]] | None = None,
+    plans_file: str | Path | None = None,
     class_names: Sequence[str] | None = None,
     keep_argmax: bool = False,
     evaluate: bool = True,
@@ -97,6 +98,7 @@ def calibrate_predictions(
             ``"isotonic"``, ``"histogram_binning"`` or ``"local_temperature_scaling"``.
         activation: ``"softmax"`` or ``"sigmoid"``.
         regions: with the sigmoid, the labels of each channel by its name.
+        plans_file: the ``plans.json`` of nnU-Net's training, where it does not lie beside archives or above them.
         class_names: one name for each predicted class, background first with the softmax.
         keep_argmax: keep every decision of the uncalibrated predictions.
         evaluate: whether the calibrated cases are evaluated; without it they need no labels.
@@ -114,11 +116,12 @@ def calibrate_predictions(
     Warns:
         UserWarning: as :func:`medcalib.calibrators.fit_calibrator`.
     """
-    predictions = PredictionFolder(predictions_dir, labels_dir, kind, activation, regions)
     lists = {
         SplitKeys.CALIBRATION: read_case_list(calibration_cases, "calibration_cases"),
         SplitKeys.TEST: read_case_list(cases, "cases"),
     }
+    case_ids = {case for listed in lists.values() for case in listed}
+    predictions = PredictionFolder(predictions_dir, labels_dir, kind, activation, regions, plans_file, case_ids)
     split = _checked_split(lists)
     _check_name(calibrator)
     _check_number("num_bins", num_bins, least=1)
@@ -144,6 +147,7 @@ def calibrate_predictions(
             "predictions_dir": str(predictions_dir),
             "labels_dir": str(labels_dir),
             "kind": str(predictions.kind),
+            "plans_file": None if plans_file is None else str(plans_file),
             "activation": str(predictions.activation),
             "calibrator": {"kind": fitted.kind, "digest": weights_digest(fitted.state_dict())},
             "split_digest": digest,
@@ -155,7 +159,12 @@ def calibrate_predictions(
         summary: dict[str, Any] = {"fit": report.to_dict(), "class_names": names}
         if evaluate:
             calibrated = PredictionFolder(
-                draft / "predictions", labels_dir, PredictionKind.PROBABILITIES, predictions.activation, regions
+                draft / "predictions",
+                labels_dir,
+                PredictionKind.PROBABILITIES,
+                predictions.activation,
+                regions,
+                case_ids=case_ids,
             )
             for title, source, by in (("before", predictions, None), ("after", calibrated, told["calibrator"])):
                 print(f"\n{title.capitalize()} calibration:")

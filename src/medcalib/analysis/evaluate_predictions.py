@@ -69,6 +69,7 @@ def evaluate_predictions(
         UserError: the output exists, the number of class names is wrong, or what ``PredictionFolder.read`` raises.
     """
     listed = read_case_list(cases)
+    predictions.case_ids |= set(listed)
     with complete_folder(output_dir) as draft:
         write_evaluation(
             predictions,
