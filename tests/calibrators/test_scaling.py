@@ -1,5 +1,7 @@
 """Temperature, vector and Platt scaling against known truths, closed forms and general solvers."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -293,3 +295,42 @@ def test_wrong_options_are_errors():
         fit_calibrator(TemperatureScaling(3), split(1), sampling="random")
     with pytest.raises(UserError, match="same label"):
         fit_calibrator(TemperatureScaling(3), [(torch.zeros(1, 3, 4), torch.ones(1, 1, 4))])
+
+
+def limits_of(logits, labels, kind="temperature_scaling"):
+    """What is said of a fit that runs to a limit, and what was fitted."""
+    calibrator = make(kind)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit_calibrator(calibrator, [(logits, labels)])
+    return " ".join(str(warning.message) for warning in caught), calibrator
+
+
+@pytest.mark.parametrize("kind", SCALING)
+def test_predictions_without_error_are_called_so(kind):
+    """All right, but without confidence: the temperature falls to its limit, as the logits tell all of the labels."""
+    logits = 0.3 * torch.randn(1, 3, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = logits.argmax(1, keepdim=True)
+    said, calibrator = limits_of(logits, labels, kind)
+    assert "without error" in said
+    assert "tell nothing" not in said
+    if kind == "temperature_scaling":
+        assert "would become ever more confident and was stopped at its limit" in said
+        assert calibrator.temperature == pytest.approx(0.01)
+
+
+def test_logits_that_tell_nothing_are_called_so():
+    logits = 3 * torch.randn(1, 3, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    said, calibrator = limits_of(logits, logits.argmin(1, keepdim=True))
+    assert "tell nothing of the labels, or the opposite" in said
+    assert "without error" not in said
+    assert calibrator.temperature == pytest.approx(100)
+
+
+def test_tiny_logits_are_called_so():
+    """A temperature beyond the limit is finite all the same, and there are errors."""
+    case = split(1)[0]
+    said, calibrator = limits_of(case.logits * 1e-4, case.labels)
+    assert "found a scale beyond its limit, 100, and was stopped there" in said
+    assert "predicted without error" not in said
+    assert calibrator.temperature == pytest.approx(0.01)

@@ -56,8 +56,8 @@ class PredictionFolder:
     each class (``<case>_0.nii.gz``, ...) or the archive that ``nnUNetv2_predict --save_probabilities`` writes
     (``<case>.npz``), there or in the folder of the case. Labels are ``<case>.nii.gz`` or ``<case>_seg.nii.gz``.
 
-    An archive has no geometry; it takes that of the segmentation that nnU-Net writes beside it, or of the label. Whether
-    nnU-Net's reader turned its axes is said in ``plans.json``, beside the predictions or in one of the two folders
+    An archive has no geometry; it takes that of the segmentation that nnU-Net writes beside it, or of the label.
+    Whether nnU-Net's reader turned its axes is said in ``plans.json``, beside the predictions or up to two folders
     above, or in ``plans_file``; it is checked against the segmentation, or else against the label.
 
     Args:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from medcalib.calibrators.base import Calibrator
 from medcalib.calibrators.cases import CalibrationCase
-from medcalib.functional import BinStatistics, bin_statistics
+from medcalib.functional import BinStatistics, bin_indices, bin_statistics
 from medcalib.functional.temperature import log_odds
 from medcalib.keys import Activation
 
@@ -172,8 +172,7 @@ class HistogramBinningCalibrator(BinnedCalibrator):
         probs = self.scores(logits)
         looked_up = []
         for index in range(self.num_classes):
-            # A probability on a boundary belongs to the lower bin, as in the statistics.
-            place = (probs[:, index] * self.num_bins).ceil().long().sub(1).clamp(0, self.num_bins - 1)
+            place = bin_indices(probs[:, index], self.num_bins)
             looked_up.append(self.log_odds[index].to(logits.dtype).take(place))
         odds = torch.stack(looked_up, 1)
         identity = self.identity.reshape(shape)

@@ -28,7 +28,7 @@ def _prepare(y_pred: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
 
 
 def _clamped(probs: Tensor) -> Tensor:
-    # 1 - eps is exact in the dtype, eps is the least distance from 1 that a prediction of that dtype can express.
+    # The dtype expresses 1 - eps exactly, and in half precision hardly anything nearer to 1.
     eps = torch.finfo(probs.dtype).eps
     return (probs if probs.dtype == torch.float64 else probs.float()).clamp(eps, 1 - eps)
 
@@ -43,8 +43,9 @@ def negative_log_likelihood(y_pred: Tensor, y: Tensor, mask: Tensor | None = Non
     .. math::
         -\frac{1}{N} \sum_i y_i \ln p_i + (1 - y_i) \ln(1 - p_i)
 
-    Probabilities are clamped to ``[eps, 1 - eps]`` with the machine epsilon of their dtype (float32: 1.2e-7), so one
-    certain and wrong voxel costs at most ``-ln(eps)``.
+    Probabilities are clamped to ``[eps, 1 - eps]`` with the machine epsilon of their dtype (float32: 1.2e-7), so a
+    voxel costs at most ``-ln(eps)`` (float32: 15.9) where it is certain and wrong, and at least ``-ln(1 - eps)``, which
+    is ``eps``, where it is certain and right.
 
     Args:
         y_pred: probabilities (B, C, ...).
@@ -70,8 +71,8 @@ def negative_log_likelihood(y_pred: Tensor, y: Tensor, mask: Tensor | None = Non
             p = _clamped(case[c])
             if labels or truth.dtype == torch.bool:
                 positive = true == c if labels else true[c]
-                likelihood = torch.where(positive, p, 1 - p)
-                result[b, c] = -_mean(likelihood.log_())
+                # 1 - p would round small probabilities away
+                result[b, c] = -_mean(torch.where(positive, p.log(), torch.log1p(-p)))
             else:
                 t = true[c].to(p.dtype)
                 result[b, c] = -_mean(t * p.log() + (1 - t) * torch.log1p(-p))
@@ -112,7 +113,8 @@ def brier_score(y_pred: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor
 def categorical_negative_log_likelihood(y_pred: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     r"""Mean negative log-likelihood of exclusive classes, :math:`-\frac{1}{N} \sum_i \sum_c y_{ic} \ln p_{ic}`.
 
-    Probabilities are clamped from below at the machine epsilon of their dtype (float32: 1.2e-7).
+    Probabilities are clamped to ``[eps, 1 - eps]`` with the machine epsilon of their dtype (float32: 1.2e-7), as in
+    :func:`negative_log_likelihood`.
 
     Args:
         y_pred: probabilities (B, C, ...) that sum to 1 over the classes, C at least 2.
