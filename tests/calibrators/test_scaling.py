@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.linear_model import LogisticRegression
-from tests.calibrators.examples import SCALING, drawn_labels, make, split, true_logits
+from tests.calibrators.examples import OF_LOGITS, SCALING, drawn_labels, make, split, true_logits
 
 from medcalib.calibrators import PlattScaling, TemperatureScaling, VectorScaling, fit_calibrator
 from medcalib.calibrators.cases import Voxels
@@ -193,11 +193,13 @@ def test_a_sample_is_unbiased_and_of_bounded_size(sampling, monkeypatch):
     for seed in range(200):
         sample = VoxelSample(100, sampling, seed=seed)
         sample.add(voxels)
-        kept, weights = next(sample.voxels())
+        parts = list(sample.voxels())
+        truth = torch.cat([kept.truth for kept, _ in parts])
+        weights = torch.cat([of_part for _, of_part in parts])
         sizes.add(len(sample))
         assert weights.sum().item() == pytest.approx(1600)
         likelihoods.append(AffineLikelihood(sample.voxels, False)(start).value)
-        shares.append(torch.stack([weights[kept.truth == c].sum() for c in range(3)]) / 1600)
+        shares.append(torch.stack([weights[truth == c].sum() for c in range(3)]) / 1600)
     whole = AffineLikelihood(lambda: [(voxels, None)], False)(start).value
     likelihoods, shares = torch.stack(likelihoods), torch.stack(shares)
     assert max(sizes) <= 100
@@ -334,3 +336,37 @@ def test_tiny_logits_are_called_so():
     assert "found a scale beyond its limit, 100, and was stopped there" in said
     assert "predicted without error" not in said
     assert calibrator.temperature == pytest.approx(0.01)
+
+
+def test_a_sample_does_not_depend_on_when_it_was_trimmed(monkeypatch):
+    """In each stratum the voxels of the smallest numbers: the same whether all are held before, or few."""
+    voxels = Voxels(torch.arange(6000.0).reshape(2, 3000), torch.randint(0, 3, (3000,)))
+    found = []
+    for slack in (1.25, 2, 100):
+        monkeypatch.setattr("medcalib.calibrators.voxel_sample.SLACK", slack)
+        monkeypatch.setattr("medcalib.calibrators.voxel_sample.CHUNK", 170)
+        sample = VoxelSample(200, "class_balanced", seed=3)
+        sample.add(voxels)
+        parts = list(sample.voxels())
+        found.append([torch.cat([kept.logits[0] for kept, _ in parts]), torch.cat([weights for _, weights in parts])])
+        assert len(sample) <= 200
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    torch.testing.assert_close(found[0], found[2], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", OF_LOGITS)
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_parts_of_a_case_are_the_whole(kind, activation, monkeypatch):
+    """Looking at few voxels at a time changes no result."""
+    cases = split(activation=activation)
+    whole = make(kind, activation=activation)
+    report = fit_calibrator(whole, cases)
+    for module in ("base", "cases", "voxel_sample"):
+        monkeypatch.setattr(f"medcalib.calibrators.{module}.CHUNK", 101)
+    monkeypatch.setattr("medcalib.calibrators.likelihood.LARGE_CHUNK", 37)
+    in_parts = make(kind, activation=activation)
+    again = fit_calibrator(in_parts, cases)
+    torch.testing.assert_close(whole.state_dict(), in_parts.state_dict(), rtol=1e-3, atol=1e-4)
+    for name in ("nll_before", "ece_before", "dice_before", "nll_after", "ece_after", "dice_after"):
+        assert getattr(again, name) == pytest.approx(getattr(report, name), rel=1e-5), name
+    torch.testing.assert_close(in_parts.calibrate_case(cases[0]), in_parts(cases[0].logits), rtol=0, atol=0)

@@ -10,20 +10,22 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 import medcalib
 from medcalib.analysis.bootstrap import bootstrap_interval
 from medcalib.analysis.complete_folder import complete_folder
-from medcalib.analysis.evaluate_predictions import activated, checked_class_names, write_evaluation
+from medcalib.analysis.evaluate_predictions import activate_in_place, checked_class_names, write_evaluation
 from medcalib.analysis.evaluations import read_evaluation
 from medcalib.analysis.prediction_paths import read_case_list
 from medcalib.analysis.prediction_values import PredictionKind
-from medcalib.analysis.predictions import PredictionFolder
-from medcalib.analysis.volumes import write_channels
+from medcalib.analysis.predictions import PredictedCase, PredictionFolder
+from medcalib.analysis.volumes import Geometry, write_channels
 from medcalib.bundle.fragments import suggestion
 from medcalib.calibrators import (
     AuxiliaryCalibrator,
+    CalibrationCase,
     Calibrator,
     FitReport,
     HistogramBinningCalibrator,
@@ -56,6 +58,8 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
         LocalTemperatureScaling,
     )
 }
+# Calibrators that are trained look at each case many times; to the others reading it twice is cheaper than memory.
+CACHE_BYTES = 1 << 31
 METRICS = ("mean_dice", "nll", "nll_categorical", "brier", "macro_ece", "macro_ace", "macro_mce")
 
 
@@ -139,6 +143,7 @@ def calibrate_predictions(
             seed=seed,
             num_bins=num_bins,
             include_background=include_background,
+            cache_bytes=CACHE_BYTES if isinstance(fitted, AuxiliaryCalibrator | LocalTemperatureScaling) else 0,
             progress=True,
         )
         print(report)
@@ -246,10 +251,16 @@ def _write_calibrated(
     predictions: PredictionFolder, cases: Sequence[str], calibrator: Calibrator, folder: Path
 ) -> None:
     for case in tqdm(cases, desc="calibrating", unit="case", leave=False, disable=None):
-        predicted = predictions.read(case, with_label=False)
         with torch.no_grad():
-            calibrated = activated(calibrator(predicted.logits.to(calibrator.device())), predictions.activation)
-        write_channels(folder / case / f"{case}_prob.nii.gz", calibrated[0], predicted.geometry)
+            calibrated, geometry = _calibrate(predictions.read(case, with_label=False), calibrator)
+            activate_in_place(calibrated, predictions.activation)
+        write_channels(folder / case / f"{case}_prob.nii.gz", calibrated[0], geometry)
+        del calibrated
+
+
+def _calibrate(predicted: PredictedCase, calibrator: Calibrator) -> tuple[Tensor, Geometry]:
+    logits = predicted.logits.to(calibrator.device())
+    return calibrator.calibrate_case(CalibrationCase(logits, logits, name=predicted.case)).float(), predicted.geometry
 
 
 def _comparison(folder: Path) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medcalib.analysis.nnunet import (
@@ -25,7 +26,7 @@ from medcalib.calibrators import CalibrationCase
 from medcalib.errors import UserError
 from medcalib.keys import Activation
 
-__all__ = ["PredictedCase", "PredictionFolder"]
+__all__ = ["PredictedCase", "PredictionFolder", "most_probable"]
 
 
 class PredictedCase(NamedTuple):
@@ -167,7 +168,7 @@ class PredictionFolder:
                         f"axes; call a file of all classes {case}_prob.nii.gz."
                     )
                 check_same_geometry(volumes[0].geometry, volume.geometry, case)
-        return torch.cat([_channel_first(volume) for volume in volumes]), volumes[0].geometry
+        return _joined(volumes), volumes[0].geometry
 
     def _archive(self, case: str, found: PredictionPaths, label: Volume | None) -> tuple[Tensor, Geometry]:
         path = found.paths[0]
@@ -188,13 +189,13 @@ class PredictionFolder:
         of_file = {"geometry": reference.geometry, "path": path, "case": case, "plans": plans}
         exclusive = self.activation is Activation.SOFTMAX
         if beside is not None:
-            decided = _most_probable(channels) if exclusive else (channels > 0.5).any(0)
+            decided = most_probable(channels) if exclusive else (channels > 0.5).any(0)
             truth = beside.array if exclusive else beside.array > 0
             check_segmentation(decided.numpy(), truth, **of_file)
         else:
             on_disk = f"Case {case}: {reference.geometry.path}"
             truth = label_targets(_channel_first(reference), len(channels), self.activation, self.regions, on_disk)
-            decided = _most_probable(channels) if exclusive else channels > 0.5
+            decided = most_probable(channels) if exclusive else channels > 0.5
             check_label(decided.numpy(), (truth[0] if exclusive else truth).numpy(), **of_file)
         return channels, reference.geometry
 
@@ -214,16 +215,29 @@ class PredictionFolder:
         return path
 
 
-def _most_probable(channels: Tensor) -> Tensor:
+def most_probable(channels: Tensor) -> Tensor:
     """The most probable class of each voxel, (X, Y, Z), of (C, X, Y, Z)."""
     # slab by slab: the indices of a whole volume are eight bytes a voxel
     return torch.cat([slab.argmax(0).to(torch.int16) for slab in channels.split(1, 1)])
 
 
 def _channel_first(volume: Volume) -> Tensor:
-    array = volume.array
-    channels = array[None] if array.ndim == 3 else np.moveaxis(array, -1, 0)
-    return torch.from_numpy(np.ascontiguousarray(channels))
+    return _joined([volume])
+
+
+def _joined(volumes: Sequence[Volume]) -> Tensor:
+    """The channels of all volumes in one tensor, (C, X, Y, Z), float32."""
+    parts = [array for volume in volumes for array in _channels_of(volume)]
+    # filled one by one, so that no third copy of the values exists
+    channels = torch.empty(len(parts), *parts[0].shape)
+    for channel, part in zip(channels, parts, strict=True):
+        channel.copy_(torch.from_numpy(part))
+    return channels
+
+
+def _channels_of(volume: Volume) -> list[NDArray[np.float32]]:
+    """Views of the channels of a volume."""
+    return [volume.array] if volume.array.ndim == 3 else list(np.moveaxis(volume.array, -1, 0))
 
 
 def _member(enum: type[PredictionKind] | type[Activation], value: str, name: str) -> PredictionKind | Activation:

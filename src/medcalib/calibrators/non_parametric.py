@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medcalib.calibrators.base import Calibrator
-from medcalib.calibrators.cases import CalibrationCase
+from medcalib.calibrators.cases import CalibrationCase, parts_of
 from medcalib.functional import BinStatistics, bin_indices, bin_statistics
 from medcalib.functional.temperature import log_odds
 from medcalib.keys import Activation
@@ -27,8 +27,12 @@ class BinnedCalibrator(Calibrator):
 
     def statistics(self, case: CalibrationCase) -> BinStatistics:
         """Bin statistics of a case, pooled over its volumes, (1, C, bins), on the CPU."""
-        scores = self.scores(case.logits.to(torch.promote_types(case.logits.dtype, torch.float32)))
-        return bin_statistics(scores, case.labels, self.num_bins, mask=case.mask).pool().to("cpu")
+        merged: BinStatistics | None = None
+        for part in parts_of(case):
+            scores = self.scores(part.logits.to(torch.promote_types(part.logits.dtype, torch.float32)))
+            own = bin_statistics(scores, part.labels, self.num_bins, mask=part.mask).pool().to("cpu")
+            merged = own if merged is None else merged.merge(own)
+        return merged
 
     def scores(self, logits: Tensor) -> Tensor:
         """What is binned: values in [0, 1], (B, C, ...), growing with the probability of the class."""
