@@ -17,7 +17,7 @@ __all__ = ["PredictionKind", "label_targets", "logits_of_values"]
 RANGE_TOLERANCE, SUM_TOLERANCE = 1e-3, 1e-2
 FLOAT32 = torch.finfo(torch.float32)
 # Voxels that are looked at together, so that intermediate values never take as much memory as the prediction.
-CHUNK = 1 << 18
+CHUNK = 1 << 17
 
 
 class PredictionKind(StrEnum):

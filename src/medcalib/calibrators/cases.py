@@ -15,7 +15,7 @@ __all__ = ["CalibrationCase", "CaseStream", "Voxels", "voxels_of"]
 
 
 # Values that are looked at together, so that intermediate ones never take as much memory as a case.
-CHUNK = 1 << 20
+CHUNK = 1 << 17
 
 
 class CalibrationCase(NamedTuple):

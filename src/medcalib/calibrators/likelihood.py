@@ -14,9 +14,9 @@ from medcalib.calibrators.cases import Voxels
 __all__ = ["AffineLikelihood", "LikelihoodTerms", "negative_log_likelihood"]
 
 # Voxels of which the float64 intermediates are held at a time.
-CHUNK = 1 << 17
+CHUNK = 1 << 16
 # Voxels whose likelihood is computed at a time where there are no derivatives.
-LARGE_CHUNK = 1 << 20
+LARGE_CHUNK = 1 << 17
 
 
 def negative_log_likelihood(voxels: Voxels, sigmoid: bool) -> Tensor:

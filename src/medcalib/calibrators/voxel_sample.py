@@ -15,7 +15,7 @@ __all__ = ["SAMPLING", "VoxelSample"]
 SAMPLING = ("error_balanced", "class_balanced", "uniform")
 
 # Voxels that are looked at together.
-CHUNK = 1 << 20
+CHUNK = 1 << 17
 # How many times more voxels than wanted are held before some are left out.
 SLACK = 1.25
 # Where the strata of errors meet: an error below the first hardly moves any parameter.

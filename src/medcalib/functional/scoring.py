@@ -22,7 +22,7 @@ __all__ = ["brier_score", "categorical_brier_score", "categorical_negative_log_l
 
 
 # Voxels that are scored together.
-CHUNK = 1 << 18
+CHUNK = 1 << 17
 
 
 def _prepare(y_pred: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, bool]:
