@@ -29,6 +29,7 @@ def main(
     calibrator: str = "temperature_scaling",
     activation: str = "softmax",
     regions: dict[str, list[int]] | None = None,
+    plans_file: str | None = None,
     class_names: str | None = None,
     keep_argmax: bool = False,
     evaluate: bool = True,
@@ -50,6 +51,7 @@ def main(
             local_temperature_scaling.
         activation: softmax for classes that exclude each other, sigmoid for independent ones.
         regions: with sigmoid, the labels of each channel, such as "{'whole': [1, 2], 'core': [2]}".
+        plans_file: plans.json of nnU-Net's training, where it does not lie beside the predictions or above them.
         class_names: names of the predicted classes, with commas.
         keep_argmax: keep every decision of the uncalibrated predictions.
         evaluate: evaluate before and after; without it the calibrated cases need no labels.

@@ -195,7 +195,7 @@ def test_independent_classes(tmp_path):
     assert read_evaluation(tmp_path / "out" / "after").class_names == ["whole", "core"]
 
 
-@pytest.mark.filterwarnings("ignore:The temperature_scaling calibrator found no finite scale")
+@pytest.mark.filterwarnings("ignore:The temperature_scaling calibrator found a scale beyond")
 def test_regions_name_the_classes(data, tmp_path):
     write_volumes(tmp_path / "probabilities", CASES, values=independent)
     (tmp_path / "labels").symlink_to(data / "labels")

@@ -76,23 +76,109 @@ def test_half_precision_is_taken(tmp_path, labels_dir):
     np.testing.assert_allclose(predicted.logits.softmax(1)[0], probabilities(CASE), atol=2e-3)
 
 
-def test_a_reader_that_turns_the_axes(tmp_path, labels_dir):
-    """NibabelIOWithReorient: the archive is in RAS, while segmentation and label are as in the file."""
-    root = write_archives(tmp_path / "p")
-    channels = []
-    for channel in probabilities(CASE):
-        image = nib.Nifti1Image(channel, AFFINE)
-        channels.append(image.as_reoriented(nib.io_orientation(AFFINE)).get_fdata())
-    array = np.stack(channels).transpose(0, 3, 2, 1)
-    assert array.shape[1:] != SHAPE[::-1]
-    np.savez(root / f"{CASE}.npz", probabilities=array)
-    with pytest.raises(UserError, match=r"shape \(3, 5, 7, 6\) \(class, Z, Y, X\), which does not fit"):
+def turned(channel):
+    """A volume of the file with its axes right, anterior and superior."""
+    return nib.Nifti1Image(channel, AFFINE).as_reoriented(nib.io_orientation(AFFINE)).get_fdata()
+
+
+def write_turned(root, reader, cases=CASES, values=probabilities, with_segmentation=True):
+    """Archives of a reader of nnU-Net that turns the axes, and the plans that name it."""
+    write_archives(root, cases, values=values)
+    for case in cases:
+        array = np.stack([turned(channel) for channel in values(case)]).transpose(0, 3, 2, 1)
+        np.savez(root / f"{case}.npz", probabilities=array.astype(np.float32))
+        if not with_segmentation:
+            (root / f"{case}.nii.gz").unlink()
+    (root / "plans.json").write_text(json.dumps({"image_reader_writer": reader}))
+    return root
+
+
+TURNING = ["NibabelIOWithReorient", "SimpleITKIOWithReorient"]
+
+
+@pytest.mark.parametrize("with_segmentation", [True, False])
+@pytest.mark.parametrize("values", [probabilities, independent])
+@pytest.mark.parametrize("reader", TURNING)
+def test_a_reader_that_turns_the_axes(reader, values, with_segmentation, tmp_path, labels_dir):
+    """The archive is in RAS, while segmentation and label are as in the file."""
+    activation = "softmax" if values is probabilities else "sigmoid"
+    root = write_turned(tmp_path / "p", reader, values=values, with_segmentation=with_segmentation)
+    if activation == "sigmoid" and with_segmentation:
+        save(root / f"{CASE}.nii.gz", (independent(CASE) > 0.5).any(0).astype(np.uint8))
+    logits = read(root, labels_dir, activation=activation).logits
+    probs = logits.softmax(1) if activation == "softmax" else logits.sigmoid()
+    np.testing.assert_allclose(probs[0], values(CASE), atol=1e-6)
+
+
+def test_where_nnunet_puts_its_plans(tmp_path, labels_dir):
+    """Beside predictions, or two folders above those of the validation cases; others must be given."""
+    root = write_turned(tmp_path / "model" / "fold_0" / "validation", TURNING[1])
+    plans = root / "plans.json"
+    told = plans.read_text()
+    plans.unlink()
+    with pytest.raises(UserError, match=r"shape \(3, 5, 7, 6\) .* which does not fit .*of the training as plans_file"):
         read(root, labels_dir)
-    (root / "plans.json").write_text(json.dumps({"image_reader_writer": "NibabelIOWithReorient"}))
-    np.testing.assert_allclose(read(root, labels_dir).logits.softmax(1)[0], probabilities(CASE), atol=1e-6)
-    (root / "plans.json").write_text("[]")
-    with pytest.raises(UserError, match=r"plans.json is not the plans.json of nnU-Net"):
-        read(root, labels_dir)
+    for folder in (root, root.parent, root.parent.parent):
+        (folder / "plans.json").write_text(told)
+        np.testing.assert_allclose(read(root, labels_dir).logits.softmax(1)[0], probabilities(CASE), atol=1e-6)
+        (folder / "plans.json").write_text("[]")
+        with pytest.raises(UserError, match="is not the plans.json of nnU-Net" if folder == root else "does not fit"):
+            read(root, labels_dir)
+        (folder / "plans.json").unlink()
+    (tmp_path / "elsewhere.json").write_text(told)
+    predicted = read(root, labels_dir, plans_file=tmp_path / "elsewhere.json")
+    np.testing.assert_allclose(predicted.logits.softmax(1)[0], probabilities(CASE), atol=1e-6)
+    with pytest.raises(UserError, match="nothing.json is not the plans.json of nnU-Net"):
+        read(root, labels_dir, plans_file=tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize("with_segmentation", [True, False])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_axes_that_were_turned_are_noticed_though_shapes_fit(activation, with_segmentation, tmp_path):
+    """The usual file points left and posterior, so that turning its axes changes no shape."""
+    foreground = np.full((12, 10, 8), 0.1, np.float32)
+    foreground[1:6, 2:5, 2:6] = 0.9
+    label = (foreground > 0.5).astype(np.uint8)
+    channels = foreground[None] if activation == "sigmoid" else np.stack([1 - foreground, foreground])
+    turned = channels[:, ::-1, ::-1].transpose(0, 3, 2, 1)
+    root = tmp_path / "p"
+    for folder in (root, tmp_path / "l"):
+        if with_segmentation or folder != root:
+            save(folder / "a.nii.gz", label, np.diag([-1.0, -1, 1, 1]))
+    root.mkdir(exist_ok=True)
+    whose = "segmentation" if with_segmentation else "its label"
+
+    def attempt(array, reader=None):
+        np.savez(root / "a.npz", probabilities=array)
+        (root / "plans.json").unlink(missing_ok=True)
+        if reader is not None:
+            (root / "plans.json").write_text(json.dumps({"image_reader_writer": reader}))
+        return read(root, tmp_path / "l", case="a", activation=activation)
+
+    as_stored = channels.transpose(0, 3, 2, 1)
+    for array, readers in ((as_stored, [None, "SimpleITKIO", "MyReader"]), (turned, TURNING)):
+        for reader in readers:
+            predicted = attempt(array, reader)
+            assert bool(((predicted.logits[0, -1] > predicted.logits[0].mean()).numpy() == (label > 0)).all())
+    with pytest.raises(UserError, match=rf"does not agree with .*{whose}.*120 voxels differ.*as plans_file"):
+        attempt(turned)
+    for array, reader in ((turned, "SimpleITKIO"), (as_stored, TURNING[0])):
+        with pytest.raises(UserError, match=rf"does not agree.*plans.json names the reader {reader}, but the axes fit"):
+            attempt(array, reader)
+
+
+def test_a_prediction_that_is_wrong_is_no_matter_of_axes(tmp_path):
+    """Nothing found, or something elsewhere: only a prediction that is right the other way is refused."""
+    label = np.zeros((12, 10, 8), np.uint8)
+    label[1:6, 2:5, 2:6] = 1
+    save(tmp_path / "l" / "a.nii.gz", label, np.diag([-1.0, -1, 1, 1]))
+    for wrong in (np.zeros_like(label), np.roll(label, 5, 1)):
+        foreground = 0.8 * wrong[None].astype(np.float32) + 0.1
+        (tmp_path / "p").mkdir(exist_ok=True)
+        np.savez(
+            tmp_path / "p" / "a.npz", probabilities=np.concatenate([1 - foreground, foreground]).transpose(0, 3, 2, 1)
+        )
+        read(tmp_path / "p", tmp_path / "l", case="a")
 
 
 def test_axes_in_a_wrong_order_are_noticed_though_shapes_fit(tmp_path):
@@ -101,7 +187,7 @@ def test_axes_in_a_wrong_order_are_noticed_though_shapes_fit(tmp_path):
     root = write_archives(tmp_path / "p", [CASE], values=lambda case: probabilities(case, **cube))
     read(root, tmp_path / "l")
     np.savez(root / f"{CASE}.npz", probabilities=probabilities(CASE, **cube))
-    with pytest.raises(UserError, match=r"does not agree with the segmentation beside it, \d+ voxels differ"):
+    with pytest.raises(UserError, match=r"does not agree with the segmentation \S+ beside it, \d+ voxels differ"):
         read(root, tmp_path / "l")
 
 
@@ -326,6 +412,70 @@ def test_a_label_of_other_channels_is_named(tmp_path):
         read(write_volumes(tmp_path / "p"), tmp_path / "l")
 
 
+def test_predictions_are_never_their_own_truth(tmp_path, labels_dir):
+    """nnU-Net's segmentation would be found as the label, and everything would be perfect."""
+    root = write_archives(tmp_path / "p")
+    (tmp_path / "link").symlink_to(root)
+    for folder in (root, tmp_path / "link", root / ".." / "p"):
+        with pytest.raises(UserError, match=r"labels_dir \S+ is the folder of the predictions"):
+            PredictionFolder(root, folder, "probabilities")
+    for name, make in (("of_links", "symlink_to"), ("of_hard_links", "hardlink_to")):
+        (tmp_path / name).mkdir()
+        getattr(tmp_path / name / f"{CASE}.nii.gz", make)(root / f"{CASE}.nii.gz")
+        folder = PredictionFolder(root, tmp_path / name, "probabilities")
+        for attempt in (folder.find, folder.read):
+            with pytest.raises(UserError, match=rf"Case {CASE}: \S+ lies among the predictions, beside {CASE}"):
+                attempt(CASE)
+    write_volumes(tmp_path / "bundle" / CASE, [CASE])
+    save(tmp_path / "bundle" / CASE / f"{CASE}_seg.nii.gz", labels(CASE))
+    (tmp_path / "l").mkdir()
+    (tmp_path / "l" / CASE).symlink_to(tmp_path / "bundle" / CASE)
+    with pytest.raises(UserError, match=rf"{CASE}_seg.nii.gz lies among the predictions"):
+        read(tmp_path / "bundle", tmp_path / "l")
+    # labels and predictions that are links to files in one folder are not the same for that
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / f"{CASE}.nii.gz").symlink_to(write_volumes(tmp_path / "store") / f"{CASE}_prob.nii.gz")
+    (tmp_path / "r").mkdir()
+    save(tmp_path / "store" / "truth.nii.gz", labels(CASE))
+    (tmp_path / "r" / f"{CASE}.nii.gz").symlink_to(tmp_path / "store" / "truth.nii.gz")
+    read(tmp_path / "q", tmp_path / "r")
+
+
+def test_names_are_matched_whole(tmp_path):
+    """p1_0.nii.gz of a case called p1_0 is not class 0 of p1, nor are its other files those of p1."""
+    ids = ["p1", "p1_0", "p1_1", "p1_prob", "p1_seg"]
+    write_labels(tmp_path / "l", ids)
+    plain = write_volumes(tmp_path / "plain", ids, name="{}.nii.gz")
+    for folder in (plain, write_archives(tmp_path / "archives", ids)):
+        predictions = PredictionFolder(folder, tmp_path / "l", "probabilities", case_ids=ids)
+        for case in ids:
+            predicted = predictions.read(case)
+            np.testing.assert_allclose(predicted.logits.softmax(1)[0], probabilities(case), atol=1e-6)
+            np.testing.assert_array_equal(predicted.labels[0, 0], labels(case))
+    # of what nobody named the files tell
+    (plain / "p1_prob.nii.gz").unlink()
+    predicted = PredictionFolder(plain, tmp_path / "l", "probabilities").read("p1")
+    np.testing.assert_allclose(predicted.logits.softmax(1)[0], probabilities("p1"), atol=1e-6)
+    (tmp_path / "l" / "p1.nii.gz").unlink()
+    with pytest.raises(UserError, match="holds no label of case p1"):
+        PredictionFolder(plain, tmp_path / "l", "probabilities", case_ids=ids).read("p1")
+
+
+def test_names_that_could_be_both_are_refused(tmp_path):
+    root = write_channels(tmp_path / "p", ["p1"])
+    with pytest.raises(UserError, match=r"p1_1.nii.gz could be the file of one of its classes or of the case p1_1"):
+        PredictionFolder(root, None, "probabilities", case_ids=["p1", "p1_1"]).find("p1", with_label=False)
+    for number in (1, 2):
+        (root / f"p1_{number}.nii.gz").unlink()
+    save(root / "p1.nii.gz", independent("p1")[0])
+    folder = PredictionFolder(root, None, "probabilities", "sigmoid")
+    with pytest.raises(UserError, match=r"two predictions, \S+p1_0.nii.gz and \S+p1.nii.gz"):
+        folder.find("p1", with_label=False)
+    # a segmentation beside the class is none
+    save(root / "p1.nii.gz", labels("p1"))
+    assert folder.find("p1", with_label=False) == [root / "p1_0.nii.gz"]
+
+
 def test_a_missing_label_is_named(tmp_path):
     (tmp_path / "l").mkdir()
     with pytest.raises(UserError, match="l holds no label of case case_1: looked for case_1.nii.gz and case_1_seg"):
@@ -409,6 +559,7 @@ class TestCaseLists:
             ("..", "not of dots alone"),
             ("x" * 161, "takes 161 bytes"),
             ("[a,b", r"--calibration_cases: \[a,b is not a list"),
+            (["a", "k\udcfc"], r"'k.udcfc', which is no UTF-8"),
             ("../a", r"names the case \.\./a, but an id is a name without folders"),
         ],
     )

@@ -245,3 +245,14 @@ def test_check_resolves_every_name(tmp_path):
     done = command("--data", "phantom", "--loss", "baseline_ce", "--check", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "resolves" in done.stdout
+
+
+@pytest.mark.parametrize("method", ["deep_ensemble", "multi_head", "layer_ensemble"])
+def test_a_calibrator_of_one_network_is_refused_for_several(method, tmp_path):
+    """Before anything is written or trained; fine_tune goes with whatever returns one prediction."""
+    with pytest.raises(
+        UserError, match=f"fine_tune changes the network, .*, but {method} has several networks or heads"
+    ):
+        generate(TEMPLATES, tmp_path / "bundles", *NAMES[:2], f"{method}+fine_tune")
+    assert not (tmp_path / "bundles").exists()
+    generate(TEMPLATES, tmp_path / "bundles", *NAMES[:2], "mc_dropout+fine_tune")

@@ -1,6 +1,7 @@
 """Every pair of a data fragment with a loss, a method or a calibrator generates, initialises and lacks no property."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from medcalib.bundle.siblings import fits_calibrator, trains_network
 from medcalib.bundle.workflow import bundle_settings, open_workflow, user_message
 from medcalib.calibrators import FitReport, save_calibrator
 from medcalib.data import make_phantom, make_phantom_cells
+from medcalib.errors import UserError
 
 LOSSES, METHODS, CALIBRATORS = (
     fragment_names(CONFIGS, kind) for kind in (FragmentKind.LOSS, FragmentKind.METHOD, FragmentKind.CALIBRATOR)
@@ -27,6 +29,7 @@ MAKERS = LAYOUTS | {
     "phantom": lambda folder: make_phantom(folder, **FEW),
     "phantom_cells": lambda folder: make_phantom_cells(folder, **FEW),
 }
+SEVERAL_OUTPUTS = ("checkpoint_ensemble", "deep_ensemble", "layer_ensemble", "multi_head", "tta_deep_ensemble")
 REPORT = FitReport(**dict.fromkeys((field.name for field in dataclasses.fields(FitReport)), 0))
 
 
@@ -71,23 +74,57 @@ def test_every_loss(tmp_path, make_bundle, data, settings):
             assert lacking(bundle, Mode.TRAIN, settings) == [], loss
 
 
+def with_weights(bundle, settings, weights):
+    """The opened training of a bundle beside weights as a training would leave them."""
+    parser = opened(bundle, Mode.TRAIN, settings).parser
+    if trains_network(bundle):
+        weights[bundle.name] = parser.get_parsed_content("network").state_dict()
+    state = weights[read_metadata(bundle)["medcalib"]["weights_bundle"] or bundle.name]
+    for path in map(Path, parser.get_parsed_content("checkpoints")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, path)
+    return parser
+
+
+def mark_fitted(parser):
+    """Leave a calibrator as a fit would."""
+    calibrator = parser.get_parsed_content("calibrator::module")
+    calibrator.mark_fitted()
+    save_calibrator(parser.get_parsed_content("calibrator_file"), calibrator, REPORT, "")
+
+
 @pytest.mark.slow
 def test_every_method(tmp_path, make_bundle, data, settings):
     """With weights as a training would leave them: those of the deterministic bundle are made first."""
     weights = {}
     for method in sorted((*METHODS, *CALIBRATORS), key=lambda name: name != DEFAULT_METHOD):
         bundle = make_bundle(tmp_path, data=data, loss="baseline_ce", method=method)
-        parser = opened(bundle, Mode.TRAIN, settings).parser
-        if trains_network(bundle):
-            weights[bundle.name] = parser.get_parsed_content("network").state_dict()
-        state = weights[read_metadata(bundle)["medcalib"]["weights_bundle"] or bundle.name]
-        for path in map(tmp_path.joinpath, parser.get_parsed_content("checkpoints")):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, path)
+        parser = with_weights(bundle, settings, weights)
         assert lacking(bundle, Mode.TRAIN, settings) == [], method
         if fits_calibrator(bundle):
-            calibrator = parser.get_parsed_content("calibrator::module")
-            calibrator.mark_fitted()
-            save_calibrator(parser.get_parsed_content("calibrator_file"), calibrator, REPORT, "")
+            mark_fitted(parser)
         for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
             assert lacking(bundle, mode, settings) == [], method
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["phantom"], indirect=True)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_calibrator_of_every_method(tmp_path, make_bundle, data, settings, method):
+    """A calibrator that does not go with a method is refused before anything is trained."""
+    weights = {}
+    for sibling in dict.fromkeys((DEFAULT_METHOD, method)):
+        with_weights(make_bundle(tmp_path, data=data, loss="baseline_ce", method=sibling), settings, weights)
+    for name in CALIBRATORS:
+        joined = f"{method}+{name}"
+        if name == "fine_tune" and method in SEVERAL_OUTPUTS:
+            with pytest.raises(UserError, match=f"fine_tune changes the network, .* but {method} has several networks"):
+                make_bundle(tmp_path, data=data, loss="baseline_ce", method=joined)
+            continue
+        bundle = make_bundle(tmp_path, data=data, loss="baseline_ce", method=joined)
+        parser = with_weights(bundle, settings, weights)
+        # all that a fit needs
+        assert parser.get_parsed_content("calibration::fitter").calibrator.kind == name, joined
+        if name == "fine_tune":
+            mark_fitted(parser)
+            assert lacking(bundle, Mode.INFERENCE_PRED, settings) == [], joined

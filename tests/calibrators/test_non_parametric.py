@@ -7,7 +7,7 @@ from sklearn.isotonic import IsotonicRegression
 from tests.calibrators.examples import drawn_labels, split, true_logits
 
 from medcalib.calibrators import HistogramBinningCalibrator, IsotonicCalibrator, fit_calibrator
-from medcalib.functional import bin_statistics, calibration_error
+from medcalib.functional import bin_indices, bin_statistics, calibration_error
 
 
 def binary_split(shape=(300, 300), distort=lambda logits: 2.5 * logits):
@@ -178,3 +178,19 @@ def test_the_calibration_error_falls_on_other_cases():
             parts = [bin_statistics(function(case.logits).softmax(1), case.labels) for case in others]
             errors.append(calibration_error(parts[0].merge(parts[1]).pool()).mean().item())
         assert errors[1] < 0.4 * errors[0]
+
+
+@pytest.mark.parametrize("num_bins", [10, 20, 15])
+def test_a_probability_lies_in_one_bin_when_fitted_and_when_used(num_bins):
+    """0.10000001 lies in the second of 20 bins, whose boundary lies a little above 0.1 in float32, not in the third."""
+    boundaries = torch.arange(1, num_bins, dtype=torch.float64) / num_bins
+    near = boundaries.logit().float()
+    steps = torch.arange(-60, 61) * torch.finfo(torch.float32).eps
+    logits = (near[:, None] * (1 + steps)).reshape(-1, 1, 1)
+    probs = logits.sigmoid()
+    binned = bin_statistics(probs, torch.zeros_like(probs), num_bins).counts[:, 0].argmax(1)
+    calibrator = HistogramBinningCalibrator(1, "sigmoid", num_bins)
+    calibrator.log_odds.copy_(torch.arange(num_bins))
+    calibrator.identity.fill_(False)
+    assert calibrator.calibrate(logits).flatten().tolist() == binned.tolist()
+    assert bin_indices(torch.tensor([0.10000001]), 20).item() == 1

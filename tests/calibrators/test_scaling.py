@@ -1,11 +1,13 @@
 """Temperature, vector and Platt scaling against known truths, closed forms and general solvers."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.linear_model import LogisticRegression
-from tests.calibrators.examples import SCALING, drawn_labels, make, split, true_logits
+from tests.calibrators.examples import OF_LOGITS, SCALING, drawn_labels, make, split, true_logits
 
 from medcalib.calibrators import PlattScaling, TemperatureScaling, VectorScaling, fit_calibrator
 from medcalib.calibrators.cases import Voxels
@@ -191,11 +193,13 @@ def test_a_sample_is_unbiased_and_of_bounded_size(sampling, monkeypatch):
     for seed in range(200):
         sample = VoxelSample(100, sampling, seed=seed)
         sample.add(voxels)
-        kept, weights = next(sample.voxels())
+        parts = list(sample.voxels())
+        truth = torch.cat([kept.truth for kept, _ in parts])
+        weights = torch.cat([of_part for _, of_part in parts])
         sizes.add(len(sample))
         assert weights.sum().item() == pytest.approx(1600)
         likelihoods.append(AffineLikelihood(sample.voxels, False)(start).value)
-        shares.append(torch.stack([weights[kept.truth == c].sum() for c in range(3)]) / 1600)
+        shares.append(torch.stack([weights[truth == c].sum() for c in range(3)]) / 1600)
     whole = AffineLikelihood(lambda: [(voxels, None)], False)(start).value
     likelihoods, shares = torch.stack(likelihoods), torch.stack(shares)
     assert max(sizes) <= 100
@@ -293,3 +297,76 @@ def test_wrong_options_are_errors():
         fit_calibrator(TemperatureScaling(3), split(1), sampling="random")
     with pytest.raises(UserError, match="same label"):
         fit_calibrator(TemperatureScaling(3), [(torch.zeros(1, 3, 4), torch.ones(1, 1, 4))])
+
+
+def limits_of(logits, labels, kind="temperature_scaling"):
+    """What is said of a fit that runs to a limit, and what was fitted."""
+    calibrator = make(kind)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit_calibrator(calibrator, [(logits, labels)])
+    return " ".join(str(warning.message) for warning in caught), calibrator
+
+
+@pytest.mark.parametrize("kind", SCALING)
+def test_predictions_without_error_are_called_so(kind):
+    """All right, but without confidence: the temperature falls to its limit, as the logits tell all of the labels."""
+    logits = 0.3 * torch.randn(1, 3, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = logits.argmax(1, keepdim=True)
+    said, calibrator = limits_of(logits, labels, kind)
+    assert "without error" in said
+    assert "tell nothing" not in said
+    if kind == "temperature_scaling":
+        assert "would become ever more confident and was stopped at its limit" in said
+        assert calibrator.temperature == pytest.approx(0.01)
+
+
+def test_logits_that_tell_nothing_are_called_so():
+    logits = 3 * torch.randn(1, 3, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    said, calibrator = limits_of(logits, logits.argmin(1, keepdim=True))
+    assert "tell nothing of the labels, or the opposite" in said
+    assert "without error" not in said
+    assert calibrator.temperature == pytest.approx(100)
+
+
+def test_tiny_logits_are_called_so():
+    """A temperature beyond the limit is finite all the same, and there are errors."""
+    case = split(1)[0]
+    said, calibrator = limits_of(case.logits * 1e-4, case.labels)
+    assert "found a scale beyond its limit, 100, and was stopped there" in said
+    assert "predicted without error" not in said
+    assert calibrator.temperature == pytest.approx(0.01)
+
+
+def test_a_sample_does_not_depend_on_when_it_was_trimmed(monkeypatch):
+    """In each stratum the voxels of the smallest numbers: the same whether all are held before, or few."""
+    voxels = Voxels(torch.arange(6000.0).reshape(2, 3000), torch.randint(0, 3, (3000,)))
+    found = []
+    for slack in (1.25, 2, 100):
+        monkeypatch.setattr("medcalib.calibrators.voxel_sample.SLACK", slack)
+        monkeypatch.setattr("medcalib.calibrators.voxel_sample.CHUNK", 170)
+        sample = VoxelSample(200, "class_balanced", seed=3)
+        sample.add(voxels)
+        parts = list(sample.voxels())
+        found.append([torch.cat([kept.logits[0] for kept, _ in parts]), torch.cat([weights for _, weights in parts])])
+        assert len(sample) <= 200
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    torch.testing.assert_close(found[0], found[2], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", OF_LOGITS)
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_parts_of_a_case_are_the_whole(kind, activation, monkeypatch):
+    """Looking at few voxels at a time changes no result."""
+    cases = split(activation=activation)
+    whole = make(kind, activation=activation)
+    report = fit_calibrator(whole, cases)
+    for module in ("base", "cases", "voxel_sample"):
+        monkeypatch.setattr(f"medcalib.calibrators.{module}.CHUNK", 101)
+    monkeypatch.setattr("medcalib.calibrators.likelihood.LARGE_CHUNK", 37)
+    in_parts = make(kind, activation=activation)
+    again = fit_calibrator(in_parts, cases)
+    torch.testing.assert_close(whole.state_dict(), in_parts.state_dict(), rtol=1e-3, atol=1e-4)
+    for name in ("nll_before", "ece_before", "dice_before", "nll_after", "ece_after", "dice_after"):
+        assert getattr(again, name) == pytest.approx(getattr(report, name), rel=1e-5), name
+    torch.testing.assert_close(in_parts.calibrate_case(cases[0]), in_parts(cases[0].logits), rtol=0, atol=0)

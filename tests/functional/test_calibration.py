@@ -16,6 +16,7 @@ from medcalib.functional import (
     calibration_gap,
     mean_calibration_gap,
 )
+from medcalib.losses import SoftL1ACELoss
 
 REDUCTIONS = ["expected", "average", "maximum"]
 
@@ -107,3 +108,34 @@ def test_decomposition_adds_up_to_the_brier_score():
     reliability, resolution, uncertainty = brier_decomposition(bin_statistics(probs, y, num_bins=20))
     assert (reliability - resolution + uncertainty).item() == pytest.approx(brier_score(probs, y).item(), abs=1e-7)
     assert uncertainty.item() == pytest.approx(y.double().var(correction=0).item())
+
+
+def test_a_bin_of_vanishing_weight_is_empty():
+    """999 voxels at 0.5 and one a hair above: the next bin gets 5e-6 of a voxel, which is no bin."""
+    probs = torch.full((1, 1, 1000), 0.5)
+    probs[..., -1] += 1e-6
+    truth = (torch.arange(1000) < 499).float().reshape(1, 1, 1000)
+    soft = bin_statistics(probs, truth, num_bins=5, soft=True)
+    assert 0 < soft.counts[0, 0, 3] < 1e-5
+    for reduction in REDUCTIONS:
+        assert calibration_error(soft, reduction).item() == pytest.approx(0.001, rel=1e-4)
+    assert calibration_error(soft, "average", empty_weight=0).item() == pytest.approx(0.2505, rel=1e-3)
+    assert calibration_gap(soft).isnan()[0, 0].tolist() == [True, True, False, True, True]
+    assert calibration_gap(soft, empty_weight=0)[0, 0, 3].item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_soft_errors_are_those_of_the_loss():
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.rand(2, 3, 50, generator=generator).pow(6)
+    truth = (torch.rand(2, 3, 50, generator=generator) < probs).float()
+    for empty_weight in (0.01, 0.5):
+        loss = SoftL1ACELoss(num_bins=15, reduction="none", ignore_empty_classes=False, empty_weight=empty_weight)
+        errors = calibration_error(bin_statistics(probs, truth, 15, soft=True), "average", empty_weight)
+        torch.testing.assert_close(errors, loss(probs, truth)[..., 0].double(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_single_voxel_fills_a_hard_bin():
+    hard = bin_statistics(torch.tensor([[[0.1, 0.9]]]), torch.tensor([[[0.0, 0.0]]]), num_bins=2)
+    assert calibration_error(hard, "average").item() == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="empty_weight must be in .0, 1., got 2"):
+        calibration_error(hard, "average", empty_weight=2)

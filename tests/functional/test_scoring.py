@@ -95,3 +95,29 @@ def test_bad_values_are_errors(rule):
     probs[1, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN in batch element 1"):
         rule(probs, labels)
+
+
+@pytest.mark.parametrize("p", [1.2e-7, 2e-7, 1e-6, 1e-4, 0.3, 1 - 1e-4])
+@pytest.mark.parametrize("form", ["labels", "one-hot", "soft"])
+def test_small_probabilities_are_not_rounded_away(p, form):
+    """1 - p in float32 loses a fifth of p = 2e-7: the value is that of double precision."""
+    probs = torch.tensor([[1 - p], [p]]).repeat(1, 8).T.reshape(8, 2, 1)
+    single = probs[:, 1:]
+    target = torch.zeros_like(single, dtype=torch.bool if form == "one-hot" else torch.float32)
+    exact = -np.log1p(-float(single[0, 0, 0]))
+    if form == "labels":
+        found = negative_log_likelihood(probs, torch.zeros(8, 1, 1))[:, 1]
+    else:
+        found = negative_log_likelihood(single, target)[:, 0]
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_certain_voxel_costs_as_the_clamp_says(dtype):
+    """Right: eps nats, for both rules; wrong: -ln(eps)."""
+    eps = torch.finfo(dtype).eps
+    certain = torch.tensor([[[1.0], [0.0]]], dtype=dtype)
+    for label, cost in ((0, -np.log1p(-eps)), (1, -np.log(eps))):
+        truth = torch.tensor([[[label]]])
+        np.testing.assert_allclose(categorical_negative_log_likelihood(certain, truth), cost, rtol=1e-6)
+        np.testing.assert_allclose(negative_log_likelihood(certain, truth), [[cost, cost]], rtol=1e-6)

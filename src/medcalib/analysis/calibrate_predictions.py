@@ -10,20 +10,22 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 import medcalib
 from medcalib.analysis.bootstrap import bootstrap_interval
 from medcalib.analysis.complete_folder import complete_folder
-from medcalib.analysis.evaluate_predictions import activated, checked_class_names, write_evaluation
+from medcalib.analysis.evaluate_predictions import activate_in_place, checked_class_names, write_evaluation
 from medcalib.analysis.evaluations import read_evaluation
 from medcalib.analysis.prediction_paths import read_case_list
 from medcalib.analysis.prediction_values import PredictionKind
-from medcalib.analysis.predictions import PredictionFolder
-from medcalib.analysis.volumes import write_channels
+from medcalib.analysis.predictions import PredictedCase, PredictionFolder
+from medcalib.analysis.volumes import Geometry, write_channels
 from medcalib.bundle.fragments import suggestion
 from medcalib.calibrators import (
     AuxiliaryCalibrator,
+    CalibrationCase,
     Calibrator,
     FitReport,
     HistogramBinningCalibrator,
@@ -56,6 +58,8 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
         LocalTemperatureScaling,
     )
 }
+# Calibrators that are trained look at each case many times; to the others reading it twice is cheaper than memory.
+CACHE_BYTES = 1 << 31
 METRICS = ("mean_dice", "nll", "nll_categorical", "brier", "macro_ece", "macro_ace", "macro_mce")
 
 
@@ -70,6 +74,7 @@ def calibrate_predictions(
     calibrator: str = "temperature_scaling",
     activation: Activation | str = Activation.SOFTMAX,
     regions: Mapping[str, Sequence[int]] | None = None,
+    plans_file: str | Path | None = None,
     class_names: Sequence[str] | None = None,
     keep_argmax: bool = False,
     evaluate: bool = True,
@@ -97,6 +102,7 @@ def calibrate_predictions(
             ``"isotonic"``, ``"histogram_binning"`` or ``"local_temperature_scaling"``.
         activation: ``"softmax"`` or ``"sigmoid"``.
         regions: with the sigmoid, the labels of each channel by its name.
+        plans_file: the ``plans.json`` of nnU-Net's training, where it does not lie beside archives or above them.
         class_names: one name for each predicted class, background first with the softmax.
         keep_argmax: keep every decision of the uncalibrated predictions.
         evaluate: whether the calibrated cases are evaluated; without it they need no labels.
@@ -114,11 +120,12 @@ def calibrate_predictions(
     Warns:
         UserWarning: as :func:`medcalib.calibrators.fit_calibrator`.
     """
-    predictions = PredictionFolder(predictions_dir, labels_dir, kind, activation, regions)
     lists = {
         SplitKeys.CALIBRATION: read_case_list(calibration_cases, "calibration_cases"),
         SplitKeys.TEST: read_case_list(cases, "cases"),
     }
+    case_ids = {case for listed in lists.values() for case in listed}
+    predictions = PredictionFolder(predictions_dir, labels_dir, kind, activation, regions, plans_file, case_ids)
     split = _checked_split(lists)
     _check_name(calibrator)
     _check_number("num_bins", num_bins, least=1)
@@ -136,6 +143,7 @@ def calibrate_predictions(
             seed=seed,
             num_bins=num_bins,
             include_background=include_background,
+            cache_bytes=CACHE_BYTES if isinstance(fitted, AuxiliaryCalibrator | LocalTemperatureScaling) else 0,
             progress=True,
         )
         print(report)
@@ -144,6 +152,7 @@ def calibrate_predictions(
             "predictions_dir": str(predictions_dir),
             "labels_dir": str(labels_dir),
             "kind": str(predictions.kind),
+            "plans_file": None if plans_file is None else str(plans_file),
             "activation": str(predictions.activation),
             "calibrator": {"kind": fitted.kind, "digest": weights_digest(fitted.state_dict())},
             "split_digest": digest,
@@ -155,7 +164,12 @@ def calibrate_predictions(
         summary: dict[str, Any] = {"fit": report.to_dict(), "class_names": names}
         if evaluate:
             calibrated = PredictionFolder(
-                draft / "predictions", labels_dir, PredictionKind.PROBABILITIES, predictions.activation, regions
+                draft / "predictions",
+                labels_dir,
+                PredictionKind.PROBABILITIES,
+                predictions.activation,
+                regions,
+                case_ids=case_ids,
             )
             for title, source, by in (("before", predictions, None), ("after", calibrated, told["calibrator"])):
                 print(f"\n{title.capitalize()} calibration:")
@@ -237,10 +251,16 @@ def _write_calibrated(
     predictions: PredictionFolder, cases: Sequence[str], calibrator: Calibrator, folder: Path
 ) -> None:
     for case in tqdm(cases, desc="calibrating", unit="case", leave=False, disable=None):
-        predicted = predictions.read(case, with_label=False)
         with torch.no_grad():
-            calibrated = activated(calibrator(predicted.logits.to(calibrator.device())), predictions.activation)
-        write_channels(folder / case / f"{case}_prob.nii.gz", calibrated[0], predicted.geometry)
+            calibrated, geometry = _calibrate(predictions.read(case, with_label=False), calibrator)
+            activate_in_place(calibrated, predictions.activation)
+        write_channels(folder / case / f"{case}_prob.nii.gz", calibrated[0], geometry)
+        del calibrated
+
+
+def _calibrate(predicted: PredictedCase, calibrator: Calibrator) -> tuple[Tensor, Geometry]:
+    logits = predicted.logits.to(calibrator.device())
+    return calibrator.calibrate_case(CalibrationCase(logits, logits, name=predicted.case)).float(), predicted.geometry
 
 
 def _comparison(folder: Path) -> pd.DataFrame:

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from monai.engines import SupervisedEvaluator
 from monai.handlers import MeanDice, from_engine
-from monai.transforms import AsDiscreted, Compose, CopyItemsd
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from medcalib.analysis.complete_folder import complete_folder
 from medcalib.analysis.evaluations import Evaluation, read_evaluation
 from medcalib.analysis.prediction_paths import read_case_list
-from medcalib.analysis.predictions import PredictionFolder
+from medcalib.analysis.predictions import PredictionFolder, most_probable
 from medcalib.errors import UserError
 from medcalib.handlers import (
     BinningDataHandler,
@@ -25,6 +24,7 @@ from medcalib.handlers import (
     EvaluationReportHandler,
     ProgressBarHandler,
     RegionMetricHandler,
+    ReleaseHandler,
     ResultFolder,
 )
 from medcalib.keys import Activation, CaseKeys
@@ -69,6 +69,7 @@ def evaluate_predictions(
         UserError: the output exists, the number of class names is wrong, or what ``PredictionFolder.read`` raises.
     """
     listed = read_case_list(cases)
+    predictions.case_ids |= set(listed)
     with complete_folder(output_dir) as draft:
         write_evaluation(
             predictions,
@@ -124,12 +125,7 @@ def write_evaluation(
         val_data_loader=_Batches(predictions, cases),
         # the predictions are made already
         network=nn.Identity(),
-        postprocessing=Compose(
-            [
-                CopyItemsd(CommonKeys.PRED, names="seg"),
-                AsDiscreted("seg", argmax=True) if exclusive else AsDiscreted("seg", threshold=0.5),
-            ]
-        ),
+        postprocessing=_decide_exclusive if exclusive else _decide_independent,
         key_val_metric={
             "mean_dice": MeanDice(
                 include_background=first == 0,
@@ -144,6 +140,7 @@ def write_evaluation(
             CalibrationErrorHandler(names[first:], results),
             ProgressBarHandler(title),
             EvaluationReportHandler(results, names[first:]),
+            ReleaseHandler(),
         ],
     )
     evaluator.logger = _SILENT
@@ -174,9 +171,19 @@ def checked_class_names(predictions: PredictionFolder, case: str, class_names: S
     return names
 
 
-def activated(logits: Tensor, activation: Activation) -> Tensor:
-    """Probabilities (B, C, ...) of logits (B, C, ...)."""
-    return logits.softmax(1) if activation is Activation.SOFTMAX else logits.sigmoid()
+def activate_in_place(logits: Tensor, activation: Activation) -> Tensor:
+    """Turn logits (B, C, X, Y, Z) into probabilities, slab by slab, so that no second volume is needed."""
+    for slab in logits.split(1, 2):
+        slab.copy_(slab.softmax(1) if activation is Activation.SOFTMAX else slab.sigmoid())
+    return logits
+
+
+def _decide_exclusive(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "seg": most_probable(data[CommonKeys.PRED])[None]}
+
+
+def _decide_independent(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "seg": data[CommonKeys.PRED] >= 0.5}
 
 
 class _Batches:
@@ -191,9 +198,12 @@ class _Batches:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for case in self.cases:
-            predicted = self.predictions.read(case)
-            yield {
-                CaseKeys.CASE.value: [case],
-                CommonKeys.IMAGE: activated(predicted.logits, self.predictions.activation),
-                CommonKeys.LABEL: predicted.labels,
-            }
+            yield self._batch(case)
+
+    def _batch(self, case: str) -> dict[str, Any]:
+        predicted = self.predictions.read(case)
+        return {
+            CaseKeys.CASE.value: [case],
+            CommonKeys.IMAGE: activate_in_place(predicted.logits, self.predictions.activation),
+            CommonKeys.LABEL: predicted.labels,
+        }

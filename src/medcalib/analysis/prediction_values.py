@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
 import torch
@@ -17,6 +17,8 @@ __all__ = ["PredictionKind", "label_targets", "logits_of_values"]
 # Half precision and 8-bit files round.
 RANGE_TOLERANCE, SUM_TOLERANCE = 1e-3, 1e-2
 FLOAT32 = torch.finfo(torch.float32)
+# Voxels that are looked at together, so that intermediate values never take as much memory as the prediction.
+CHUNK = 1 << 17
 
 
 class PredictionKind(StrEnum):
@@ -34,7 +36,7 @@ def logits_of_values(values: Tensor, kind: PredictionKind, activation: Activatio
     stands for it, and at most 1.2e-7, the machine epsilon of float32.
 
     Args:
-        values: (C, ...), finite.
+        values: (C, ...), finite; contiguous float32 values are overwritten.
         kind: what they are.
         activation: how logits become probabilities.
         what: case and file, with which messages begin.
@@ -58,30 +60,35 @@ def logits_of_values(values: Tensor, kind: PredictionKind, activation: Activatio
             f"{what} has a single class; with activation softmax it needs one for each class, background included, on "
             f"its fourth axis; give activation sigmoid if it is the probability of the one structure."
         )
+    values = values.float().contiguous()
     low, high = (float(value) for value in values.aminmax())
-    sums = values.sum(0, dtype=torch.float64) if exclusive else None
     if kind is PredictionKind.LOGITS:
-        if low >= 0 and high <= 1 and (sums is None or bool(((sums - 1).abs() < SUM_TOLERANCE).all())):
+        if low >= 0 and high <= 1 and not (exclusive and _count_wrong_sums(values)[0]):
             raise UserError(
                 f"{what} has only values in [0, 1]{', which sum to 1 over the classes' if exclusive else ''}, as "
                 f"probabilities do, but kind says logits; give kind probabilities."
             )
-        return values.float()
+        return values
     if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
         raise UserError(
             f"{what} has values from {low:g} to {high:g}, but kind says probabilities, which lie in [0, 1]; give kind "
             f"logits if softmax or sigmoid was not applied yet."
         )
-    if sums is not None:
-        wrong = (sums - 1).abs() > SUM_TOLERANCE
-        if wrong.any():
+    if exclusive:
+        wrong, example = _count_wrong_sums(values)
+        if wrong:
             raise UserError(
-                f"{what} has {int(wrong.sum())} voxel(s) whose probabilities do not sum to 1 over the classes, but, "
-                f"for example, to {float(sums[wrong][0]):.3g}; give activation sigmoid if the classes do not exclude "
-                f"each other."
+                f"{what} has {wrong} voxel(s) whose probabilities do not sum to 1 over the classes, but, for example, "
+                f"to {example:.3g}; give activation sigmoid if the classes do not exclude each other."
             )
-        return _logarithm(values)
-    return _logarithm(values) - _logarithm(1 - values)
+        least = _least(values)
+        for part in _parts(values):
+            part.copy_(_logarithm(part, least))
+        return values
+    least, least_rest = _least(values), _least(values, rest=True)
+    for part in _parts(values):
+        part.copy_(_logarithm(part, least) - _logarithm(1 - part, least_rest))
+    return values
 
 
 def label_targets(
@@ -138,7 +145,36 @@ def label_targets(
     return torch.stack(parts).to(torch.uint8)
 
 
-def _logarithm(probabilities: Tensor) -> Tensor:
-    positive = probabilities[probabilities > 0]
-    least = min(float(positive.min()) / 2, FLOAT32.eps) if positive.numel() else FLOAT32.eps
-    return probabilities.float().where(probabilities > 0, max(least, FLOAT32.tiny)).clamp(max=1).log()
+def _parts(values: Tensor) -> Iterator[Tensor]:
+    """Views (C, voxels) of a contiguous tensor (C, ...)."""
+    yield from values.reshape(values.shape[0], -1).split(CHUNK, 1)
+
+
+def _count_wrong_sums(values: Tensor) -> tuple[int, float]:
+    """How many voxels do not sum to 1 over the classes, and the sum of the first of them."""
+    count, example = 0, 1.0
+    for part in _parts(values):
+        sums = part.sum(0, dtype=torch.float64)
+        wrong = sums[(sums - 1).abs() > SUM_TOLERANCE]
+        if wrong.numel() and not count:
+            example = float(wrong[0])
+        count += wrong.numel()
+    return count, example
+
+
+def _least(values: Tensor, rest: bool = False) -> float:
+    """What stands for a probability of 0, or if ``rest`` for one minus a probability of 1."""
+    positive = (
+        FLOAT32.eps * 2,
+        *(float(left.min()) for part in _parts(values) if (left := _positive(part, rest)).numel()),
+    )
+    return max(min(positive) / 2, FLOAT32.tiny)
+
+
+def _positive(part: Tensor, rest: bool) -> Tensor:
+    part = 1 - part if rest else part
+    return part[part > 0]
+
+
+def _logarithm(probabilities: Tensor, least: float) -> Tensor:
+    return probabilities.where(probabilities > 0, least).clamp(max=1).log()

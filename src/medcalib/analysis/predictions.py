@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from medcalib.analysis.nnunet import check_segmentation, read_probabilities
+from medcalib.analysis.nnunet import (
+    check_label,
+    check_segmentation,
+    find_plans,
+    read_plans,
+    read_probabilities,
+)
 from medcalib.analysis.prediction_paths import Layout, PredictionPaths, find_label, find_prediction
 from medcalib.analysis.prediction_values import PredictionKind, label_targets, logits_of_values
 from medcalib.analysis.volumes import Geometry, Volume, check_same_geometry, read_volume
@@ -19,7 +26,7 @@ from medcalib.calibrators import CalibrationCase
 from medcalib.errors import UserError
 from medcalib.keys import Activation
 
-__all__ = ["PredictedCase", "PredictionFolder"]
+__all__ = ["PredictedCase", "PredictionFolder", "most_probable"]
 
 
 class PredictedCase(NamedTuple):
@@ -51,6 +58,8 @@ class PredictionFolder:
     (``<case>.npz``), there or in the folder of the case. Labels are ``<case>.nii.gz`` or ``<case>_seg.nii.gz``.
 
     An archive has no geometry; it takes that of the segmentation that nnU-Net writes beside it, or of the label.
+    Whether nnU-Net's reader turned its axes is said in ``plans.json``, beside the predictions or up to two folders
+    above, or in ``plans_file``; it is checked against the segmentation, or else against the label.
 
     Args:
         predictions_dir: folder of the predictions.
@@ -60,9 +69,13 @@ class PredictionFolder:
             independent ones without background.
         regions: with the sigmoid, the labels that make up each channel by its name, such as
             ``{"whole": [1, 2], "core": [2]}``; by default channel c is label c + 1.
+        plans_file: the ``plans.json`` of the training, for archives of nnU-Net beside which it does not lie.
+        case_ids: ids of cases that may be in the folder: ``p1_0.nii.gz`` is the file of the case ``p1_0``, if there is
+            one, and no class of the case ``p1``.
 
     Raises:
-        UserError: a folder does not exist, ``kind`` or ``activation`` is unknown, or ``regions`` do not fit.
+        UserError: a folder does not exist or both are one, ``kind`` or ``activation`` is unknown, ``regions`` do not
+            fit, or ``plans_file`` is not nnU-Net's.
 
     Example:
         >>> import tempfile
@@ -81,22 +94,31 @@ class PredictionFolder:
         kind: PredictionKind | str,
         activation: Activation | str = Activation.SOFTMAX,
         regions: Mapping[str, Sequence[int]] | None = None,
+        plans_file: str | Path | None = None,
+        case_ids: Iterable[str] = (),
     ) -> None:
         self.kind = _member(PredictionKind, kind, "kind")
         self.activation = _member(Activation, activation, "activation")
         self.predictions_dir = _existing_folder(predictions_dir, "predictions_dir")
         self.labels_dir = None if labels_dir is None else _existing_folder(labels_dir, "labels_dir")
+        if self.labels_dir is not None and self.labels_dir.samefile(self.predictions_dir):
+            raise UserError(
+                f"labels_dir {labels_dir} is the folder of the predictions, so that they would be compared with "
+                f"themselves; give a folder that holds the labels alone."
+            )
         self.regions = _checked_regions(regions, self.activation)
+        self.plans = None if plans_file is None else read_plans(Path(plans_file).expanduser())
+        self.case_ids = set(case_ids)
         self._first: tuple[str, int] | None = None
 
     def find(self, case: str, with_label: bool = True) -> list[Path]:
         """The files of a case.
 
         Raises:
-            UserError: naming the case: a file is missing or ambiguous.
+            UserError: naming the case: a file is missing or ambiguous, or the label lies among the predictions.
         """
-        paths = list(find_prediction(self.predictions_dir, case).paths)
-        return [*paths, self._label_path(case)] if with_label else paths
+        found = self._find(case)
+        return [*found.paths, self._label_path(case, found)] if with_label else list(found.paths)
 
     def read(self, case: str, with_label: bool = True) -> PredictedCase:
         """Read a case.
@@ -109,8 +131,8 @@ class PredictionFolder:
             UserError: naming case and file: a file is missing or damaged, shapes or affines differ, values are not what
                 they are said to be, or the case has another number of classes than the one that was read first.
         """
-        found = find_prediction(self.predictions_dir, case)
-        label = read_volume(self._label_path(case), case) if with_label else None
+        found = self._find(case)
+        label = read_volume(self._label_path(case, found), case) if with_label else None
         channels, geometry = self._channels(case, found, label)
         what = f"Case {case}: {found.paths[0]}"
         logits = logits_of_values(channels, self.kind, self.activation, what)
@@ -136,7 +158,7 @@ class PredictionFolder:
     def _channels(self, case: str, found: PredictionPaths, label: Volume | None) -> tuple[Tensor, Geometry]:
         """What is predicted, (C, X, Y, Z), and on which grid."""
         if found.layout is Layout.ARCHIVE:
-            return self._archive(case, found.paths[0], found.segmentation, label)
+            return self._archive(case, found, label)
         volumes = [read_volume(path, case) for path in found.paths]
         if found.layout is Layout.CHANNELS:
             for volume in volumes:
@@ -146,38 +168,76 @@ class PredictionFolder:
                         f"axes; call a file of all classes {case}_prob.nii.gz."
                     )
                 check_same_geometry(volumes[0].geometry, volume.geometry, case)
-        return torch.cat([_channel_first(volume) for volume in volumes]), volumes[0].geometry
+        return _joined(volumes), volumes[0].geometry
 
-    def _archive(
-        self, case: str, path: Path, segmentation: Path | None, label: Volume | None
-    ) -> tuple[Tensor, Geometry]:
+    def _archive(self, case: str, found: PredictionPaths, label: Volume | None) -> tuple[Tensor, Geometry]:
+        path = found.paths[0]
         if self.kind is PredictionKind.LOGITS:
             raise UserError(f"Case {case}: {path} is an archive of nnU-Net, which holds probabilities; give that kind.")
-        beside = None if segmentation is None else read_volume(segmentation, case)
+        beside = None if found.segmentation is None else read_volume(found.segmentation, case)
         reference = beside or label
         if reference is None:
             try:
-                reference = read_volume(self._label_path(case), case)
+                reference = read_volume(self._label_path(case, found), case)
             except UserError as error:
                 raise UserError(
                     f"Case {case}: {path} does not say where its voxels lie; keep nnU-Net's segmentation {case}.nii.gz "
                     f"beside it ({error})"
                 ) from None
-        channels = read_probabilities(path, reference.geometry, case)
-        if beside is not None and self.activation is Activation.SOFTMAX:
-            check_segmentation(channels, beside.array, path, case)
-        return torch.from_numpy(channels), reference.geometry
+        plans = self.plans or find_plans([path.parent, self.predictions_dir])
+        channels = torch.from_numpy(read_probabilities(path, reference.geometry, case, plans))
+        of_file = {"geometry": reference.geometry, "path": path, "case": case, "plans": plans}
+        exclusive = self.activation is Activation.SOFTMAX
+        if beside is not None:
+            decided = most_probable(channels) if exclusive else (channels > 0.5).any(0)
+            truth = beside.array if exclusive else beside.array > 0
+            check_segmentation(decided.numpy(), truth, **of_file)
+        else:
+            on_disk = f"Case {case}: {reference.geometry.path}"
+            truth = label_targets(_channel_first(reference), len(channels), self.activation, self.regions, on_disk)
+            decided = most_probable(channels) if exclusive else channels > 0.5
+            check_label(decided.numpy(), (truth[0] if exclusive else truth).numpy(), **of_file)
+        return channels, reference.geometry
 
-    def _label_path(self, case: str) -> Path:
+    def _find(self, case: str) -> PredictionPaths:
+        return find_prediction(self.predictions_dir, case, self.case_ids)
+
+    def _label_path(self, case: str, found: PredictionPaths) -> Path:
         if self.labels_dir is None:
             raise UserError(f"Case {case} has no label, as no folder of labels was given; give labels_dir.")
-        return find_label(self.labels_dir, case)
+        path = find_label(self.labels_dir, case, self.case_ids)
+        for other in filter(None, (*found.paths, found.segmentation)):
+            if path.samefile(other) or path.parent.samefile(other.parent):
+                raise UserError(
+                    f"Case {case}: {path} lies among the predictions, beside {other.name}, so that a prediction would "
+                    f"be compared with itself; give a labels_dir that holds the labels alone."
+                )
+        return path
+
+
+def most_probable(channels: Tensor) -> Tensor:
+    """The most probable class of each voxel, (X, Y, Z), of (C, X, Y, Z)."""
+    # slab by slab: the indices of a whole volume are eight bytes a voxel
+    return torch.cat([slab.argmax(0).to(torch.int16) for slab in channels.split(1, 1)])
 
 
 def _channel_first(volume: Volume) -> Tensor:
-    array = volume.array
-    channels = array[None] if array.ndim == 3 else np.moveaxis(array, -1, 0)
-    return torch.from_numpy(np.ascontiguousarray(channels))
+    return _joined([volume])
+
+
+def _joined(volumes: Sequence[Volume]) -> Tensor:
+    """The channels of all volumes in one tensor, (C, X, Y, Z), float32."""
+    parts = [array for volume in volumes for array in _channels_of(volume)]
+    # filled one by one, so that no third copy of the values exists
+    channels = torch.empty(len(parts), *parts[0].shape)
+    for channel, part in zip(channels, parts, strict=True):
+        channel.copy_(torch.from_numpy(part))
+    return channels
+
+
+def _channels_of(volume: Volume) -> list[NDArray[np.float32]]:
+    """Views of the channels of a volume."""
+    return [volume.array] if volume.array.ndim == 3 else list(np.moveaxis(volume.array, -1, 0))
 
 
 def _member(enum: type[PredictionKind] | type[Activation], value: str, name: str) -> PredictionKind | Activation:

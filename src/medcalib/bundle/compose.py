@@ -48,8 +48,8 @@ def generate(templates_dir: Path, bundles_dir: Path, data: str, loss: str, metho
         The bundle's folder, and whether it was written by this call.
 
     Raises:
-        UserError: a name is unknown, a fragment breaks its contract, the bundle is there but was edited, or the folder
-            cannot be written.
+        UserError: a name is unknown, a fragment breaks its contract, the calibrator does not go with the method, the
+            bundle is there but was edited, or the folder cannot be written.
     """
     sources = _sources(templates_dir / CONFIGS, data, loss, method)
     configs = {name: read_yaml(path) for name, path in sources.items()}
@@ -59,6 +59,7 @@ def generate(templates_dir: Path, bundles_dir: Path, data: str, loss: str, metho
     for kind in FragmentKind:
         if kind in configs:
             check_fragment(sources[kind], kind, configs[kind], shared)
+    _check_calibrator_fits(configs, sources)
 
     digest = config_digest(configs)
     bundle = bundles_dir / f"{data}_{loss}_{method}_{digest[:DIGEST_PREFIX_LENGTH]}"
@@ -138,6 +139,18 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str) -> dict[str, 
         sources |= {name: configs_dir / f"{name}.yaml" for name in CALIBRATION_CONFIGS}
         sources[FragmentKind.CALIBRATOR] = fragment_path(configs_dir, FragmentKind.CALIBRATOR, calibrator)
     return sources
+
+
+def _check_calibrator_fits(configs: Mapping[str, Any], sources: Mapping[str, Path]) -> None:
+    if FragmentKind.CALIBRATOR not in configs:
+        return
+    method, calibrator = (configs[kind][kind] for kind in (FragmentKind.METHOD, FragmentKind.CALIBRATOR))
+    if calibrator.get("acts_on") == "network" and method.get("network_returns") == "several":
+        raise UserError(
+            f"{sources[FragmentKind.CALIBRATOR].stem} changes the network, so it needs one that returns a single "
+            f"prediction, but {sources[FragmentKind.METHOD].stem} has several networks or heads; join it to another "
+            f"method, or take a calibrator of logits, such as temperature_scaling."
+        )
 
 
 def _siblings(

@@ -131,6 +131,12 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             "`_target_` of what draws the members; null, also if left out: the plain prediction",
             required=False,
         ),
+        "network_returns": Field(
+            (str,),
+            "`one` prediction, also if left out, or `several`, one for each network or head",
+            required=False,
+            choices=("one", "several"),
+        ),
         "num_networks": Field(
             (int,), "networks of an ensemble, each trained with its own seed", required=False, least=1
         ),
@@ -143,6 +149,12 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             (str,),
             "what is calibrated where a method has several members: their `mean`, or each of the `members`",
             choices=("mean", "members"),
+        ),
+        "acts_on": Field(
+            (str,),
+            "the `logits`, also if left out, or the `network`, which must return one prediction then",
+            required=False,
+            choices=("logits", "network"),
         ),
         "options": Field((dict,), "arguments of `medcalib.calibrators.fit_calibrator`"),
         "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),

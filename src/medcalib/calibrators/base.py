@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from medcalib.calibrators.cases import CalibrationCase
+from medcalib.calibrators.cases import CHUNK, CalibrationCase
 from medcalib.errors import UserError
 from medcalib.functional.temperature import keep_decisions
 from medcalib.keys import Activation
@@ -105,7 +105,20 @@ class Calibrator(nn.Module):
 
     def calibrate_case(self, case: CalibrationCase) -> Tensor:
         """Calibrated logits (B, C, ...) of a case, fitted or not."""
-        return self.calibrate(case.logits, case.image)
+        logits = case.logits
+        if self.num_axes >= 0 or self.needs_image or logits.dim() < 3:
+            return self.calibrate(logits, case.image)
+        # A map of single voxels is the same part by part, and its intermediate values take less memory.
+        flat = logits.flatten(2)
+        first = self.calibrate(flat[..., :CHUNK])
+        if first.shape == flat.shape:
+            return first.reshape(logits.shape)
+        calibrated = first.new_empty(flat.shape)
+        calibrated[..., :CHUNK] = first
+        for start in range(CHUNK, flat.shape[2], CHUNK):
+            part = slice(start, start + CHUNK)
+            calibrated[..., part] = self.calibrate(flat[..., part])
+        return calibrated.reshape(logits.shape)
 
     def training_logits(self, patch: CalibrationCase) -> Tensor:
         """Logits (B, C, ...) of a patch, differentiable in the parameters, for calibrators trained by gradients."""

@@ -14,6 +14,10 @@ from medcalib.functional._inputs import is_label_map, prepare_labels, prepare_ma
 __all__ = ["CalibrationCase", "CaseStream", "Voxels", "voxels_of"]
 
 
+# Values that are looked at together, so that intermediate ones never take as much memory as a case.
+CHUNK = 1 << 17
+
+
 class CalibrationCase(NamedTuple):
     """One volume of the calibration split, or a batch of volumes of one shape.
 
@@ -117,7 +121,10 @@ class CaseStream:
                 tensors = [value for value in case if isinstance(value, Tensor)]
                 size += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
                 kept = [*kept, case.map(lambda tensor: tensor.cpu())] if size <= self.cache_bytes else None
+                tensors.clear()
             yield case
+            # before the next is read, so that two never have to be in memory
+            del item, case
         self._cache = kept
 
 
@@ -133,12 +140,25 @@ def check_case(case: CalibrationCase, num_classes: int) -> None:
             f"Case {case.name}: its logits have shape {tuple(logits.shape)} and type {logits.dtype}, but the "
             f"calibrator takes floating-point logits (B, {num_classes}, ...); set num_classes to that of the network."
         )
-    wrong = int((~torch.isfinite(logits)).sum())
+    wrong = sum(int((~part.isfinite()).sum()) for part in logits.flatten().split(CHUNK))
     if wrong:
         raise UserError(
             f"Case {case.name}: its logits hold {wrong} NaN or Inf value(s), so nothing can be fitted on them; leave "
             f"the case out of the calibration split, or train the network again."
         )
+
+
+def parts_of(case: CalibrationCase) -> Iterator[CalibrationCase]:
+    """A case in parts of its voxels, (B, C, voxels), without the image; small ones whole, also those without axes."""
+    if case.logits.ndim < 3 or any(
+        tensor is not None and tensor.shape[2:] != case.logits.shape[2:] for tensor in (case.labels, case.mask)
+    ):
+        yield case
+        return
+    flat = case._replace(image=None).map(lambda tensor: tensor.flatten(2))
+    for start in range(0, max(flat.logits.shape[2], 1), CHUNK):
+        part = slice(start, start + CHUNK)
+        yield flat.map(lambda tensor, part=part: tensor[..., part])
 
 
 def looks_like_probabilities(case: CalibrationCase, sigmoid: bool) -> bool:

@@ -107,8 +107,12 @@ def fit_calibrator(
 
     def cases(description: str = "") -> Iterator[CalibrationCase]:
         shown = None if progress and description else True
-        for case in tqdm(stream, f"{calibrator.kind}: {description}", unit="case", leave=False, disable=shown):
-            yield case.map(lambda tensor: tensor.to(calibrator.device()))
+        with tqdm(desc=f"{calibrator.kind}: {description}", unit="case", leave=False, disable=shown) as bar:
+            for case in stream:
+                yield case.map(lambda tensor: tensor.to(calibrator.device()))
+                # before the next is read, here and below, so that two never have to be in memory
+                del case
+                bar.update()
 
     def scores() -> SplitScores:
         return SplitScores(calibrator.num_classes, calibrator.sigmoid, num_bins, include_background)
@@ -131,11 +135,14 @@ def fit_calibrator(
         if isinstance(calibrator, ScalingCalibrator) and sample is not None:
             for voxels in voxels_of(case_logits(case), case.labels, case.mask):
                 sample.add(voxels)
+                del voxels
         if isinstance(calibrator, BinnedCalibrator):
             own = calibrator.statistics(case)
             statistics = own if statistics is None else statistics.merge(own)
+        del case
     constant = _check_split(before, calibrator)
 
+    likelihood = None
     num_fitted, gradient_norm, converged, iterations, useful = before.num_voxels, None, None, 1, True
     if isinstance(calibrator, ScalingCalibrator):
         if sample is None:
@@ -167,10 +174,12 @@ def fit_calibrator(
                 f"of those held out; it is left as the identity; add cases, or use one of fewer parameters, such "
                 f"as temperature_scaling."
             )
+    sample = likelihood = None
     after = scores()
     with torch.no_grad():
         for case in cases("scoring"):
             after.update(case, calibrator.calibrate_case(case))
+            del case
     raised = after.nll > before.nll
     if raised:
         _warn(

@@ -14,7 +14,9 @@ from medcalib.calibrators.cases import Voxels
 __all__ = ["AffineLikelihood", "LikelihoodTerms", "negative_log_likelihood"]
 
 # Voxels of which the float64 intermediates are held at a time.
-CHUNK = 1 << 17
+CHUNK = 1 << 16
+# Voxels whose likelihood is computed at a time where there are no derivatives.
+LARGE_CHUNK = 1 << 17
 
 
 def negative_log_likelihood(voxels: Voxels, sigmoid: bool) -> Tensor:
@@ -30,6 +32,9 @@ def negative_log_likelihood(voxels: Voxels, sigmoid: bool) -> Tensor:
         Float64 scalar in nats, differentiable in the logits.
     """
     logits = voxels.logits
+    if logits.shape[1] > LARGE_CHUNK:
+        parts = zip(logits.split(LARGE_CHUNK, 1), voxels.truth.split(LARGE_CHUNK, -1), strict=True)
+        return torch.stack([negative_log_likelihood(Voxels(*part), sigmoid) for part in parts]).sum()
     if sigmoid:
         losses = F.binary_cross_entropy_with_logits(logits, voxels.target(), reduction="none")
         return losses.sum(dtype=torch.float64) / logits.shape[0]

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medcalib.calibrators.base import Calibrator
-from medcalib.calibrators.cases import CalibrationCase
-from medcalib.functional import BinStatistics, bin_statistics
+from medcalib.calibrators.cases import CalibrationCase, parts_of
+from medcalib.functional import BinStatistics, bin_indices, bin_statistics
 from medcalib.functional.temperature import log_odds
 from medcalib.keys import Activation
 
@@ -27,8 +27,12 @@ class BinnedCalibrator(Calibrator):
 
     def statistics(self, case: CalibrationCase) -> BinStatistics:
         """Bin statistics of a case, pooled over its volumes, (1, C, bins), on the CPU."""
-        scores = self.scores(case.logits.to(torch.promote_types(case.logits.dtype, torch.float32)))
-        return bin_statistics(scores, case.labels, self.num_bins, mask=case.mask).pool().to("cpu")
+        merged: BinStatistics | None = None
+        for part in parts_of(case):
+            scores = self.scores(part.logits.to(torch.promote_types(part.logits.dtype, torch.float32)))
+            own = bin_statistics(scores, part.labels, self.num_bins, mask=part.mask).pool().to("cpu")
+            merged = own if merged is None else merged.merge(own)
+        return merged
 
     def scores(self, logits: Tensor) -> Tensor:
         """What is binned: values in [0, 1], (B, C, ...), growing with the probability of the class."""
@@ -172,8 +176,7 @@ class HistogramBinningCalibrator(BinnedCalibrator):
         probs = self.scores(logits)
         looked_up = []
         for index in range(self.num_classes):
-            # A probability on a boundary belongs to the lower bin, as in the statistics.
-            place = (probs[:, index] * self.num_bins).ceil().long().sub(1).clamp(0, self.num_bins - 1)
+            place = bin_indices(probs[:, index], self.num_bins)
             looked_up.append(self.log_odds[index].to(logits.dtype).take(place))
         odds = torch.stack(looked_up, 1)
         identity = self.identity.reshape(shape)

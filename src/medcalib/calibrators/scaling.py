@@ -30,8 +30,8 @@ class ScalingCalibrator(Calibrator):
         """Places in the vector of parameters of those that belong to one class alone."""
         raise NotImplementedError
 
-    def limit(self) -> bool:
-        """Bring scales back into the range where they can be told apart; whether any was outside."""
+    def limit(self) -> tuple[bool, bool]:
+        """Bring scales back into the range where they can be told apart; whether one was too small, and too large."""
         raise NotImplementedError
 
 
@@ -86,9 +86,10 @@ class TemperatureScaling(ScalingCalibrator):
         """None: the temperature belongs to all classes."""
         return []
 
-    def limit(self) -> bool:
+    def limit(self) -> tuple[bool, bool]:
         """Bring T into [0.01, 100]."""
-        return _clamp(self.log_temperature, math.log(LARGEST_SCALE))
+        cold, hot = _clamp(self.log_temperature, math.log(LARGEST_SCALE))
+        return hot, cold
 
     def describe(self) -> dict[str, Any]:
         """The temperature."""
@@ -143,7 +144,7 @@ class VectorScaling(ScalingCalibrator):
         """Scale and bias of the class."""
         return [index] if self.bias is None else [index, self.num_classes + index]
 
-    def limit(self) -> bool:
+    def limit(self) -> tuple[bool, bool]:
         """Bring scales into [0.01, 100]."""
         return _clamp(self.log_scale, math.log(LARGEST_SCALE))
 
@@ -206,9 +207,9 @@ class PlattScaling(ScalingCalibrator):
         bias = self.scale.numel() + index
         return [bias] if self.binary else [index, bias]
 
-    def limit(self) -> bool:
-        """Bring scales into [-100, 100]."""
-        return _clamp(self.scale, LARGEST_SCALE)
+    def limit(self) -> tuple[bool, bool]:
+        """Bring scales into [-100, 100]; none is too small."""
+        return False, any(_clamp(self.scale, LARGEST_SCALE))
 
     def describe(self) -> dict[str, Any]:
         """Scale and bias of each class."""
@@ -222,7 +223,8 @@ def _scale_and_shift(logits: Tensor, scale: Tensor, bias: Tensor | None) -> Tens
 
 
 @torch.no_grad()
-def _clamp(parameter: nn.Parameter, largest: float) -> bool:
-    outside = bool((parameter.abs() > largest).any())
+def _clamp(parameter: nn.Parameter, largest: float) -> tuple[bool, bool]:
+    """Clamp to [-largest, largest]; whether a value was below, and whether one was above."""
+    outside = bool((parameter < -largest).any()), bool((parameter > largest).any())
     parameter.clamp_(-largest, largest)
     return outside

@@ -13,7 +13,7 @@ from torch.func import jacrev
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from medcalib.calibrators.likelihood import AffineLikelihood
-from medcalib.calibrators.scaling import ScalingCalibrator
+from medcalib.calibrators.scaling import LARGEST_SCALE, ScalingCalibrator
 
 __all__ = ["fit_scaling"]
 
@@ -59,12 +59,24 @@ def fit_scaling(
         },
     )
     vector_to_parameters(problem.full(found.x).to(next(calibrator.parameters())), calibrator.parameters())
-    if calibrator.limit():
+    too_small, too_large = calibrator.limit()
+    if found.fun < NOTHING_LEFT:
+        stopped = " and was stopped at its limit" if too_large else ""
         _warn_of(
-            calibrator, "found no finite scale and was stopped at its limit: the logits tell nothing of the labels"
+            calibrator, f"would become ever more confident{stopped}: the calibration split is predicted without error"
         )
-    elif found.fun < NOTHING_LEFT:
-        _warn_of(calibrator, "would become ever more confident: the calibration split is predicted without error")
+    elif too_small:
+        _warn_of(
+            calibrator,
+            "found no finite scale and was stopped at its limit: the logits tell nothing of the labels, or the "
+            "opposite",
+        )
+    elif too_large:
+        _warn_of(
+            calibrator,
+            f"found a scale beyond its limit, {LARGEST_SCALE:g}, and was stopped there: the logits are tiny, or tell a "
+            f"class without error",
+        )
     return float(np.linalg.norm(found.jac)) * scale, problem.evaluations
 
 

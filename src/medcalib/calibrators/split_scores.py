@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medcalib.calibrators.cases import CalibrationCase, Voxels, voxels_of
+from medcalib.calibrators.cases import CalibrationCase, Voxels, parts_of, voxels_of
 from medcalib.calibrators.likelihood import negative_log_likelihood
 from medcalib.errors import UserError
 from medcalib.functional import BinStatistics, bin_statistics, calibration_error
@@ -50,22 +50,27 @@ class SplitScores:
         Raises:
             UserError: naming the case: shapes do not fit, or labels are out of range.
         """
-        own = case.logits.float() if case.logits.dtype in (torch.float16, torch.bfloat16) else case.logits
-        logits = own if logits is None else logits
-        probs = logits.sigmoid() if self.sigmoid else logits.softmax(1)
-        try:
-            bins = bin_statistics(probs, case.labels, self.num_bins, mask=case.mask).pool().to("cpu")
-            volumes = list(voxels_of(logits, case.labels, case.mask))
-        except ValueError as error:
-            raise UserError(f"Case {case.name} of the calibration split: {error}") from error
-        self._bins = bins if self._bins is None else self._bins.merge(bins)
-        for voxels, original in zip(volumes, voxels_of(own, case.labels, case.mask), strict=True):
-            if voxels.truth.ndim == 2 and not self.sigmoid and not _sums_to_one(voxels.truth):
-                raise UserError(
-                    f"Case {case.name} of the calibration split: its target does not sum to 1 over the classes, so "
-                    f"they do not exclude each other; use the activation sigmoid."
-                )
-            self._update_volume(voxels, original)
+        calibrated = case if logits is None else case._replace(logits=logits)
+        tallies = [_DiceTally(len(self.class_voxels)) for _ in range(case.logits.shape[0])]
+        for part, own in zip(parts_of(calibrated), parts_of(case), strict=True):
+            part, own = (of_case._replace(logits=_widened(of_case.logits)) for of_case in (part, own))
+            probs = part.logits.sigmoid() if self.sigmoid else part.logits.softmax(1)
+            try:
+                bins = bin_statistics(probs, part.labels, self.num_bins, mask=part.mask).pool().to("cpu")
+                volumes = list(voxels_of(part.logits, part.labels, part.mask))
+            except ValueError as error:
+                raise UserError(f"Case {case.name} of the calibration split: {error}") from error
+            self._bins = bins if self._bins is None else self._bins.merge(bins)
+            originals = voxels_of(own.logits, own.labels, own.mask)
+            for voxels, original, tally in zip(volumes, originals, tallies, strict=True):
+                if voxels.truth.ndim == 2 and not self.sigmoid and not _sums_to_one(voxels.truth):
+                    raise UserError(
+                        f"Case {case.name} of the calibration split: its target does not sum to 1 over the classes, so "
+                        f"they do not exclude each other; use the activation sigmoid."
+                    )
+                self._update_part(voxels, original, tally)
+        self.num_cases += len(tallies)
+        self._dice += [dice for tally in tallies if (dice := tally.mean(self.first_class)) is not None]
 
     @property
     def nll(self) -> float:
@@ -103,30 +108,44 @@ class SplitScores:
         """Fraction of voxels whose decision is not that of the case's own logits; in any channel with the sigmoid."""
         return self._moved / self.num_voxels
 
-    def _update_volume(self, voxels: Voxels, original: Voxels) -> None:
-        count = voxels.logits.shape[1]
-        self.num_cases += 1
-        self.num_voxels += count
-        if not count:
+    def _update_part(self, voxels: Voxels, original: Voxels, tally: _DiceTally) -> None:
+        self.num_voxels += voxels.logits.shape[1]
+        if not voxels.logits.shape[1]:
             return
         self._nll += negative_log_likelihood(voxels, self.sigmoid).item()
         decided = self._decide(voxels.logits)
         self._moved += int((decided != self._decide(original.logits)).any(0).sum())
         target = voxels.target()
         self.class_voxels += target.sum(1, dtype=torch.float64).cpu()
-        wanted = target >= 0.5 if self.sigmoid else self._decide(target)
-        dice = []
-        for mine, true in zip(decided[self.first_class :], wanted[self.first_class :], strict=True):
-            if true.any():
-                dice.append(2 * int((mine & true).sum()) / int(mine.sum() + true.sum()))
-        if dice:
-            self._dice.append(sum(dice) / len(dice))
+        tally.add(decided, target >= 0.5 if self.sigmoid else self._decide(target))
 
     def _decide(self, values: Tensor) -> Tensor:
         """Which classes a voxel is given, (C, N)."""
         if self.sigmoid:
             return values >= 0
         return values.argmax(0) == torch.arange(values.shape[0], device=values.device)[:, None]
+
+
+class _DiceTally:
+    """What the Dice coefficients of one volume need."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.both, self.decided, self.true = torch.zeros(3, num_classes, dtype=torch.int64)
+
+    def add(self, decided: Tensor, true: Tensor) -> None:
+        self.both += (decided & true).sum(1).cpu()
+        self.decided += decided.sum(1).cpu()
+        self.true += true.sum(1).cpu()
+
+    def mean(self, first_class: int) -> float | None:
+        """Mean over the classes that are there, from one class on; None where none is."""
+        there = (self.true[first_class:] > 0).nonzero()[:, 0] + first_class
+        dice = [2 * int(self.both[c]) / int(self.decided[c] + self.true[c]) for c in there]
+        return sum(dice) / len(dice) if dice else None
+
+
+def _widened(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def _sums_to_one(target: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,9 @@ __all__ = ["SAMPLING", "VoxelSample"]
 SAMPLING = ("error_balanced", "class_balanced", "uniform")
 
 # Voxels that are looked at together.
-CHUNK = 1 << 20
+CHUNK = 1 << 17
+# How many times more voxels than wanted are held before some are left out.
+SLACK = 1.25
 # Where the strata of errors meet: an error below the first hardly moves any parameter.
 ERRORS = (1e-4, 1e-3, 1e-2, 0.1, 0.5)
 
@@ -59,7 +62,8 @@ class VoxelSample:
         self._generator = torch.Generator().manual_seed(seed)
         self._seen = torch.zeros(0, dtype=torch.int64)
         self._limits = torch.zeros(0, dtype=torch.float64)
-        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._parts: list[tuple[Tensor, ...]] = []
+        self._keys: list[Tensor] | None = None
         self._held = 0
 
     def add(self, voxels: Voxels) -> None:
@@ -67,16 +71,16 @@ class VoxelSample:
         for start in range(0, voxels.logits.shape[1], CHUNK):
             part = slice(start, start + CHUNK)
             self._add(Voxels(voxels.logits[:, part], voxels.truth[..., part]))
-            if self._held > 2 * self.max_voxels:
+            if self._held > SLACK * self.max_voxels:
                 self._trim()
 
     def voxels(self) -> Iterator[tuple[Voxels, Tensor | None]]:
-        """The voxels kept, and their weights (N,); None where all are 1."""
+        """The voxels kept, in parts, and their weights (N,); None where all are 1."""
         self._trim()
         whole = self._held == int(self._seen.sum())
-        for logits, truth, strata, _ in self._parts:
-            weights = None if whole else self._seen.to(strata.device) / strata.bincount(minlength=len(self._seen))
-            yield Voxels(logits, truth), None if weights is None else weights[strata]
+        weights = None if whole else self._seen / self._num_kept()
+        for logits, truth, strata in self._parts:
+            yield Voxels(logits, truth), None if whole else weights.to(strata.device)[strata.long()]
 
     def __len__(self) -> int:
         """Number of voxels kept."""
@@ -84,31 +88,51 @@ class VoxelSample:
         return self._held
 
     def _add(self, voxels: Voxels) -> None:
-        strata = self._stratum(voxels)
-        keys = torch.rand(strata.numel(), generator=self._generator, dtype=torch.float64).to(strata.device)
+        strata = self._stratum(voxels).to(torch.int16)
         seen = strata.bincount().cpu()
         grown = max(len(seen), len(self._seen))
         self._seen = _pad(self._seen, grown, 0) + _pad(seen, grown, 0)
         self._limits = _pad(self._limits, grown, 1.0)
+        part = (voxels.logits, voxels.truth, strata)
+        if self._keys is None:
+            # Numbers are drawn when the first voxel has to be left out. A copy: the case is not to stay in memory.
+            self._parts.append(tuple(values.clone() for values in part))
+            self._held += strata.numel()
+            return
+        keys = self._draw(strata)
         # What has no room in its stratum any more is never copied.
-        chosen = (keys < self._limits.to(keys.device)[strata]).nonzero()[:, 0]
-        self._parts.append((voxels.logits[:, chosen], voxels.truth[..., chosen], strata[chosen], keys[chosen]))
-        self._held += len(chosen)
+        self._keep(part, keys, keys < self._limits.to(keys.device)[strata.long()])
+
+    def _draw(self, strata: Tensor) -> Tensor:
+        return torch.rand(strata.numel(), generator=self._generator, dtype=torch.float64).to(strata.device)
+
+    def _keep(self, part: tuple[Tensor, ...], keys: Tensor, chosen: Tensor) -> None:
+        places = chosen.nonzero()[:, 0]
+        self._parts.append(tuple(values[..., places] for values in part))
+        self._keys.append(keys[places])
+        self._held += len(places)
 
     def _trim(self) -> None:
         if self._held <= self.max_voxels:
             return
-        logits, truth, strata, keys = (torch.cat(column, -1) for column in zip(*self._parts, strict=True))
-        keep = torch.zeros_like(keys, dtype=torch.bool)
+        if self._keys is None:
+            self._keys = [self._draw(strata) for _, _, strata in self._parts]
+        num_kept = self._num_kept().tolist()
         for stratum, quota in enumerate(_quotas(self._seen.tolist(), self.max_voxels)):
-            of_stratum = (strata == stratum).nonzero()[:, 0]
-            if len(of_stratum) > quota:
-                order = keys[of_stratum].argsort(stable=True)
-                self._limits[stratum] = keys[of_stratum[order[quota]]].item()
-                of_stratum = of_stratum[order[:quota]]
-            keep[of_stratum] = True
-        self._parts = [(logits[:, keep], truth[..., keep], strata[keep], keys[keep])]
-        self._held = int(keep.sum())
+            if num_kept[stratum] > quota:
+                of_stratum = [
+                    keys[strata == stratum].cpu() for (*_, strata), keys in zip(self._parts, self._keys, strict=True)
+                ]
+                self._limits[stratum] = float(np.partition(torch.cat(of_stratum).numpy(), quota)[quota])
+        parts, keys, self._parts, self._keys, self._held = self._parts, self._keys, [], [], 0
+        while parts:
+            # One by one, so that what is left out is freed as soon as may be.
+            part, of_part = parts.pop(0), keys.pop(0)
+            self._keep(part, of_part, of_part < self._limits.to(of_part.device)[part[2].long()])
+
+    def _num_kept(self) -> Tensor:
+        """Number of voxels held of each stratum."""
+        return torch.stack([strata.bincount(minlength=len(self._seen)).cpu() for _, _, strata in self._parts]).sum(0)
 
     def _stratum(self, voxels: Voxels) -> Tensor:
         truth = voxels.truth

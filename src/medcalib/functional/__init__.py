@@ -11,7 +11,7 @@ from medcalib.functional.aggregation import (
     patch_maximum,
 )
 from medcalib.functional.agreement import aula, mean_pairwise_dice, member_agreement, pairwise_dice
-from medcalib.functional.binning import BinStatistics, bin_statistics
+from medcalib.functional.binning import BinStatistics, bin_indices, bin_statistics
 from medcalib.functional.calibration import (
     BrierDecomposition,
     brier_decomposition,
@@ -34,6 +34,7 @@ __all__ = [
     "PredictiveMoments",
     "above_threshold_mean",
     "aula",
+    "bin_indices",
     "bin_statistics",
     "brier_decomposition",
     "brier_score",

@@ -5,20 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medcalib.functional._bins import bin_indices
 from medcalib.functional._inputs import select
 
-__all__ = ["backward", "bin_boundaries", "bin_centres", "forward", "hard_bins", "soft_bins"]
-
-
-def bin_boundaries(num_bins: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the ``num_bins + 1`` boundaries in float32, the last a little above 1."""
-    return torch.linspace(0.0, 1.0 + torch.finfo(torch.float32).eps, num_bins + 1, device=device)
-
-
-def hard_bins(probs: Tensor, num_bins: int, right: bool = False) -> Tensor:
-    """Return the bin of each probability; a boundary belongs to the lower bin, or to the upper one if ``right``."""
-    inner = bin_boundaries(num_bins, probs.device)[1:]
-    return torch.bucketize(probs.float().contiguous(), inner, right=right).clamp_(max=num_bins - 1)
+__all__ = ["backward", "bin_centres", "forward", "soft_bins"]
 
 
 def bin_centres(num_bins: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -67,7 +57,7 @@ def forward(
                 sums[b, c].index_add_(0, lower, columns * (1 - above)[:, None])
                 sums[b, c].index_add_(0, (lower + 1).clamp_(max=num_bins - 1), columns * above[:, None])
             else:
-                sums[b, c].index_add_(0, hard_bins(case[c], num_bins, right), columns)
+                sums[b, c].index_add_(0, bin_indices(case[c], num_bins, right), columns)
     return sums
 
 
@@ -100,7 +90,7 @@ def backward(
         for c in range(probs.shape[1]):
             p, gaps, counts = probs[b, c], grad_gaps[b, c], grad_counts[b, c]
             if not soft:
-                grad[b, c] = gaps[hard_bins(p, num_bins, right)]
+                grad[b, c] = gaps[bin_indices(p, num_bins, right)]
                 continue
             true = (y[b] == c + first_class if use_labels else y[b, c]).double()
             lower, above, speed = soft_bins(p, num_bins)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medcalib.functional._binning_torch import bin_boundaries, bin_centres
+from medcalib.functional._binning_torch import bin_centres
+from medcalib.functional._bins import bin_boundaries
 
 try:
     import triton

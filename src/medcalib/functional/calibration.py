@@ -26,14 +26,23 @@ class BrierDecomposition(NamedTuple):
     uncertainty: Tensor
 
 
-def calibration_gap(statistics: BinStatistics) -> Tensor:
+# Bins of less weight are empty, as in the soft losses; a voxel in a hard bin weighs 1.
+EMPTY_WEIGHT = 0.01
+
+
+def calibration_gap(statistics: BinStatistics, empty_weight: float = EMPTY_WEIGHT) -> Tensor:
     r"""Signed gap per bin, :math:`g_k = (P_k - Y_k) / n_k`: positive where the prediction is over-confident.
 
     Args:
         statistics: bin statistics (batch, class, bin).
+        empty_weight: soft bins of less weight are empty, as in :class:`medcalib.losses.SoftL1ACELoss`; in [0, 1], so
+            that it does not matter to hard bins.
 
     Returns:
         Gaps (batch, class, bin), float64, in [-1, 1]; NaN in empty bins.
+
+    Raises:
+        ValueError: If ``empty_weight`` is out of range.
 
     Example:
         >>> import torch
@@ -42,7 +51,10 @@ def calibration_gap(statistics: BinStatistics) -> Tensor:
         >>> calibration_gap(bin_statistics(p, y, num_bins=2))
         tensor([[[0.2000, 0.4000]]], dtype=torch.float64)
     """
-    return (statistics.sum_pred - statistics.sum_true) / statistics.counts
+    if not 0 <= empty_weight <= 1:
+        raise ValueError(f"empty_weight must be in [0, 1], got {empty_weight}.")
+    gap = (statistics.sum_pred - statistics.sum_true) / statistics.counts
+    return gap.masked_fill(statistics.counts < empty_weight, torch.nan)
 
 
 def mean_calibration_gap(statistics: BinStatistics) -> Tensor:
@@ -65,7 +77,9 @@ def mean_calibration_gap(statistics: BinStatistics) -> Tensor:
     return (statistics.sum_pred - statistics.sum_true).sum(-1) / statistics.counts.sum(-1)
 
 
-def calibration_error(statistics: BinStatistics, reduction: str = "expected") -> Tensor:
+def calibration_error(
+    statistics: BinStatistics, reduction: str = "expected", empty_weight: float = EMPTY_WEIGHT
+) -> Tensor:
     r"""Calibration error of each class from its bin gaps :math:`g_k`.
 
     ``"expected"`` (ECE) is :math:`\sum_k n_k |g_k| / \sum_k n_k`, ``"average"`` (ACE) the plain mean of :math:`|g_k|`
@@ -75,12 +89,14 @@ def calibration_error(statistics: BinStatistics, reduction: str = "expected") ->
     Args:
         statistics: bin statistics (batch, class, bin). Pool them first for a value over all cases (micro).
         reduction: ``"expected"``, ``"average"`` or ``"maximum"``.
+        empty_weight: soft bins of less weight are not filled, as in :func:`calibration_gap`; to the expected error
+            they count with their weight.
 
     Returns:
         Errors (batch, class), float64, in [0, 1]; NaN where no bin is filled.
 
     Raises:
-        ValueError: If ``reduction`` is none of the three.
+        ValueError: If ``reduction`` is none of the three, or ``empty_weight`` is out of range.
 
     Example:
         >>> import torch
@@ -90,7 +106,7 @@ def calibration_error(statistics: BinStatistics, reduction: str = "expected") ->
         >>> [round(calibration_error(statistics, name).item(), 3) for name in ("expected", "average", "maximum")]
         [0.375, 0.55, 0.9]
     """
-    gap = calibration_gap(statistics).abs()
+    gap = calibration_gap(statistics, empty_weight).abs()
     if reduction == "expected":
         return (statistics.sum_pred - statistics.sum_true).abs().sum(-1) / statistics.counts.sum(-1)
     if reduction == "average":
@@ -127,7 +143,7 @@ def brier_decomposition(statistics: BinStatistics) -> BrierDecomposition:
     total = statistics.counts.sum(-1)
     base_rate = statistics.sum_true.sum(-1) / total
     share = statistics.counts / total[..., None]
-    reliability = (share * calibration_gap(statistics).square()).nansum(-1)
+    reliability = (share * calibration_gap(statistics, empty_weight=0).square()).nansum(-1)
     resolution = (share * (statistics.mean_true - base_rate[..., None]).square()).nansum(-1)
     return BrierDecomposition(
         reliability.where(total > 0, torch.nan), resolution.where(total > 0, torch.nan), base_rate * (1 - base_rate)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -18,6 +21,10 @@ from medcalib.functional._inputs import (
 __all__ = ["brier_score", "categorical_brier_score", "categorical_negative_log_likelihood", "negative_log_likelihood"]
 
 
+# Voxels that are scored together.
+CHUNK = 1 << 17
+
+
 def _prepare(y_pred: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, bool]:
     labels = is_label_map(y_pred, y)
     voxel_mask = prepare_mask(y_pred, mask)
@@ -28,13 +35,16 @@ def _prepare(y_pred: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
 
 
 def _clamped(probs: Tensor) -> Tensor:
-    # 1 - eps is exact in the dtype, eps is the least distance from 1 that a prediction of that dtype can express.
+    # The dtype expresses 1 - eps exactly, and in half precision hardly anything nearer to 1.
     eps = torch.finfo(probs.dtype).eps
     return (probs if probs.dtype == torch.float64 else probs.float()).clamp(eps, 1 - eps)
 
 
-def _mean(values: Tensor) -> Tensor:
-    return values.mean(-1, dtype=torch.float64)
+def _mean(score: Callable[..., Tensor], *values: Tensor) -> Tensor:
+    """Mean over voxels, the last axis, of a score of values; its intermediate values exist for few voxels at a time."""
+    parts = zip(*(value.split(CHUNK, -1) for value in values), strict=True)
+    total = torch.stack([score(*part).sum(-1, dtype=torch.float64) for part in parts]).sum(0)
+    return total / values[0].shape[-1]
 
 
 def negative_log_likelihood(y_pred: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -43,8 +53,9 @@ def negative_log_likelihood(y_pred: Tensor, y: Tensor, mask: Tensor | None = Non
     .. math::
         -\frac{1}{N} \sum_i y_i \ln p_i + (1 - y_i) \ln(1 - p_i)
 
-    Probabilities are clamped to ``[eps, 1 - eps]`` with the machine epsilon of their dtype (float32: 1.2e-7), so one
-    certain and wrong voxel costs at most ``-ln(eps)``.
+    Probabilities are clamped to ``[eps, 1 - eps]`` with the machine epsilon of their dtype (float32: 1.2e-7), so a
+    voxel costs at most ``-ln(eps)`` (float32: 15.9) where it is certain and wrong, and at least ``-ln(1 - eps)``, which
+    is ``eps``, where it is certain and right.
 
     Args:
         y_pred: probabilities (B, C, ...).
@@ -67,15 +78,24 @@ def negative_log_likelihood(y_pred: Tensor, y: Tensor, mask: Tensor | None = Non
     for b in range(probs.shape[0]):
         case, true = select(probs, voxel_mask, b), select(truth, voxel_mask, b)
         for c in range(probs.shape[1]):
-            p = _clamped(case[c])
-            if labels or truth.dtype == torch.bool:
-                positive = true == c if labels else true[c]
-                likelihood = torch.where(positive, p, 1 - p)
-                result[b, c] = -_mean(likelihood.log_())
-            else:
-                t = true[c].to(p.dtype)
-                result[b, c] = -_mean(t * p.log() + (1 - t) * torch.log1p(-p))
+            result[b, c] = -_mean(
+                partial(_log_likelihood, label=c if labels else None), case[c], _of_class(true, c, labels)
+            )
     return result
+
+
+def _of_class(true: Tensor, index: int, labels: bool) -> Tensor:
+    return true if labels else true[index]
+
+
+def _log_likelihood(probs: Tensor, true: Tensor, label: int | None) -> Tensor:
+    """Log-likelihood of a class, whose label is given where ``true`` holds labels."""
+    p = _clamped(probs)
+    # log1p, since 1 - p would round small probabilities away
+    if label is not None or true.dtype == torch.bool:
+        return torch.where(true if label is None else true == label, p.log(), torch.log1p(-p))
+    t = true.to(p.dtype)
+    return t * p.log() + (1 - t) * torch.log1p(-p)
 
 
 def brier_score(y_pred: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -103,16 +123,20 @@ def brier_score(y_pred: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor
     for b in range(probs.shape[0]):
         case, true = select(probs, voxel_mask, b), select(truth, voxel_mask, b)
         for c in range(probs.shape[1]):
-            p = case[c] if case.dtype == torch.float64 else case[c].float()
-            t = (true == c if labels else true[c]).to(p.dtype)
-            result[b, c] = _mean(t.sub_(p).square_() if labels else (p - t).square_())
+            result[b, c] = _mean(partial(_squared, label=c if labels else None), case[c], _of_class(true, c, labels))
     return result
+
+
+def _squared(probs: Tensor, true: Tensor, label: int | None) -> Tensor:
+    p = probs if probs.dtype == torch.float64 else probs.float()
+    return ((true if label is None else true == label).to(p.dtype) - p).square_()
 
 
 def categorical_negative_log_likelihood(y_pred: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     r"""Mean negative log-likelihood of exclusive classes, :math:`-\frac{1}{N} \sum_i \sum_c y_{ic} \ln p_{ic}`.
 
-    Probabilities are clamped from below at the machine epsilon of their dtype (float32: 1.2e-7).
+    Probabilities are clamped to ``[eps, 1 - eps]`` with the machine epsilon of their dtype (float32: 1.2e-7), as in
+    :func:`negative_log_likelihood`.
 
     Args:
         y_pred: probabilities (B, C, ...) that sum to 1 over the classes, C at least 2.
@@ -135,11 +159,10 @@ def categorical_negative_log_likelihood(y_pred: Tensor, y: Tensor, mask: Tensor 
     for b in range(probs.shape[0]):
         case, true = select(probs, voxel_mask, b), select(truth, voxel_mask, b)
         if labels:
-            result[b] = -_mean(_clamped(case.gather(0, true[None].long())[0]).log_())
+            result[b] = -_mean(lambda p, t: _clamped(p.gather(0, t[None].long())[0]).log_(), case, true)
             continue
         for c in range(probs.shape[1]):
-            p = _clamped(case[c])
-            result[b] -= _mean(true[c].to(p.dtype) * p.log())
+            result[b] -= _mean(lambda p, t: t.to(_clamped(p).dtype) * _clamped(p).log(), case[c], true[c])
     return result
 
 

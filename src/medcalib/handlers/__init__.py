@@ -13,6 +13,7 @@ from medcalib.handlers.progress_bar import ProgressBarHandler
 from medcalib.handlers.provenance import collect_provenance
 from medcalib.handlers.quality_control import QualityControlHandler
 from medcalib.handlers.region_metric import RegionMetricHandler
+from medcalib.handlers.release import ReleaseHandler
 from medcalib.handlers.reliability_diagram import ReliabilityDiagramHandler
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.retention_report import RetentionReportHandler
@@ -35,6 +36,7 @@ __all__ = [
     "ProgressBarHandler",
     "QualityControlHandler",
     "RegionMetricHandler",
+    "ReleaseHandler",
     "ReliabilityDiagramHandler",
     "ResultFolder",
     "RetentionReportHandler",
