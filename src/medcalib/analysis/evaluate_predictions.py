@@ -14,11 +14,11 @@ from monai.transforms import AsDiscreted, Compose, CopyItemsd
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
-from medcalib.analysis.complete_folder import complete_folder
 from medcalib.analysis.evaluations import Evaluation, read_evaluation
 from medcalib.analysis.prediction_paths import read_case_list
 from medcalib.analysis.predictions import PredictionFolder
 from medcalib.errors import UserError
+from medcalib.folders import complete_folder
 from medcalib.handlers import (
     BinningDataHandler,
     CalibrationErrorHandler,

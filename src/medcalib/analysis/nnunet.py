@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcalib.analysis.volumes import Geometry
-from medcalib.errors import UserError
+from medcalib.errors import UserError, plain_reason
 
 __all__ = ["check_segmentation", "read_probabilities"]
 
@@ -44,8 +44,9 @@ def read_probabilities(path: Path, geometry: Geometry, case: str) -> NDArray[np.
             held = ", ".join(arrays) or "nothing"
             array = arrays[ARRAY].astype(np.float32) if ARRAY in arrays else None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"Case {case}: {path} cannot be read ({reason}); it may be damaged, write it again.") from None
+        raise UserError(
+            f"Case {case}: {path} cannot be read ({plain_reason(error)}); it may be damaged, write it again."
+        ) from None
     if array is None:
         raise UserError(
             f"Case {case}: {path} holds {held}, but no array {ARRAY}, which nnUNetv2_predict --save_probabilities "

@@ -12,7 +12,7 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medcalib.errors import UserError
+from medcalib.errors import UserError, plain_reason
 
 __all__ = ["Geometry", "Volume", "check_same_geometry", "read_volume", "write_channels"]
 
@@ -64,9 +64,9 @@ def read_volume(path: Path, case: str) -> Volume:
         image = nib.load(path)
         array = np.asarray(image.dataobj, dtype=np.float32)
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"Case {case}: {path} cannot be read ({reason}); it may be damaged or cut short, so write it again."
+            f"Case {case}: {path} cannot be read ({plain_reason(error)}); it may be damaged or cut short, so write it "
+            f"again."
         ) from None
     if array.ndim == 5 and array.shape[3] == 1:
         array = array[:, :, :, 0]
