@@ -65,7 +65,7 @@ def _print_list(bundles_dir: Path) -> None:
         width = max(map(len, fragments), default=0)
         for name, description in fragments.items():
             print(f"  {name:<{width}}  {description}".rstrip())
-    bundles = sorted(path.parent.parent for path in bundles_dir.glob("*/configs/metadata.json"))
+    bundles = sorted(path.parent.parent for path in bundles_dir.glob("[!.]*/configs/metadata.json"))
     print(f"bundles in {bundles_dir}:")
     for bundle in bundles:
         print(f"  {bundle.name}")

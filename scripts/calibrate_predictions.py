@@ -13,7 +13,7 @@ import fire
 
 from medcalib.bundle.command_line import run_command, typed_options
 from medcalib.bundle.fragments import suggestion
-from medcalib.errors import UserError
+from medcalib.errors import StoppedError, UserError
 
 NEEDED = ("predictions_dir", "labels_dir", "output_dir", "kind", "calibration_cases", "cases", "calibrator")
 
@@ -75,8 +75,8 @@ def main(
 
     try:
         calibrate_predictions(**options)
-    except KeyboardInterrupt:
-        raise UserError("Interrupted; nothing was written.") from None
+    except KeyboardInterrupt as stop:
+        raise StoppedError.by(stop, "nothing was written") from None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "medcalib"
 
 LAYERS = [
     {"errors", "keys"},
-    {"files"},
+    {"files", "folders", "locks", "processes", "tensor_files"},
     {"functional"},
     {"losses", "metrics", "calibrators", "networks", "data", "visualize"},
     {"inferers", "transforms"},

@@ -196,9 +196,7 @@ class TestMistakes:
             run_command(lambda: fire.Fire(MAIN, command=[], name=SCRIPT.name))
         assert "--bundle is missing" in capsys.readouterr().err
 
-    def test_results_of_an_interrupted_check_stay_as_they_were(
-        self, refused, check, hippocampus, hippocampus_dir, monkeypatch
-    ):
+    def test_results_of_an_interrupted_check_stay_as_they_were(self, check, hippocampus, hippocampus_dir, monkeypatch):
         settings = SMALL | {"data::dataset_dir": hippocampus_dir}
 
         def interrupt(*_arguments):
@@ -206,11 +204,11 @@ class TestMistakes:
 
         with monkeypatch.context() as patched:
             patched.setattr("medcalib.bundle.first_batch.preview", interrupt)
-            assert refused(hippocampus, **settings) == "error: Interrupted; nothing was written."
+            assert check(hippocampus, **settings) == (130, "error: Interrupted; nothing was written.\n", None)
             monkeypatch.undo()
         check(hippocampus, **settings)
         before = {path.name: path.read_bytes() for path in (hippocampus / "data_check").iterdir()}
         monkeypatch.setattr("medcalib.bundle.first_batch.preview", interrupt)
         code, _, _ = check(hippocampus, **settings | {"data::batch_size": 1})
-        assert code == 2
+        assert code == 130
         assert {path.name: path.read_bytes() for path in (hippocampus / "data_check").iterdir()} == before

@@ -108,7 +108,7 @@ def check_results(folder, cells):
     assert summary["num_cases"] == SIZES["num_test"]
     assert summary["provenance"]["fragments"]["data"] == "phantom_cells"
     assert not list(folder.rglob("*.nii.gz"))
-    assert not list(folder.rglob("*.unfinished"))
+    assert not list(folder.rglob("*.unfinished*"))
 
 
 @pytest.mark.parametrize("method", METHODS)

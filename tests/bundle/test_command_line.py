@@ -130,4 +130,4 @@ def test_an_error_amid_an_evaluation_is_one_sentence(trained, tiny, phantom_dir,
     assert len(errors) == 1, done.stderr
     assert f"Case {image.name.removesuffix('.nii.gz')}" in errors[0]
     assert (bundle / "seed_12345" / "evaluation" / "summary.json").read_text() == before
-    assert not list(bundle.rglob("*.unfinished"))
+    assert not list(bundle.rglob("*.unfinished*"))

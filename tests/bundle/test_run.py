@@ -44,7 +44,7 @@ def test_training_leaves_weights_scalars_log_and_config(results):
     config = yaml.safe_load((results / "configs" / "train.yaml").read_text())
     assert config["network_def"]["init_filters"] == 4
     assert config["seed"] == 12345
-    assert not list(results.rglob("*.unfinished"))
+    assert not list(results.rglob("*.unfinished*"))
 
 
 def test_validation_logs_dice_and_calibration(results):

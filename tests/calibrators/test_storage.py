@@ -132,13 +132,13 @@ def test_an_unfitted_calibrator_is_not_written(saved):
 def test_an_interrupted_write_leaves_the_old_file(saved, monkeypatch):
     before = saved.read_bytes()
 
-    def fail(content, path):
-        path.write_bytes(b"half")
-        raise OSError("disk full")
+    def fail(_file):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medcalib.calibrators.storage.torch.save", fail)
+    monkeypatch.setattr("os.fsync", fail)
     calibrator = TemperatureScaling(3)
     report = fit_calibrator(calibrator, split())
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
         save_calibrator(saved, calibrator, report, "abc")
     assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]

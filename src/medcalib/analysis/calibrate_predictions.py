@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 import medcalib
 from medcalib.analysis.bootstrap import bootstrap_interval
-from medcalib.analysis.complete_folder import complete_folder
 from medcalib.analysis.evaluate_predictions import activate_in_place, checked_class_names, write_evaluation
 from medcalib.analysis.evaluations import read_evaluation
 from medcalib.analysis.prediction_paths import read_case_list
@@ -39,6 +38,7 @@ from medcalib.calibrators import (
 )
 from medcalib.data.cases import split_digest
 from medcalib.errors import UserError
+from medcalib.folders import complete_folder
 from medcalib.handlers.case_tables import write_table
 from medcalib.handlers.json_report import write_json
 from medcalib.keys import Activation, CaseKeys, SplitKeys

@@ -13,11 +13,11 @@ from monai.handlers import MeanDice, from_engine
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
-from medcalib.analysis.complete_folder import complete_folder
 from medcalib.analysis.evaluations import Evaluation, read_evaluation
 from medcalib.analysis.prediction_paths import read_case_list
 from medcalib.analysis.predictions import PredictionFolder, most_probable
 from medcalib.errors import UserError
+from medcalib.folders import complete_folder
 from medcalib.handlers import (
     BinningDataHandler,
     CalibrationErrorHandler,

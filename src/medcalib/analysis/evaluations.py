@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from medcalib.errors import UserError
+from medcalib.errors import UserError, plain_reason
 from medcalib.functional import BinStatistics
 
 __all__ = ["Evaluation", "read_evaluation"]
@@ -94,8 +94,9 @@ def _read(path: Path, read: Any) -> Any:
             f"{path} does not exist: give the folder of an evaluation, which --mode inference_eval of a bundle writes."
         ) from None
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} cannot be read ({reason}): delete the folder and evaluate again.") from None
+        raise UserError(
+            f"{path} cannot be read ({plain_reason(error)}): delete the folder and evaluate again."
+        ) from None
 
 
 def _read_cases(path: Path) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcalib.analysis.volumes import Geometry
-from medcalib.errors import UserError
+from medcalib.errors import UserError, plain_reason
 
 __all__ = ["Plans", "check_label", "check_segmentation", "find_plans", "read_plans", "read_probabilities"]
 
@@ -109,8 +109,9 @@ def read_probabilities(path: Path, geometry: Geometry, case: str, plans: Plans |
             held = ", ".join(arrays) or "nothing"
             array = arrays[ARRAY].astype(np.float32, copy=False) if ARRAY in arrays else None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"Case {case}: {path} cannot be read ({reason}); it may be damaged, write it again.") from None
+        raise UserError(
+            f"Case {case}: {path} cannot be read ({plain_reason(error)}); it may be damaged, write it again."
+        ) from None
     if array is None:
         raise UserError(
             f"Case {case}: {path} holds {held}, but no array {ARRAY}, which nnUNetv2_predict --save_probabilities "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any, NamedTuple
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.siblings import trainings_before, trains_network
 from medcalib.bundle.workflow import bundle_settings, find_bundle, open_workflow, user_message
-from medcalib.errors import UserError
+from medcalib.errors import StoppedError, UserError
+from medcalib.files import draft_path, remove, remove_abandoned
 
 __all__ = ["DataCheck", "check_data"]
 
@@ -68,10 +68,10 @@ def check_data(
             settings = bundle_settings(trained, sibling.seed, allow_edited)
         try:
             check = _check(trained, settings, overrides, draft)
-        except KeyboardInterrupt:
-            raise UserError("Interrupted; nothing was written.") from None
+        except KeyboardInterrupt as stop:
+            raise StoppedError.by(stop, "nothing was written") from None
         except Exception as error:
-            if cause := user_message(error):
+            if cause := user_message(error, target):
                 raise UserError(cause) from None
             raise
     written = [str(path) for path in (target / REPORT, target / PREVIEW) if path.exists()]
@@ -123,21 +123,24 @@ def _check(folder: Path, settings: Mapping[str, Any], overrides: Mapping[str, An
 @contextmanager
 def _result_files(target: Path) -> Iterator[Path]:
     """Yield a folder in which the files are made; they replace those in the target when no error occurs."""
+    draft = draft_path(target / FOLDER)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.TemporaryDirectory(prefix=".unfinished.", dir=target)
+        remove_abandoned(target)
+        draft.mkdir()
     except OSError as error:
         raise UserError(
             f"{target} cannot be written ({error.strerror}); choose another folder with --output_dir."
         ) from None
     try:
-        with temporary as draft:
-            yield Path(draft)
-            for name in (REPORT, PREVIEW):
-                # what an earlier check left must not be taken for a result of this one
-                (target / name).unlink(missing_ok=True)
-                if (Path(draft) / name).exists():
-                    (Path(draft) / name).rename(target / name)
+        yield draft
+        has_picture = (draft / PREVIEW).exists()
+        for name in (PREVIEW, REPORT) if has_picture else (REPORT,):
+            (draft / name).replace(target / name)
+        if not has_picture:
+            # what an earlier check left must not be taken for a result of this one
+            (target / PREVIEW).unlink(missing_ok=True)
     finally:
+        remove(draft)
         if not any(target.iterdir()):
             target.rmdir()

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
+import os
+import signal
 import sys
 import threading
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import NoneType
-from typing import Any
+from typing import Any, NoReturn
 
 import fire
 
 from medcalib.bundle.option_values import override_values, read_switch, read_text, read_value
-from medcalib.errors import UserError
+from medcalib.errors import StoppedError, Terminated, UserError, environment_message
 
 __all__ = ["run_command", "typed_options"]
 
 
 def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a command; on a `UserError` print its message to stderr and exit with code 2.
+    """Call a command; when it fails for a reason that can be mended, print one sentence to stderr and exit with a code.
+
+    The code is 2 for a `UserError`, a disk that is full or not writable, and lack of memory; 130 after Ctrl-C; 143
+    after SIGTERM.
 
     With ``--help`` among the arguments of the program, Fire explains the command instead; it would otherwise take this
     for one more option where any are accepted.
@@ -31,15 +38,62 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # a file name that is no UTF-8 must not keep a message from being printed
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    # of a full disk that keeps a line from the log, a sentence tells, and not a traceback for every line
+    logging.raiseExceptions = False
     try:
-        return command(*args, **kwargs)
+        with _stoppable():
+            return command(*args, **kwargs)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        # a thread of the pool that fills MONAI's caches aborts the interpreter if it still runs at its end
-        for thread in threading.enumerate():
-            if thread.name.endswith("(worker)"):
-                thread.join()
-        sys.exit(2)
+        _end(str(error), error.exit_code)
+    except KeyboardInterrupt as stop:
+        error = StoppedError.by(stop, "give the same command again to go on")
+        _end(str(error), error.exit_code)
+    except (OSError, MemoryError, RuntimeError) as error:
+        told = environment_message(error)
+        if told is None:
+            raise
+        _end(told, UserError.exit_code)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM stop the command as Ctrl-C does, so that nothing is left half written; workers end by themselves."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = os.getpid()
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        # the main process stops its workers
+        if os.getpid() == own:
+            raise KeyboardInterrupt
+
+    def terminate(number: int, _frame: Any) -> None:
+        if os.getpid() == own:
+            raise Terminated
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    before = {}
+    for number, handler in ((signal.SIGINT, interrupt), (signal.SIGTERM, terminate)):
+        before[number] = signal.getsignal(number)
+        # what the shell makes a command ignore, such as Ctrl-C in the background, it goes on ignoring
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    # a thread of the pool that fills MONAI's caches aborts the interpreter if it still runs at its end
+    for thread in threading.enumerate():
+        if thread.name.endswith("(worker)"):
+            thread.join()
+    sys.exit(code)
 
 
 def typed_options(main: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +25,7 @@ from medcalib.bundle.layout import (
     config_files,
 )
 from medcalib.errors import UserError
+from medcalib.folders import FolderDraft
 
 __all__ = ["DEFAULT_METHOD", "generate", "list_fragments", "read_metadata"]
 
@@ -63,11 +63,8 @@ def generate(templates_dir: Path, bundles_dir: Path, data: str, loss: str, metho
 
     digest = config_digest(configs)
     bundle = bundles_dir / f"{data}_{loss}_{method}_{digest[:DIGEST_PREFIX_LENGTH]}"
-    if bundle.exists() and bundle_digest(bundle) != digest:
-        raise UserError(
-            f"{bundle} exists, but its configs were edited since it was generated; "
-            f"rename that folder to keep it, then generate again."
-        )
+    if bundle.exists():
+        _checked(bundle, digest)
     siblings = _siblings(templates_dir, bundles_dir, configs, data, loss, sources[FragmentKind.METHOD].stem)
     if bundle.exists():
         return bundle, False
@@ -78,20 +75,26 @@ def generate(templates_dir: Path, bundles_dir: Path, data: str, loss: str, metho
         own = read_metadata(bundles_dir / weights_bundle)["medcalib"]
         metadata["medcalib"]["training_digest"] = own["training_digest"]
     try:
-        bundles_dir.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.", dir=bundles_dir))
+        with FolderDraft(bundle) as draft:
+            _write(draft.folder, bundle, templates_dir, sources, metadata)
+            draft.publish()
+    except FileExistsError:
+        # somebody else generated it meanwhile
+        return _checked(bundle, digest), False
     except OSError as error:
         raise UserError(
             f"{bundles_dir} cannot be written: {error.strerror}; choose another folder with --bundles_dir."
         ) from None
-    try:
-        _write(unfinished, bundle, templates_dir, sources, metadata)
-        unfinished.rename(bundle)
-    except OSError as error:
-        raise UserError(f"{bundle} cannot be written: {error.strerror}.") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return bundle, True
+
+
+def _checked(bundle: Path, digest: str) -> Path:
+    if bundle_digest(bundle) != digest:
+        raise UserError(
+            f"{bundle} exists, but its configs were edited since it was generated; "
+            f"rename that folder to keep it, then generate again."
+        )
+    return bundle
 
 
 def list_fragments(configs_dir: Path) -> dict[FragmentKind, dict[str, str]]:
@@ -114,12 +117,22 @@ def read_metadata(bundle: Path) -> dict[str, Any]:
     path = bundle / CONFIGS / METADATA
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-        metadata["medcalib"]["digest"]
-    except (OSError, ValueError, KeyError, TypeError):
+        whole = _is_whole(metadata["medcalib"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
         raise UserError(
-            f"{bundle} is not a bundle made by generate_bundle.py: {path} is missing or lacks the medcalib part."
-        ) from None
+            f"{bundle} is not a bundle made by generate_bundle.py: {path} is missing, damaged or lacks the medcalib "
+            f"part; generate it again in another folder."
+        )
     return metadata
+
+
+def _is_whole(own: dict[str, Any]) -> bool:
+    """Whether the part of the metadata that is this package's has all that is read of it."""
+    texts = [own["digest"], own["training_digest"], *(own["fragments"][kind] for kind in ("data", "loss", "method"))]
+    names = [own["weights_bundle"], own["initial_weights_bundle"]]
+    return all(isinstance(text, str) for text in texts) and all(isinstance(name, str | None) for name in names)
 
 
 def _sources(configs_dir: Path, data: str, loss: str, method: str) -> dict[str, Path]:
@@ -178,7 +191,7 @@ def _write(
     folder: Path, bundle: Path, templates_dir: Path, sources: Mapping[str, Path], metadata: dict[str, Any]
 ) -> None:
     configs_dir = folder / CONFIGS
-    (folder / "docs").mkdir()
+    (folder / "docs").mkdir(parents=True)
     configs_dir.mkdir()
     for name, path in sources.items():
         shutil.copyfile(path, configs_dir / f"{name}.yaml")
@@ -189,7 +202,6 @@ def _write(
     (folder / "docs" / "README.md").write_text(
         readme.substitute(_readme_fields(configs_dir, bundle, metadata)), encoding="utf-8"
     )
-    folder.chmod(0o755)
 
 
 def _readme_fields(configs_dir: Path, bundle: Path, metadata: dict[str, Any]) -> dict[str, str]:

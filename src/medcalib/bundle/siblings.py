@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.contract import lookup
 from medcalib.bundle.fragments import FragmentKind
-from medcalib.bundle.layout import CONFIGS, Mode, config_files
+from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
 from medcalib.errors import UserError
 
-__all__ = ["SiblingTraining", "fits_calibrator", "trainings_before", "trains_network"]
+__all__ = ["SiblingTraining", "check_chain", "fits_calibrator", "trainings_before", "trains_network"]
 
 
 class SiblingTraining(NamedTuple):
@@ -55,6 +55,7 @@ def trainings_before(bundle: Path, settings: Mapping[str, Any], debug: bool) -> 
     name = own["weights_bundle"] or own["initial_weights_bundle"]
     if name is None:
         return []
+    check_chain(bundle)
     sibling = bundle.resolve().parent / name
     if not (sibling / CONFIGS).is_dir():
         fragments = read_metadata(bundle)["medcalib"]["fragments"]
@@ -71,6 +72,26 @@ def trainings_before(bundle: Path, settings: Mapping[str, Any], debug: bool) -> 
     if read_metadata(sibling)["medcalib"]["weights_bundle"] is not None:
         num_networks = 1  # the sibling sees to its own networks
     return [SiblingTraining(sibling, seed + number, overrides) for number in range(num_networks)]
+
+
+def check_chain(bundle: Path) -> None:
+    """Refuse a bundle whose weights are those of another that in the end uses this bundle's.
+
+    Raises:
+        UserError: the metadata of one of them lead back to a bundle before it, or are damaged.
+    """
+    seen = [bundle.resolve().name]
+    while (folder := bundle.resolve().parent / seen[-1] / CONFIGS).is_dir():
+        own = read_metadata(folder.parent)["medcalib"]
+        name = own["weights_bundle"] or own["initial_weights_bundle"]
+        if name in seen:
+            raise UserError(
+                f"{folder / METADATA} names {name} as the bundle whose weights are used, which leads back to "
+                f"{'itself' if name == seen[-1] else name}; generate the bundle again in another folder."
+            )
+        if name is None:
+            return
+        seen.append(name)
 
 
 def _config(bundle: Path, settings: Mapping[str, Any], debug: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.config
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,14 @@ from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import suggestion
 from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
-from medcalib.errors import UserError
+from medcalib.errors import UserError, environment_message, plain_reason
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow
 
 __all__ = ["bundle_settings", "find_bundle", "open_workflow", "user_message"]
+
+LOGGING = "logging.conf"
 
 
 def find_bundle(bundle: str, bundles_dir: Path = Path("bundles")) -> Path:
@@ -29,7 +32,7 @@ def find_bundle(bundle: str, bundles_dir: Path = Path("bundles")) -> Path:
     for folder in (bundles_dir / bundle, Path(bundle)):
         if (folder / CONFIGS).is_dir():
             return folder
-    names = [path.parent.parent.name for path in bundles_dir.glob(f"*/{CONFIGS}/{METADATA}")]
+    names = [path.parent.parent.name for path in bundles_dir.glob(f"[!.]*/{CONFIGS}/{METADATA}")]
     if not names:
         raise UserError(
             f"There is no bundle {bundle!r}, and none under {bundles_dir}; generate one with generate_bundle.py."
@@ -82,10 +85,11 @@ def open_workflow(
     files = config_files(folder / CONFIGS, mode, debug)
     config = merged_config(files)
     check_overrides(config, overrides)
+    _check_logging(folder / CONFIGS / LOGGING)
     workflow = ConfigWorkflow(
         config_file=[str(path) for path in files],
         meta_file=str(folder / CONFIGS / METADATA),
-        logging_file=str(folder / CONFIGS / "logging.conf"),
+        logging_file=str(folder / CONFIGS / LOGGING),
         workflow_type="train" if mode is Mode.TRAIN else "infer",
         **settings,
         **overrides,
@@ -94,8 +98,13 @@ def open_workflow(
     return workflow
 
 
-def user_message(error: BaseException) -> str | None:
-    """The message of a user error that another exception wraps, also one that came from a worker process."""
+def user_message(error: BaseException, folder: Path | None = None) -> str | None:
+    """The message of a user error that another exception wraps, also one that came from a worker process.
+
+    Args:
+        error: the exception.
+        folder: where results are being written; for errors of the disk that do not name a file.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
@@ -104,4 +113,13 @@ def user_message(error: BaseException) -> str | None:
         if lines := re.findall(r"medcalib\.errors\.UserError: (.*)", str(cause)):
             return lines[-1]
         cause = cause.__cause__ or cause.__context__
-    return None
+    return environment_message(error, folder)
+
+
+def _check_logging(path: Path) -> None:
+    try:
+        logging.config.fileConfig(path, disable_existing_loggers=False)
+    except Exception as error:  # whatever a damaged file makes of itself
+        raise UserError(
+            f"{path} is missing or damaged ({plain_reason(error)}); copy it from a bundle that was generated anew."
+        ) from None

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from medcalib.calibrators.base import Calibrator
 from medcalib.calibrators.report import FitReport
 from medcalib.errors import UserError
 from medcalib.networks.weights import weights_digest
+from medcalib.tensor_files import load_tensors, save_tensors
 
 __all__ = ["load_calibrator", "read_calibrator", "save_calibrator"]
 
@@ -31,7 +29,7 @@ def save_calibrator(
     """Write a fitted calibrator with what is known about its fit.
 
     The file holds tensors, numbers, strings, lists and dictionaries only, so ``torch.load(weights_only=True)`` reads
-    it. It is written under another name and renamed, so that an interruption leaves no half of it.
+    it. It is complete or not there, and its checksums are looked at when it is read.
 
     Args:
         path: the file.
@@ -47,8 +45,6 @@ def save_calibrator(
         raise UserError(
             f"The {calibrator.kind} calibrator is not fitted, so it cannot be saved to {path}: fit it first."
         )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "kind": calibrator.kind,
         "settings": calibrator.settings(),
@@ -57,9 +53,7 @@ def save_calibrator(
         "split_digest": split_digest,
         "details": dict(details or {}),
     }
-    unfinished = path.with_suffix(".unfinished")
-    torch.save(content, unfinished)
-    unfinished.replace(path)
+    save_tensors(content, path)
 
 
 def read_calibrator(path: str | Path) -> dict[str, Any]:
@@ -71,11 +65,7 @@ def read_calibrator(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist: run --mode train of this bundle and seed, which fits the calibrator.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} is not a readable calibrator ({reason}); delete it and run --mode train.") from None
+    content = load_tensors(path, "calibrator", "delete it and run --mode train")
     if not isinstance(content, dict) or any(key not in content for key in KEYS):
         raise UserError(f"{path} is not a calibrator; delete it and run --mode train, which fits one.")
     return content

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import os
-import time
-import uuid
 import warnings
-import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -25,15 +20,14 @@ from torch.utils._pytree import tree_map
 
 from medcalib import __version__
 from medcalib.data.fingerprint import fingerprint
-from medcalib.errors import UserError
+from medcalib.errors import UserError, plain_reason
+from medcalib.files import complete_file, remove_abandoned
+from medcalib.tensor_files import load_tensors, save_tensors
 
 __all__ = ["SeededCacheDataset", "SeededDataset", "SeededPersistentDataset", "derived_seed"]
 
 # packages besides this one by which prepared cases may differ in their last bits
 PREPARING = ("monai", "nibabel", "numpy", "torch")
-UNFINISHED = ".unfinished."
-# seconds after which nobody is writing any more what is unfinished
-ABANDONED = 86400
 
 
 def derived_seed(*parts: int) -> int:
@@ -157,11 +151,11 @@ class SeededPersistentDataset(SeededDataset, PersistentDataset):
             return self._prepared(item_transformed)
         path = self.cache_dir / f"{self.hash_func(item_transformed).decode()}-{self.transform_hash}.pt"
         try:
-            return _read(path)
+            return load_tensors(path, "prepared case", "the case is prepared anew")
         except FileNotFoundError:
             pass
-        except Exception as error:  # whatever a damaged file makes of itself
-            warnings.warn(f"{path} is damaged ({error}); the case is prepared anew.", stacklevel=2)
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=2)
         prepared = self._prepared(item_transformed)
         _write(prepared, path)
         return prepared
@@ -208,47 +202,23 @@ def _compact(leaf: Any) -> Any:
 
 def _make_writable(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f"{UNFINISHED}{uuid.uuid4().hex}"
-        probe.touch()
-        probe.unlink()
-        for left in folder.glob(f"{UNFINISHED}*"):
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                left.unlink(missing_ok=True)
-    except OSError as error:
+        with complete_file(folder / "probe") as draft:
+            draft.touch()
+        (folder / "probe").unlink(missing_ok=True)
+    except (UserError, OSError) as error:
         raise _not_writable(folder, error) from None
+    remove_abandoned(folder)
 
 
-def _not_writable(folder: Path, error: OSError) -> UserError:
+def _not_writable(folder: Path, error: BaseException) -> UserError:
     return UserError(
-        f"Prepared cases cannot be written to {folder} ({error.strerror or error}); choose another folder with "
-        f"--train::dataset::cache_dir, or null to prepare them in every epoch."
+        f"Prepared cases cannot be written to {folder} ({plain_reason(error.__cause__ or error)}); choose another "
+        f"folder with --train::dataset::cache_dir, or null to prepare them in every epoch."
     )
 
 
-def _read(path: Path) -> Any:
-    with path.open("rb") as file:
-        # PyTorch does not look at the checksums that it writes
-        with zipfile.ZipFile(file) as archive:
-            if archive.testzip() is not None:
-                raise zipfile.BadZipFile("its checksum is wrong")
-        file.seek(0)
-        return torch.load(file, weights_only=True)
-
-
 def _write(prepared: Any, path: Path) -> None:
-    """Write under another name in the same folder, then rename: nobody ever sees half a file under this name."""
-    unfinished = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
-    buffer = io.BytesIO()  # PyTorch would not say that a disk is full
-    torch.save(prepared, buffer)
     try:
-        try:
-            with unfinished.open("xb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
+        save_tensors(prepared, path)
+    except UserError as error:
         raise _not_writable(path.parent, error) from None

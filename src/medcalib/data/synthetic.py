@@ -1,13 +1,14 @@
 """Datasets that are written on first use: complete or not at all, and known again by what they were made with."""
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medcalib.errors import UserError
+from medcalib.folders import FolderDraft
 from medcalib.keys import SplitKeys
 
 __all__ = ["PARTS", "SyntheticDataset"]
@@ -32,6 +33,7 @@ class SyntheticDataset:
         >>> wanted = dataset.describe(num_training=2, num_validation=1, num_test=1, seed=0)
         >>> wanted["training"], wanted["test"]
         (['dot_001', 'dot_002'], ['dot_004'])
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     dataset.make(Path(folder, "dots"), wanted, lambda root, description: (root / "dot.txt").touch())
         ...     sorted(path.name for path in Path(folder, "dots").iterdir())
@@ -100,19 +102,13 @@ class SyntheticDataset:
         return UserError(f"The dataset {self.name} in '{root}' lacks {what}: delete the folder to have it made anew.")
 
     def _write(self, root: Path, description: Mapping[str, Any], write: Callable) -> None:
-        target = root.resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
-            # a folder of its own: the temporary one is closed to everybody else
-            draft = Path(temporary) / target.name
-            draft.mkdir()
-            write(draft, description)
-            (draft / _DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
-            try:
-                draft.rename(target)
-            except OSError:
-                if not _holds_something(root):
-                    raise
+        with FolderDraft(root.resolve()) as draft:
+            draft.folder.mkdir()
+            write(draft.folder, description)
+            (draft.folder / _DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+            # another process may have been faster
+            with suppress(FileExistsError):
+                draft.publish()
 
     def _check(self, root: Path, wanted: Mapping[str, Any]) -> None:
         try:

@@ -12,8 +12,9 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from medcalib.errors import UserError
+from medcalib.errors import UserError, plain_reason
 from medcalib.networks.weights import load_state, read_checkpoint
+from medcalib.tensor_files import save_tensors
 
 __all__ = ["CheckpointHandler", "finished_epochs"]
 
@@ -75,7 +76,9 @@ class CheckpointHandler:
         except (KeyError, ValueError, TypeError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{path} does not fit this training ({error}); move it away to start anew.") from None
+            raise UserError(
+                f"{path} does not fit this training ({plain_reason(error)}); move it away to start anew."
+            ) from None
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["iteration"]
         self.evaluator.state.best_metric = state["best_metric"]
@@ -85,13 +88,12 @@ class CheckpointHandler:
     def _save(self, engine: Engine) -> None:
         if idist.get_rank() != 0:
             return
-        self.save_dir.mkdir(parents=True, exist_ok=True)
         best_epoch = self.evaluator.state.best_metric_epoch
         if best_epoch in (-1, engine.state.epoch):
-            _write(self.network.state_dict(), self.save_dir / BEST_MODEL)
+            save_tensors(self.network.state_dict(), self.save_dir / BEST_MODEL)
         for number, epoch in enumerate(self.snapshot_epochs):
             if epoch == engine.state.epoch:
-                _write(self.network.state_dict(), self.save_dir / f"snapshot_{number}.pt")
+                save_tensors(self.network.state_dict(), self.save_dir / f"snapshot_{number}.pt")
         state: dict[str, Any] = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -102,7 +104,7 @@ class CheckpointHandler:
             "best_metric": float(self.evaluator.state.best_metric),
             "best_epoch": best_epoch,
         }
-        _write(state, self.save_dir / CHECKPOINT)
+        save_tensors(state, self.save_dir / CHECKPOINT)
 
 
 def finished_epochs(save_dir: str | Path) -> int:
@@ -113,9 +115,3 @@ def finished_epochs(save_dir: str | Path) -> int:
     """
     path = Path(save_dir) / CHECKPOINT
     return int(read_checkpoint(path)["epoch"]) if path.exists() else 0
-
-
-def _write(state: Any, path: Path) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    torch.save(state, unfinished)
-    unfinished.replace(path)

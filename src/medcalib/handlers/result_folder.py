@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
+from medcalib.errors import UserError, environment_message
+from medcalib.files import write_json
+from medcalib.folders import FolderDraft
+
 __all__ = ["ResultFolder"]
+
+PROVENANCE = "provenance.json"
 
 
 class ResultFolder:
-    """Collect files in ``<path>.unfinished`` and rename it to ``<path>`` when the engine completes.
+    """Collect files under a hidden name and give them the name ``<path>`` when the engine completes.
 
     Results that lie there already and stem from the same provenance are replaced; others are kept under
-    ``<path>_<n>``, so that nobody's results are lost.
+    ``<path>_<n>``, which is said, so that nobody's results are lost. Whether they can be replaced is found out before
+    the engine begins. Where ``<path>`` is a link, the results lie where it points to.
 
     Args:
         path: the folder in which the results will be looked for.
         provenance: what produces the results; written to ``provenance.json``.
+
+    Attributes:
+        is_complete: whether the results have been written.
+
+    Raises:
+        UserError: when the engine starts, the folder cannot be written or replaced; and whenever the disk is full.
     """
 
     def __init__(self, path: str | Path, provenance: dict[str, Any] | None = None) -> None:
         self.path = Path(path)
         self.provenance = provenance or {}
-        self._unfinished = self.path.with_name(f"{self.path.name}.unfinished")
+        self.is_complete = False
+        self._draft = FolderDraft(self.path)
 
     @property
     def writes(self) -> bool:
@@ -43,36 +55,46 @@ class ResultFolder:
 
     def file(self, name: str) -> Path:
         """Where to write a file so that it ends up as ``<path>/<name>``; its folder exists."""
-        path = self._unfinished / name
+        path = self._draft.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def _start(self, _engine: Engine) -> None:
-        if self.writes:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
-            self.file("provenance.json").write_text(json.dumps(self.provenance, indent=2) + "\n", encoding="utf-8")
+        if not self.writes:
+            return
+        self.is_complete = False
+        self._draft.discard()
+        try:
+            self._draft.start()
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror}); choose another folder with --output_dir."
+            ) from None
+        write_json(self.file(PROVENANCE), self.provenance)
+        if self._same_provenance():
+            self._draft.check_replaceable()
 
     def _publish(self, _engine: Engine) -> None:
         if not self.writes:
             return
-        if self.path.exists():
-            if self._same_provenance():
-                shutil.rmtree(self.path)
-            else:
-                self.path.rename(self._free_name())
-        self._unfinished.rename(self.path)
+        if not self._draft.path.is_dir() or not any(self._draft.path.iterdir()) or self._same_provenance():
+            self._draft.replace()
+        else:
+            kept = self._draft.keep_old()
+            print(f"The earlier results in {self.path} stem from other settings or weights and are kept in {kept}.")
+            self._draft.publish()
+        self.is_complete = True
 
     def _discard(self, _engine: Engine, error: BaseException) -> None:
         if self.writes:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
+            self._draft.discard()
+        if not isinstance(error, UserError) and (told := environment_message(error, self.path)):
+            raise UserError(told) from error
         raise error
 
     def _same_provenance(self) -> bool:
-        old, new = self.path / "provenance.json", self._unfinished / "provenance.json"
-        return old.exists() and filecmp.cmp(old, new, shallow=False)
-
-    def _free_name(self) -> Path:
-        number = 1
-        while (free := self.path.with_name(f"{self.path.name}_{number}")).exists():
-            number += 1
-        return free
+        old, new = self._draft.path / PROVENANCE, self._draft.folder / PROVENANCE
+        try:
+            return json.loads(old.read_text(encoding="utf-8")) == json.loads(new.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import nn
 
 from medcalib.errors import UserError
+from medcalib.tensor_files import load_tensors
 
 __all__ = ["load_state", "load_weights", "read_checkpoint", "weights_digest"]
 
@@ -21,18 +20,17 @@ def read_checkpoint(path: str | Path) -> Any:
     """Load a checkpoint to the CPU without running code from it.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or damaged, which its checksums show.
+
+    Warns:
+        UserWarning: the file has no checksums.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(
             f"{path} does not exist: train first, with python run_bundle.py --mode train and the same bundle and seed."
         )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} is not a readable checkpoint ({reason}); delete it and train again.") from None
+    return load_tensors(path, "checkpoint", "delete it and train again")
 
 
 def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
