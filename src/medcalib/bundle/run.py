@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,19 +12,15 @@ from typing import Any
 
 import yaml
 
-from medcalib.bundle.fragments import suggestion, walk
+from medcalib.bundle.fragments import suggestion
 from medcalib.bundle.layout import CONFIGS, Mode
+from medcalib.bundle.record import begin_or_resume
 from medcalib.bundle.siblings import fits_calibrator, trainings_before, trains_network
+from medcalib.bundle.trained_weights import check_settings, check_trained
 from medcalib.bundle.workflow import bundle_settings, find_bundle, open_workflow, user_message
 from medcalib.errors import UserError
 
 __all__ = ["run"]
-
-_VOLATILE = re.compile(
-    r"data_dir|.*::(dataset_dir|num_workers|cache_rate|cache_dir|progress)|.*::handlers::.*"
-    r"|data::(metadata|tta_flip_axes|calibration_cases)(::.*)?|method::(sampler|sampler::.*|description|reference)"
-)
-_DECIDING = ("seed", "max_epochs", "data", "loss", "method", "network_def", "method_network", "train")
 
 
 def run(
@@ -36,6 +30,7 @@ def run(
     debug: bool = False,
     allow_edited: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    allow_unfinished: bool = False,
 ) -> None:
     """Train, predict or evaluate with a bundle.
 
@@ -46,6 +41,7 @@ def run(
         debug: a run of seconds on a few cases, in its own output folder.
         allow_edited: accept a bundle whose configs were edited after it was generated.
         overrides: values by configuration id.
+        allow_unfinished: predict and evaluate with the weights of a training that is not finished, too.
 
     Raises:
         UserError: whatever the user can mend.
@@ -55,7 +51,7 @@ def run(
         mode = Mode(mode)
     except ValueError:
         raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}") from None
-    settings = bundle_settings(folder, seed, allow_edited)
+    settings = bundle_settings(folder, seed, allow_edited) | {"allow_unfinished": allow_unfinished}
     overrides = dict(overrides or {})
     if mode is Mode.TRAIN:
         for sibling in trainings_before(folder, settings | overrides, debug):
@@ -75,12 +71,11 @@ def _run(folder: Path, mode: Mode, settings: dict[str, Any], overrides: Mapping[
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     trains = mode is Mode.TRAIN and trains_network(folder)
     with _output_folder(output_dir), _locked(output_dir):
-        if mode is not Mode.TRAIN:
-            _check_trained(workflow, folder, debug)
-        elif trains:
-            _check_same_training(workflow, output_dir)
-            if _is_finished(workflow):
-                return
+        if not trains:
+            check_trained(workflow, folder, debug)
+            check_settings(workflow, overrides)
+        elif begin_or_resume(workflow, folder, overrides, debug):
+            return
         config = yaml.dump(resolved_config(workflow.parser), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
         if trains:
             _write(output_dir / CONFIGS / f"{mode}.yaml", config)
@@ -135,49 +130,6 @@ def _locked(output_dir: Path) -> Iterator[None]:
                 f"Another run of this bundle and seed is writing to {output_dir}; wait for it or choose another --seed."
             ) from None
         yield
-
-
-def _is_finished(workflow: Any) -> bool:
-    from medcalib.handlers.checkpoint import finished_epochs
-
-    models_dir = workflow.parser.get_parsed_content("models_dir")
-    done, wanted = finished_epochs(models_dir), workflow.parser.get_parsed_content("train::trainer::max_epochs")
-    if done < wanted:
-        if done:
-            print(f"Resuming after epoch {done} of {wanted}.")
-        return False
-    print(f"This training finished {done} of {wanted} epochs already; its weights are in {models_dir}.")
-    return True
-
-
-def _check_same_training(workflow: Any, output_dir: Path) -> None:
-    """Refuse to resume a training with other settings than it was started with."""
-    record = output_dir / "models" / "training.json"
-    config = workflow.parser.get()
-    deciding = {key: config[key] for key in _DECIDING}
-    settings = {id_: value for id_, value in walk(deciding) if not _VOLATILE.fullmatch(id_)}
-    if (output_dir / "models" / "checkpoint.pt").exists() and record.exists():
-        before = json.loads(record.read_text(encoding="utf-8"))
-        for id_ in sorted(before.keys() | settings.keys()):
-            if before.get(id_) != settings.get(id_):
-                raise UserError(
-                    f"The training in {output_dir} was started with {id_}={before.get(id_)}, not {settings.get(id_)}; "
-                    f"go on with the old value, or start another training with another --seed or --output_dir."
-                )
-        return
-    _write(record, json.dumps(settings, indent=2, default=str) + "\n")
-
-
-def _check_trained(workflow: Any, folder: Path, debug: bool) -> None:
-    missing = [path for path in workflow.parser.get_parsed_content("checkpoints") if not Path(path).exists()]
-    if missing:
-        seed = workflow.parser.get_parsed_content("seed")
-        seeds = sorted({match[1] for path in missing if (match := re.search(r"seed_(\d+)", path))})
-        named = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" if seeds else f"seed {seed}"
-        raise UserError(
-            f"{missing[0]} does not exist, so this bundle is not trained with {named} yet; train it first: "
-            f"python run_bundle.py --bundle {folder} --mode train --seed {seed}{' --debug' if debug else ''}"
-        )
 
 
 class _PlainDumper(yaml.SafeDumper):

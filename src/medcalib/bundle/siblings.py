@@ -92,7 +92,15 @@ def _known_overrides(sibling: Path, settings: Mapping[str, Any], debug: bool) ->
     # its own folder, seed and method are the sibling's affair
     kept = {}
     for id_, value in settings.items():
-        if id_.partition("::")[0] in ("bundle_root", "edited", "seed", "output_dir", "method", "calibrator"):
+        if id_.partition("::")[0] in (
+            "bundle_root",
+            "edited",
+            "allow_unfinished",
+            "seed",
+            "output_dir",
+            "method",
+            "calibrator",
+        ):
             continue
         try:
             check_overrides(config, {id_: value})
