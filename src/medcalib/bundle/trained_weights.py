@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcalib.bundle.record import EPOCHS, lost_weights, training_command
-from medcalib.bundle.used_settings import differences, restricted, used_settings
+from medcalib.bundle.used_settings import differences, used_settings
 from medcalib.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def check_settings(workflow: ConfigWorkflow, overrides: Iterable[str]) -> None:
         record = read_record(models_dir)
         if record is None or record.settings is None:
             continue
-        if found := differences(restricted(record.settings, used), used):
+        if found := differences(record.settings, used):
             raise UserError(
                 f"The weights in {models_dir} were trained with {_origin(found, record.settings, sources)}; use them "
                 f"with the value of the training, or train with the new one and another --seed or --output_dir."
@@ -211,7 +211,7 @@ def _check_unseen(cases: Sequence[Identity], seen: Sequence[Identity], how: str,
 def _origin(found: Sequence[Difference], before: Mapping[str, Any], sources: UsedSettings) -> Difference:
     """The setting from which differences follow, which is the one that the user knows."""
     follows = set().union(*(sources.reach(difference.id) for difference in found))
-    return [*differences(restricted(before, sources), sources, lambda id_: id_ not in follows), *found][0]
+    return [*differences(before, sources, lambda id_: id_ not in follows), *found][0]
 
 
 def _divided(record: TrainingRecord) -> str:

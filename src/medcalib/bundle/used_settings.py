@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,13 @@ from medcalib.data.case_identity import file_digest
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
-__all__ = ["PLACE_AND_PACE", "Difference", "UsedSettings", "differences", "restricted", "used_settings"]
+__all__ = ["PLACE_AND_PACE", "Difference", "UsedSettings", "differences", "used_settings"]
 
 PLACE_AND_PACE = {
     "where files lie": (
-        r"data_dir|bundle_root|output_dir|models_dir|weights_dir|.*::(dataset_dir|output_dir|log_dir|save_dir|cache_dir)"
-        r"|dataset_dir"
+        r"(.*::)?(data_dir|dataset_dir|bundle_root|output_dir|models_dir|weights_dir|log_dir|save_dir|cache_dir)"
     ),
-    "how fast it goes": r"device|memory_format|(.*::)?num_workers|.*::(device|cache_rate|cache_num|progress)",
+    "how fast it goes": r"memory_format|(.*::)?(device|num_workers)|.*::(cache_rate|cache_num|progress)",
     "how prepared cases are kept": r"(train|validate)::dataset::(_target_|hash_func|cache_.*)",
     "compared as cases instead": r"calibration_cases|data::calibration_cases",
 }
@@ -134,6 +133,9 @@ def differences(
 ) -> list[Difference]:
     """Settings whose values differ, those first from which the others follow.
 
+    An id that is not referred to any more, or only now, is no difference by itself: what refers to it is one, or has
+    the same value as before.
+
     Args:
         before: values by id as they were recorded.
         now: the settings of this run.
@@ -144,23 +146,20 @@ def differences(
         >>> [str(difference) for difference in differences({"more": 20, "bins": 10}, now)]
         ['bins=10, not 20', 'more=20, not 40']
     """
+    then = {id_: value for id_, value in before.items() if id_ in now.values or _under(id_, now.visited)}
+    known = {visited for visited in now.visited if visited in before or any(_under(id_, {visited}) for id_ in before)}
+    at_present = {id_: value for id_, value in now.values.items() if id_ in before or _under(id_, known)}
     found = {
-        id_: Difference(id_, before.get(id_, MISSING), now.values.get(id_, MISSING))
-        for id_ in sorted(before.keys() | now.values.keys())
-        if not _equal(before.get(id_, MISSING), now.values.get(id_, MISSING)) and not (passed_over and passed_over(id_))
+        id_: Difference(id_, then.get(id_, MISSING), at_present.get(id_, MISSING))
+        for id_ in sorted(then.keys() | at_present.keys())
+        if not _equal(then.get(id_, MISSING), at_present.get(id_, MISSING)) and not (passed_over and passed_over(id_))
     }
-    return sorted(
-        found.values(), key=lambda difference: len((now.reach(difference.id) & found.keys()) - {difference.id})
-    )
+    return sorted(found.values(), key=lambda difference: len(now.reach(difference.id) & found.keys()))
 
 
-def restricted(before: Mapping[str, Any], now: UsedSettings) -> dict[str, Any]:
-    """Those of the recorded settings that lie where this run uses something."""
-    return {
-        id_: value
-        for id_, value in before.items()
-        if id_ in now.values or any(id_.startswith(f"{visited}::") for visited in now.visited)
-    }
+def _under(id_: str, parents: Set[str]) -> bool:
+    keys = id_.split("::")
+    return any("::".join(keys[:length]) in parents for length in range(1, len(keys) + 1))
 
 
 def _leaves(id_: str, value: Any) -> Iterator[tuple[str, Any]]:

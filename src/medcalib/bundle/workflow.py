@@ -12,6 +12,7 @@ from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import suggestion
 from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
+from medcalib.bundle.stages import check_first_stage, own_stage
 from medcalib.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def open_workflow(
         folder: folder of the bundle.
         mode: which of its modes.
         settings: values by configuration id, see `bundle_settings`.
-        overrides: the same, from the user.
+        overrides: the same, from the user; those of a first stage are checked and left out.
         debug: whether this is a run of seconds.
 
     Raises:
@@ -81,6 +82,8 @@ def open_workflow(
     logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)  # else it reports on the logging file
     files = config_files(folder / CONFIGS, mode, debug)
     config = merged_config(files)
+    check_first_stage(folder, overrides, debug)
+    overrides = own_stage(overrides)
     check_overrides(config, overrides)
     workflow = ConfigWorkflow(
         config_file=[str(path) for path in files],
