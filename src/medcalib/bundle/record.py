@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.used_settings import differences, used_settings
 from medcalib.bundle.weights import BEST_MODEL, initial_checkpoint
+from medcalib.bundle.workflow import unwrapped_errors
 from medcalib.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ EPOCHS = "train::trainer::max_epochs"
 _STARTS_FROM_SIBLING = "medcalib.bundle.weights.initial_checkpoint"
 
 
+@unwrapped_errors()
 def begin_or_resume(workflow: ConfigWorkflow, folder: Path, overrides: Mapping[str, Any], debug: bool) -> bool:
     """Check that a training may begin or go on, record one that begins, and say whether there is nothing left to do.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from medcalib.bundle.record import EPOCHS, lost_weights, training_command
 from medcalib.bundle.used_settings import differences, used_settings
+from medcalib.bundle.workflow import unwrapped_errors
 from medcalib.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Purpose(StrEnum):
     CALIBRATE = "calibrate"
 
 
+@unwrapped_errors()
 def check_trained(workflow: ConfigWorkflow, folder: Path, debug: bool) -> None:
     """Check that the weights are there which a run needs.
 
@@ -67,6 +69,7 @@ def check_trained(workflow: ConfigWorkflow, folder: Path, debug: bool) -> None:
     )
 
 
+@unwrapped_errors()
 def check_settings(workflow: ConfigWorkflow, overrides: Iterable[str]) -> None:
     """Check that network, preprocessing and classes of a run are those with which its weights were trained.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from medcalib.errors import UserError
 if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow
 
-__all__ = ["bundle_settings", "find_bundle", "open_workflow", "user_message"]
+__all__ = ["bundle_settings", "find_bundle", "open_workflow", "unwrapped_errors", "user_message"]
 
 
 def find_bundle(bundle: str, bundles_dir: Path = Path("bundles")) -> Path:
@@ -95,6 +96,19 @@ def open_workflow(
     )
     check_config({key: value for key, value in workflow.parser.get().items() if key != "_meta_"}, files)
     return workflow
+
+
+@contextmanager
+def unwrapped_errors() -> Iterator[None]:
+    """Raise the `UserError` that another exception wraps, as MONAI does with those of components, in its place."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if cause := user_message(error):
+            raise UserError(cause) from None
+        raise
 
 
 def user_message(error: BaseException) -> str | None:

@@ -15,6 +15,7 @@ from ignite.engine import Engine, Events
 from medcalib.data.case_identity import Identity, case_identities
 from medcalib.errors import UserError
 from medcalib.files import write_json
+from medcalib.keys import CaseKeys
 
 __all__ = ["RECORD", "TrainingRecord", "TrainingRecordHandler", "read_record", "write_record"]
 
@@ -99,8 +100,13 @@ class TrainingRecordHandler:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Write the record unless there is one, or the training began without."""
-        if idist.get_rank() != 0 or engine.state.epoch > 0 or (self.save_dir / RECORD).exists():
+        """Write the record unless there is one of these cases, or the training began without."""
+        if idist.get_rank() != 0 or engine.state.epoch > 0:
+            return
+        ids = {part: [str(case[CaseKeys.CASE]) for case in of_part] for part, of_part in self.cases.items()}
+        if (record := read_record(self.save_dir)) and ids == {
+            part: [case["case"] for case in of_part] for part, of_part in record.cases.items()
+        }:
             return
         cases = {part: case_identities(of_part) for part, of_part in self.cases.items()}
         write_record(self.save_dir, TrainingRecord(cases))
