@@ -55,7 +55,8 @@ def read_record(models_dir: str | Path) -> TrainingRecord | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and "format" not in content:  # settings only, as earlier versions wrote them
+        known = {"format", "digest", "cases"}
+        if isinstance(content, dict) and not known & content.keys():  # settings only, as earlier versions wrote them
             return None
         digest = content.pop("digest")
         if content.pop("format") != FORMAT or digest != _digest(content):
