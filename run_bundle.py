@@ -25,6 +25,7 @@ def main(
     seed: int | None = None,
     debug: bool = False,
     allow_edited: bool = False,
+    allow_unfinished: bool = False,
     **overrides: Any,
 ) -> None:
     """Run one mode of a bundle.
@@ -35,13 +36,22 @@ def main(
         seed: whole number that, with the bundle, fixes the run; 12345 when left out.
         debug: a run of seconds on a few cases, with its results in seed_<seed>_debug.
         allow_edited: run a bundle whose configs were edited after it was generated.
+        allow_unfinished: predict and evaluate also with weights whose training is not finished.
         **overrides: --id::path=value replaces a value of the configuration.
     """
     if bundle is None:
         raise UserError("--bundle is missing; python generate_bundle.py --list shows the bundles there are.")
     if mode is None:
         raise UserError(f"--mode is missing; it is one of {', '.join(Mode)}.")
-    run(bundle, mode, seed=seed, debug=debug, allow_edited=allow_edited, overrides=overrides)
+    run(
+        bundle,
+        mode,
+        seed=seed,
+        debug=debug,
+        allow_edited=allow_edited,
+        overrides=overrides,
+        allow_unfinished=allow_unfinished,
+    )
 
 
 if __name__ == "__main__":

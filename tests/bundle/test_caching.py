@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 from tests.bundle.test_specification import workflow
@@ -8,6 +6,7 @@ from tests.data.layouts import make_kits
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.run import run
 from medcalib.errors import UserError
+from medcalib.handlers.training_record import read_record
 from medcalib.transforms import LoadCased
 
 
@@ -98,7 +97,7 @@ class TestOnDisk:
         resumed = train("stopped", **{"train::dataset::cache_dir": str(tmp_path / "elsewhere")})
         assert len(list((tmp_path / "elsewhere").glob("*.pt"))) == 4
         assert_equal(resumed, train("uninterrupted"))
-        recorded = json.loads((tmp_path / "stopped" / "models" / "training.json").read_text())
+        recorded = read_record(tmp_path / "stopped" / "models").settings
         assert not [id_ for id_ in recorded if "cache_dir" in id_]
 
     def test_a_folder_that_cannot_be_written(self, train, tmp_path):

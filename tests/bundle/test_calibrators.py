@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from tests.conftest import TEMPLATES
+from tests.conftest import PHANTOM_SIZE, TEMPLATES
 
 from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.run import run
 from medcalib.calibrators import read_calibrator
+from medcalib.data import phantom_cases
 from medcalib.errors import UserError
 
 CALIBRATORS = fragment_names(TEMPLATES / "configs", FragmentKind.CALIBRATOR)
@@ -173,6 +174,39 @@ def test_an_unfitted_calibrator_is_an_error(tmp_path, make_bundle, trained, tiny
     with pytest.raises(UserError, match=r"calibrator.pt does not exist.*--mode train"):
         run(str(bundle), "inference_eval", overrides=tiny)
     assert not (bundle / "seed_12345" / "evaluation").exists()
+
+
+def test_cases_of_the_fit_are_not_evaluated(fitted, tmp_path, tiny):
+    """Of another division of the cases, the test part may hold those on which the calibrator was fitted."""
+    bundle = fitted("temperature_scaling")
+    copy = shutil.copytree(bundle.parent, tmp_path / "bundles") / bundle.name
+    tested, [validated, *_] = case_ids(bundle, "test"), case_ids(bundle, "validation")
+    path = copy / "seed_12345" / "models" / "calibrator.pt"
+    content = torch.load(path, weights_only=True)
+    assert [case["case"] for case in content["details"]["cases"]] == case_ids(bundle, "calibration")
+    content["details"]["cases"].append({"case": tested[0], "image": None, "label": None})
+    torch.save(content, path)
+    settings = tiny | NO_FIGURES
+    with pytest.raises(UserError, match=f"1 of the 3 cases .* calibrated on in the fit of .*: {tested[0]}; cases that"):
+        run(str(copy), "inference_eval", overrides=settings)
+    with pytest.warns(UserWarning, match=f"calibrated on .*{tested[0]}; their predictions say nothing"):
+        run(str(copy), "inference_pred", overrides=tiny | {"overlays::num_cases": 0})
+    with pytest.warns(UserWarning, match="calibrator.pt was fitted with another division of cases"):
+        run(
+            str(bundle), "inference_pred", overrides=tiny | {"overlays::num_cases": 0, "calibration_cases": [validated]}
+        )
+
+
+def test_a_calibrator_is_not_fitted_on_training_cases(fitted, folder, phantom_dir, tiny, tmp_path):
+    bundle = fitted("temperature_scaling")
+    split = phantom_cases(phantom_dir, **PHANTOM_SIZE)
+    renamed = split["training"][0] | {"case": "another_name"}
+    settings = tiny | {"calibration_cases": [renamed], "output_dir": str(tmp_path / "results")}
+    with pytest.raises(
+        UserError, match="trained on in the training of .*: another_name; cases that are calibrated on must"
+    ):
+        run(str(bundle), "train", overrides=settings)
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_calibrator_of_other_weights_is_an_error(fitted, tmp_path, tiny):

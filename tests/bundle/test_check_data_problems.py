@@ -1,6 +1,7 @@
 """The check of data before a training: what it finds wrong or strange, and its own errors."""
 
 import fire
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +10,8 @@ from tests.bundle.test_datasets import LAYOUTS, tiny_network
 from tests.data.layouts import write_volume
 
 from medcalib.bundle.command_line import run_command
+from medcalib.bundle.data_warnings import _validation
+from medcalib.data import decathlon_cases
 
 
 class TestProblems:
@@ -139,6 +142,22 @@ class TestWarnings:
         }
         (warning,) = self.warnings(check, hippocampus, **settings, **{"data::dataset_dir": hippocampus_dir})
         assert warning.startswith("No training case has the class tail")
+
+    def test_no_validation_case_with_foreground(self, check, hippocampus, hippocampus_dir):
+        """The Dice that chooses the best epoch has no value then."""
+        settings = {"fractions": [0.5, 0.25, 0.25]}
+        for case in decathlon_cases(hippocampus_dir, **settings)["validation"]:
+            label = nib.load(case["label"])
+            nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), case["label"])
+        settings = {"data::cases::fractions": settings["fractions"], "data::dataset_dir": hippocampus_dir}
+        (warning,) = self.warnings(check, hippocampus, **settings)
+        assert warning.startswith("No validation case has any of the classes anterior, posterior, so the Dice")
+
+    @pytest.mark.parametrize(("images", "warned"), [((3, 0, 0), True), ((3, 1, 0), False)])
+    def test_validation_images_of_one_class(self, images, warned):
+        labels = dict(zip("abc", ({"voxels": number} for number in images), strict=True))
+        found = list(_validation({"task": "classification", "labels": {"validation": labels}}))
+        assert [w.startswith("All validation cases are of the class a, so the AUC") for w in found] == [True] * warned
 
     @pytest.mark.parametrize(("patch", "warned"), [([16, 16, 16], True), ([12, 12, 12], False), ([8, 12, 20], True)])
     def test_a_patch_larger_than_every_volume(self, check, hippocampus, hippocampus_dir, patch, warned):

@@ -16,9 +16,13 @@ from medcalib.bundle.compose import generate, read_metadata
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.run import run
+from medcalib.bundle.siblings import trainings_before
+from medcalib.bundle.weights import member_seeds
 from medcalib.bundle.workflow import bundle_settings, open_workflow
 from medcalib.data import phantom_cases
 from medcalib.errors import UserError
+from medcalib.handlers.checkpoint import finished_epochs
+from medcalib.handlers.training_record import read_record
 
 METHODS = fragment_names(TEMPLATES / "configs", FragmentKind.METHOD)
 MAPS = ("prob", "seg", "entropy", "mutual_information", "variance")
@@ -141,7 +145,7 @@ def test_an_ensemble_averages_probabilities(finished, folder, phantom_dir, tiny)
     whole = tiny | {"inferer::roi_size": [64, 64, 64]}
     members = whole | {"method::num_networks": 2}
     run(str(ensemble), "inference_pred", overrides=members | {"output_dir": str(folder / "both")})
-    for seed in (12345, 12346):
+    for seed in member_seeds(12345, 2):
         checkpoint = {"checkpoint": str(plain / f"seed_{seed}" / "models" / "model.pt")}
         run(str(plain), "inference_pred", overrides=whole | checkpoint | {"output_dir": str(folder / str(seed))})
 
@@ -150,7 +154,7 @@ def test_an_ensemble_averages_probabilities(finished, folder, phantom_dir, tiny)
         return nib.load(path).get_fdata(dtype=np.float32)
 
     for case in cases(phantom_dir):
-        probs = np.stack([read(str(seed), case["case"], "prob") for seed in (12345, 12346)])
+        probs = np.stack([read(str(seed), case["case"], "prob") for seed in member_seeds(12345, 2)])
         np.testing.assert_allclose(read("both", case["case"], "prob"), probs.mean(0), atol=1e-5)
         np.testing.assert_allclose(read("both", case["case"], "variance"), probs.var(0).mean(-1), atol=1e-5)
 
@@ -165,9 +169,18 @@ def test_an_ensemble_of_one_is_the_network(finished, folder, phantom_dir, tiny):
             np.testing.assert_array_equal(single.get_fdata(dtype=np.float32), read_map(plain, case["case"], name))
 
 
+def test_runs_with_neighbouring_seeds_share_no_network(tmp_path, make_bundle):
+    bundle = make_bundle(tmp_path, method="deep_ensemble")
+    seeds = [training.seed for seed in range(100) for training in trainings_before(bundle, {"seed": seed}, debug=False)]
+    assert len(set(seeds)) == len(seeds) == 500
+    assert seeds[::5] == list(range(100)), "the first network is that of the sibling with the same seed"
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
 def test_missing_members_are_named(finished, tiny):
     bundle = finished("deep_ensemble")
-    with pytest.raises(UserError, match=r"seeds 12347, 12348 .*--mode train --seed 12345") as caught:
+    third, fourth = sorted(member_seeds(12345, 4)[2:])
+    with pytest.raises(UserError, match=rf"seeds {third}, {fourth} .*--mode train --seed 12345") as caught:
         run(str(bundle), "inference_eval", overrides=tiny | {"method::num_networks": 4})
     assert "\n" not in str(caught.value)
 
@@ -186,6 +199,71 @@ def test_fine_tuning_keeps_what_lies_before_the_dropout(finished):
         read_metadata(finished("mc_dropout_decoder"))["medcalib"]["initial_weights_bundle"]
         == finished("deterministic").name
     )
+
+
+def recorded(bundle):
+    return read_record(bundle / "seed_12345" / "models").settings
+
+
+@pytest.mark.parametrize("method", ["mc_dropout_center", "mc_dropout_center+temperature_scaling"])
+def test_each_stage_of_a_training_has_its_settings(tmp_path, make_bundle, tiny, method):
+    bundle = make_bundle(tmp_path, method=method)
+    settings = tiny | {
+        "data::max_epochs": 1,
+        "train::optimizer::lr": 5e-5,
+        "first_stage::train::optimizer::lr": 3e-3,
+        "first_stage::max_epochs": 2,
+        "num_bins": 15,
+        "method::sampler::num_members": 2,
+    }
+    run(str(bundle), "train", overrides=settings)
+    second = bundle if "+" not in method else bundle.parent / read_metadata(bundle)["medcalib"]["weights_bundle"]
+    first = bundle.parent / read_metadata(second)["medcalib"]["initial_weights_bundle"]
+    assert (recorded(first)["train::optimizer::lr"], recorded(second)["train::optimizer::lr"]) == (3e-3, 5e-5)
+    assert (finished_epochs(first / "seed_12345" / "models"), finished_epochs(second / "seed_12345" / "models")) == (
+        2,
+        1,
+    )
+    assert recorded(first)["num_bins"] == recorded(second)["num_bins"] == 15
+    assert not [id_ for id_, value in recorded(second).items() if str(bundle.parent) in str(value)], "folders may move"
+    # the same options go with every mode
+    run(str(bundle), "inference_eval", overrides=settings | NO_FIGURES)
+    with pytest.raises(UserError, match=r"train::optimizer::lr=0\.003, not 0\.002"):
+        run(
+            str(bundle),
+            "train",
+            overrides={k: v for k, v in settings.items() if k != "first_stage::train::optimizer::lr"},
+        )
+
+
+@pytest.mark.parametrize(
+    ("method", "id_", "message"),
+    [
+        ("mc_dropout_center", "train::optimizer::l", "^--first_stage::train::optimizer::l: .*did you mean lr"),
+        ("mc_dropout_center", "num_bin", "--first_stage::num_bin does not exist .*did you mean num_bins"),
+        (
+            "deterministic",
+            "num_bins",
+            "--first_stage::num_bins: the training of .* has one stage, so leave out the prefix",
+        ),
+    ],
+)
+@pytest.mark.parametrize("mode", ["train", "inference_eval"])
+def test_settings_of_a_first_stage_that_do_not_exist(tmp_path, make_bundle, tiny, method, id_, message, mode):
+    bundle = make_bundle(tmp_path, method=method)
+    with pytest.raises(UserError, match=message):
+        run(str(bundle), mode, overrides=tiny | {f"first_stage::{id_}": 1})
+    assert not list(bundle.parent.glob("*/seed_*"))
+
+
+def test_a_stage_starts_from_the_weights_that_are_there(finished, tmp_path, tiny):
+    """Of another first stage than that from which it was started, the second one is no result."""
+    bundle = shutil.copytree(finished("mc_dropout_center").parent, tmp_path / "b") / finished("mc_dropout_center").name
+    plain = tmp_path / "b" / finished("deterministic").name / "seed_12345" / "models" / "model.pt"
+    state = torch.load(plain, weights_only=True)
+    torch.save({name: value * 2 for name, value in state.items()}, plain)
+    with pytest.raises(UserError, match=f"was started from other weights of {finished('deterministic').name}"):
+        run(str(bundle), "train", overrides=tiny | SETTINGS["mc_dropout_center"])
 
 
 def test_two_evaluations_are_equal(finished, tmp_path, tiny):

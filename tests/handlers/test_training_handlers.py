@@ -1,13 +1,17 @@
+import math
+
 import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
+from monai.engines.utils import default_metric_cmp_fn
 from monai.utils import CommonKeys
 from torch import nn
 
 from medcalib.errors import UserError
 from medcalib.handlers import CheckpointHandler, ProgressBarHandler
-from medcalib.handlers.checkpoint import finished_epochs
+from medcalib.handlers.checkpoint import TrainingState, finished_epochs, restore_weights, training_state
+from medcalib.handlers.key_metric import metric_value
 
 
 class Validation(Engine):
@@ -16,6 +20,8 @@ class Validation(Engine):
     def __init__(self, metrics):
         super().__init__(lambda _engine, _batch: None)
         self.given = metrics
+        self.metric_cmp_fn = default_metric_cmp_fn
+        self.state.key_metric_name = "mean_dice"
         self.state.best_metric, self.state.best_metric_epoch = -1, -1
         self.state.metrics = {}
 
@@ -24,6 +30,7 @@ class Validation(Engine):
         metric = self.given.get(epoch)
         if metric is None:
             return
+        self.state.epoch = epoch
         self.state.metrics = {"mean_dice": metric}
         if self.state.best_metric_epoch == -1 or metric > self.state.best_metric:
             self.state.best_metric, self.state.best_metric_epoch = metric, epoch
@@ -94,6 +101,54 @@ def test_an_epoch_without_validation_does_not_compete(tmp_path):
     train(tmp_path / "a", 3, {2: 0.4})
     train(tmp_path / "b", 2, {2: 0.4})
     assert torch.equal(weights(tmp_path / "a" / "model.pt"), weights(tmp_path / "b" / "model.pt"))
+
+
+def test_an_epoch_whose_metric_has_no_value_is_no_best_one(tmp_path):
+    """MONAI takes the first value whatever it is, and nothing is greater than NaN."""
+    with pytest.warns(UserWarning, match="mean_dice has no value on the validation cases"):
+        train(tmp_path / "a", 3, {1: math.nan, 2: 0.4, 3: 0.3})
+    train(tmp_path / "b", 2, {2: 0.4})
+    assert torch.equal(weights(tmp_path / "a" / "model.pt"), weights(tmp_path / "b" / "model.pt"))
+    state = training_state(tmp_path / "a")
+    assert (state.best_epoch, state.chosen_by) == (2, "mean_dice")
+
+
+def test_where_the_metric_never_has_a_value_the_last_epoch_is_kept(tmp_path, capsys):
+    def bar(evaluator):
+        return ProgressBarHandler("training", evaluator, {"mean_dice": "val Dice"})
+
+    nothing = dict.fromkeys((1, 2, 3), math.nan)
+    with pytest.warns(UserWarning, match="the weights of the last epoch are kept") as told:
+        train(tmp_path, 3, nothing, stop_after=2, more=[bar])
+    assert len(told) == 1, "once for all epochs"
+    with pytest.warns(UserWarning, match="the weights of the last epoch are kept"):
+        train(tmp_path, 3, nothing)
+    last = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert torch.equal(last["network"]["weight"], weights(tmp_path / "model.pt"))
+    assert training_state(tmp_path) == TrainingState(3, 3, 3, "last epoch")
+    assert "val Dice -" in capsys.readouterr().err
+
+
+def test_a_mean_over_no_case_at_all_is_no_value():
+    """MONAI's Dice of labels without foreground: NaN for every case and class, and 0 as their mean."""
+    evaluator = Validation({})
+    evaluator.state.metrics = {"mean_dice": 0.0, "other": 0.0}
+    evaluator.state.metric_details = {"mean_dice": torch.full((2, 2), torch.nan), "other": torch.zeros(2, 2)}
+    assert math.isnan(metric_value(evaluator, "mean_dice"))
+    assert metric_value(evaluator, "other") == 0
+
+
+def test_lost_weights_are_restored_where_they_can_be(tmp_path):
+    train(tmp_path / "last", 2, {1: 0.1, 2: 0.5})
+    before = weights(tmp_path / "last" / "model.pt")
+    (tmp_path / "last" / "model.pt").unlink()
+    assert restore_weights(tmp_path / "last", snapshot_epochs=[2, 4]) == []
+    for name in ("model.pt", "snapshot_0.pt"):
+        assert torch.equal(weights(tmp_path / "last" / name), before)
+    assert not (tmp_path / "last" / "snapshot_1.pt").exists()
+    train(tmp_path / "first", 2, {1: 0.5, 2: 0.1})
+    (tmp_path / "first" / "model.pt").unlink()
+    assert restore_weights(tmp_path / "first", [1]) == [tmp_path / "first" / n for n in ("model.pt", "snapshot_0.pt")]
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

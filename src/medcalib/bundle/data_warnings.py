@@ -27,7 +27,14 @@ def data_warnings(report: Mapping[str, Any]) -> list[str]:
     Args:
         report: what a check of data found.
     """
-    return [*_classes(report), *_few_cases(report), *_large_patch(report), *_large_step(report), *_large_cache(report)]
+    return [
+        *_classes(report),
+        *_validation(report),
+        *_few_cases(report),
+        *_large_patch(report),
+        *_large_step(report),
+        *_large_cache(report),
+    ]
 
 
 def _classes(report: Mapping[str, Any]) -> Iterator[str]:
@@ -37,6 +44,23 @@ def _classes(report: Mapping[str, Any]) -> Iterator[str]:
                 f"No training case has the class {name}, so it cannot be learned; check data::class_names and "
                 f"data::label_map, or leave the class out."
             )
+
+
+def _validation(report: Mapping[str, Any]) -> Iterator[str]:
+    """A metric of the validation cases chooses the epoch, so these must have what it measures."""
+    found = {name: of_class["voxels"] for name, of_class in report["labels"][SplitKeys.VALIDATION].items()}
+    if report["task"] == "classification":
+        if sum(number > 0 for number in found.values()) == 1:
+            yield (
+                f"All validation cases are of the class {next(name for name, number in found.items() if number)}, so "
+                f"the AUC that chooses the best epoch has no value, and the last epoch will be kept; divide the data "
+                f"in another way."
+            )
+    elif not any(found[name] for name in report["foreground_classes"]):
+        yield (
+            f"No validation case has any of the classes {', '.join(report['foreground_classes'])}, so the Dice that "
+            f"chooses the best epoch has no value, and the last epoch will be kept; divide the data in another way."
+        )
 
 
 def _few_cases(report: Mapping[str, Any]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from medcalib.bundle.fragments import read_yaml, suggestion, walk
 from medcalib.bundle.layout import CONFIGS, Mode, config_files
 from medcalib.errors import UserError
 
-__all__ = ["check_bundle", "check_config", "check_overrides", "merged_config", "resolved_config"]
+__all__ = ["check_bundle", "check_config", "check_overrides", "merged_config", "resolved_config", "resolved_value"]
 
 _RESERVED = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_")
 _IMPORT = re.compile(r"\$\s*import\s+([\w.]+)")
@@ -156,6 +156,18 @@ def _resolved(id_: str, value: Any, config: dict[str, Any], parser: ConfigParser
         return {key: _resolved(f"{id_}::{key}", item, config, parser) for key, item in value.items()}
     if isinstance(value, list):
         return [_resolved(f"{id_}::{index}", item, config, parser) for index, item in enumerate(value)]
+    return resolved_value(id_, value, config, parser)
+
+
+def resolved_value(id_: str, value: Any, config: dict[str, Any], parser: ConfigParser) -> Any:
+    """The value of one id, and where this is a reference or an expression that has a plain value, that value.
+
+    Args:
+        id_: the id.
+        value: what stands there in the configuration.
+        config: the whole configuration.
+        parser: its parser.
+    """
     if isinstance(value, str) and value[:1] in ("$", "@") and not _uses_component(value, config):
         result = parser.get_parsed_content(id_)
         if isinstance(result, torch.device | torch.dtype):

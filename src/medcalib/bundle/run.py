@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,22 +10,18 @@ from typing import Any
 
 import yaml
 
-from medcalib.bundle.fragments import suggestion, walk
+from medcalib.bundle.fragments import suggestion
 from medcalib.bundle.layout import CONFIGS, Mode
+from medcalib.bundle.record import EPOCHS, begin_or_resume
 from medcalib.bundle.siblings import check_chain, fits_calibrator, trainings_before, trains_network
+from medcalib.bundle.trained_weights import check_settings, check_trained
 from medcalib.bundle.workflow import bundle_settings, find_bundle, open_workflow, user_message
 from medcalib.errors import StoppedError, UserError
-from medcalib.files import complete_file, read_json, remove_abandoned, write_text
+from medcalib.files import complete_file, remove_abandoned, write_text
 from medcalib.locks import locked_folder
 from medcalib.processes import refuse_several_processes
 
 __all__ = ["run"]
-
-_VOLATILE = re.compile(
-    r"data_dir|.*::(dataset_dir|num_workers|cache_rate|cache_dir|progress)|.*::handlers::.*"
-    r"|data::(metadata|tta_flip_axes|calibration_cases)(::.*)?|method::(sampler|sampler::.*|description|reference)"
-)
-_DECIDING = ("seed", "max_epochs", "data", "loss", "method", "network_def", "method_network", "train")
 
 
 def run(
@@ -37,6 +31,7 @@ def run(
     debug: bool = False,
     allow_edited: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    allow_unfinished: bool = False,
 ) -> None:
     """Train, predict or evaluate with a bundle.
 
@@ -47,6 +42,7 @@ def run(
         debug: a run of seconds on a few cases, in its own output folder.
         allow_edited: accept a bundle whose configs were edited after it was generated.
         overrides: values by configuration id.
+        allow_unfinished: predict and evaluate with the weights of a training that is not finished, too.
 
     Raises:
         UserError: whatever the user can mend.
@@ -58,7 +54,7 @@ def run(
     except ValueError:
         raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}") from None
     check_chain(folder)
-    settings = bundle_settings(folder, seed, allow_edited)
+    settings = bundle_settings(folder, seed, allow_edited) | {"allow_unfinished": allow_unfinished}
     overrides = dict(overrides or {})
     if mode is Mode.TRAIN:
         _train_siblings(folder, settings | overrides, debug, allow_edited)
@@ -95,19 +91,16 @@ def _run(
     hint = "the same command resumes after the last complete epoch" if trains else "nothing was written"
     with _one_sentence(workflow, output_dir, hint):
         _check_cases(workflow, mode, trains)
-    # what is finished is only read, which needs no lock
-    if waits and trains and _is_started(workflow):
-        _check_same_training(workflow, output_dir)
-        if _is_finished(workflow):
+        # what is finished is only read, which needs no lock
+        if waits and trains and _is_finished(workflow) and begin_or_resume(workflow, folder, overrides, debug):
             return
     with _output_folder(output_dir, waits), _one_sentence(workflow, output_dir, hint):
         remove_abandoned(workflow.parser.get_parsed_content("models_dir"), held=True)
-        if mode is not Mode.TRAIN:
-            _check_trained(workflow, folder, debug)
-        elif trains:
-            _check_same_training(workflow, output_dir)
-            if _is_finished(workflow):
-                return
+        if not trains:
+            check_trained(workflow, folder, debug)
+            check_settings(workflow, overrides)
+        elif begin_or_resume(workflow, folder, overrides, debug):
+            return
         config = yaml.dump(resolved_config(workflow.parser), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
         if trains:
             write_text(output_dir / CONFIGS / f"{mode}.yaml", config)
@@ -157,9 +150,6 @@ def _output_folder(output_dir: Path, waits: bool) -> Iterator[None]:
 def _check_cases(workflow: Any, mode: Mode, trains: bool) -> None:
     """Refuse a run that would have nothing to do."""
     content = workflow.parser.get_parsed_content
-    limit = content("limit_cases")
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise UserError(f"limit_cases must be a whole number from 1 on, or null for all cases, not {limit!r}.")
     trained_on = ["training", "validation"] if trains else ["calibration"]
     split = content("split")
     for part in trained_on if mode is Mode.TRAIN else ["test"]:
@@ -170,51 +160,11 @@ def _check_cases(workflow: Any, mode: Mode, trains: bool) -> None:
             )
 
 
-def _is_started(workflow: Any) -> bool:
-    return Path(workflow.parser.get_parsed_content("models_dir"), "checkpoint.pt").exists()
-
-
 def _is_finished(workflow: Any) -> bool:
-    from medcalib.handlers.checkpoint import finished_epochs
+    from medcalib.handlers.checkpoint import training_state
 
-    models_dir = workflow.parser.get_parsed_content("models_dir")
-    done, wanted = finished_epochs(models_dir), workflow.parser.get_parsed_content("train::trainer::max_epochs")
-    if done < wanted:
-        if done:
-            print(f"Resuming after epoch {done} of {wanted}.")
-        return False
-    print(f"This training finished {done} of {wanted} epochs already; its weights are in {models_dir}.")
-    return True
-
-
-def _check_same_training(workflow: Any, output_dir: Path) -> None:
-    """Refuse to resume a training with other settings than it was started with."""
-    record = output_dir / "models" / "training.json"
-    config = workflow.parser.get()
-    deciding = {key: config[key] for key in _DECIDING}
-    settings = {id_: value for id_, value in walk(deciding) if not _VOLATILE.fullmatch(id_)}
-    if (output_dir / "models" / "checkpoint.pt").exists() and record.exists():
-        before = read_json(record, "move the folder away and train again")
-        for id_ in sorted(before.keys() | settings.keys()):
-            if before.get(id_) != settings.get(id_):
-                raise UserError(
-                    f"The training in {output_dir} was started with {id_}={before.get(id_)}, not {settings.get(id_)}; "
-                    f"go on with the old value, or start another training with another --seed or --output_dir."
-                )
-        return
-    write_text(record, json.dumps(settings, indent=2, default=str) + "\n")
-
-
-def _check_trained(workflow: Any, folder: Path, debug: bool) -> None:
-    missing = [path for path in workflow.parser.get_parsed_content("checkpoints") if not Path(path).exists()]
-    if missing:
-        seed = workflow.parser.get_parsed_content("seed")
-        seeds = sorted({match[1] for path in missing if (match := re.search(r"seed_(\d+)", path))})
-        named = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" if seeds else f"seed {seed}"
-        raise UserError(
-            f"{missing[0]} does not exist, so this bundle is not trained with {named} yet; train it first: "
-            f"python run_bundle.py --bundle {folder} --mode train --seed {seed}{' --debug' if debug else ''}"
-        )
+    state = training_state(workflow.parser.get_parsed_content("models_dir"))
+    return state is not None and state.epochs >= (state.max_epochs or workflow.parser.get_parsed_content(EPOCHS))
 
 
 class _PlainDumper(yaml.SafeDumper):

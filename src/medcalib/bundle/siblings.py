@@ -10,9 +10,16 @@ from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.contract import lookup
 from medcalib.bundle.fragments import FragmentKind
 from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
+from medcalib.bundle.stages import FIRST_STAGE, check_first_stage, first_stage, own_stage, shared_by_stages
+from medcalib.bundle.weights import member_seeds
 from medcalib.errors import UserError
 
 __all__ = ["SiblingTraining", "check_chain", "fits_calibrator", "trainings_before", "trains_network"]
+
+
+# a bundle's folder, seed, weights and method are its own affair
+_OWN_AFFAIRS = {"bundle_root", "edited", "allow_unfinished", "seed", "method", "calibrator"}
+_OWN_AFFAIRS |= {"output_dir", "models_dir", "weights_dir", "checkpoint", "checkpoints"}
 
 
 class SiblingTraining(NamedTuple):
@@ -68,10 +75,15 @@ def trainings_before(bundle: Path, settings: Mapping[str, Any], debug: bool) -> 
     num_networks = num_networks if given else 1
     if not isinstance(num_networks, int) or num_networks < 1:
         raise UserError(f"method::num_networks must be a whole number from 1 on, not {num_networks!r}.")
-    overrides = _known_overrides(sibling, settings, debug)
+    check_first_stage(bundle, settings, debug)
+    if own["weights_bundle"] is None:
+        overrides = _known_overrides(sibling, shared_by_stages(settings), debug) | first_stage(settings)
+    else:
+        stage = {id_: value for id_, value in settings.items() if id_.startswith(FIRST_STAGE)}
+        overrides = _known_overrides(sibling, own_stage(settings), debug) | stage
     if read_metadata(sibling)["medcalib"]["weights_bundle"] is not None:
         num_networks = 1  # the sibling sees to its own networks
-    return [SiblingTraining(sibling, seed + number, overrides) for number in range(num_networks)]
+    return [SiblingTraining(sibling, seed, overrides) for seed in member_seeds(seed, num_networks)]
 
 
 def check_chain(bundle: Path) -> None:
@@ -98,7 +110,7 @@ def _config(bundle: Path, settings: Mapping[str, Any], debug: bool) -> dict[str,
     from medcalib.bundle.resolve import check_overrides, merged_config
 
     config = merged_config(config_files(bundle / CONFIGS, Mode.TRAIN, debug))
-    check_overrides(config, settings)
+    check_overrides(config, own_stage(settings))
     for id_ in ("seed", "method::num_networks"):
         if id_ in settings:
             parent, _, leaf = id_.rpartition("::")
@@ -110,10 +122,9 @@ def _known_overrides(sibling: Path, settings: Mapping[str, Any], debug: bool) ->
     from medcalib.bundle.resolve import check_overrides, merged_config
 
     config = merged_config(config_files(sibling / CONFIGS, Mode.TRAIN, debug))
-    # its own folder, seed and method are the sibling's affair
     kept = {}
     for id_, value in settings.items():
-        if id_.partition("::")[0] in ("bundle_root", "edited", "seed", "output_dir", "method", "calibrator"):
+        if id_.partition("::")[0] in _OWN_AFFAIRS:
             continue
         try:
             check_overrides(config, {id_: value})

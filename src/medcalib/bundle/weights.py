@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medcalib.bundle.compose import read_metadata
 
-__all__ = ["member_checkpoints", "output_name", "weights_dir"]
+__all__ = ["initial_checkpoint", "member_checkpoints", "member_seeds", "output_name", "weights_dir"]
 
 BEST_MODEL = "model.pt"
 
@@ -48,13 +48,34 @@ def initial_checkpoint(bundle_root: str | Path, seed: int, debug: bool = False) 
 
 
 def member_checkpoints(bundle_root: str | Path, seed: int, num_networks: int, debug: bool = False) -> list[str]:
-    """Files of the weights of an ensemble, trained by the sibling with seeds ``seed``, ``seed + 1``, ...
+    """Files of the weights of an ensemble, trained by the sibling with the seeds of `member_seeds`.
 
     Raises:
         UserError: the folder is no bundle.
     """
     sibling = read_metadata(Path(bundle_root))["medcalib"]["weights_bundle"]
-    return [str(_models(bundle_root, sibling, seed + n, debug) / BEST_MODEL) for n in range(num_networks)]
+    seeds = member_seeds(seed, num_networks)
+    return [str(_models(bundle_root, sibling, member, debug) / BEST_MODEL) for member in seeds]
+
+
+def member_seeds(seed: int, num_networks: int) -> list[int]:
+    """Seeds of the networks of an ensemble: that of the run, and further ones that are drawn from it.
+
+    Runs with neighbouring seeds share no network, so their results are independent.
+
+    Example:
+        >>> member_seeds(1, 3)
+        [1, 1358060498, 827828097]
+    """
+    from medcalib.data.caching import derived_seed
+
+    seeds, number = [seed], 0
+    while len(seeds) < num_networks:
+        number += 1
+        # epochs are counted from 1, so no epoch of any training is seeded with one of these
+        if (drawn := derived_seed(seed, 0, number)) not in seeds:
+            seeds.append(drawn)
+    return seeds
 
 
 def _models(bundle_root: str | Path, sibling: str, seed: int, debug: bool) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import logging.config
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,13 @@ from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import suggestion
 from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
+from medcalib.bundle.stages import check_first_stage, own_stage
 from medcalib.errors import UserError, environment_message, plain_reason
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow
 
-__all__ = ["bundle_settings", "find_bundle", "open_workflow", "user_message"]
+__all__ = ["bundle_settings", "find_bundle", "open_workflow", "unwrapped_errors", "user_message"]
 
 LOGGING = "logging.conf"
 
@@ -71,7 +73,7 @@ def open_workflow(
         folder: folder of the bundle.
         mode: which of its modes.
         settings: values by configuration id, see `bundle_settings`.
-        overrides: the same, from the user.
+        overrides: the same, from the user; those of a first stage are checked and left out.
         debug: whether this is a run of seconds.
 
     Raises:
@@ -84,6 +86,8 @@ def open_workflow(
     logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)  # else it reports on the logging file
     files = config_files(folder / CONFIGS, mode, debug)
     config = merged_config(files)
+    check_first_stage(folder, overrides, debug)
+    overrides = own_stage(overrides)
     check_overrides(config, overrides)
     _check_logging(folder / CONFIGS / LOGGING)
     workflow = ConfigWorkflow(
@@ -96,6 +100,19 @@ def open_workflow(
     )
     check_config({key: value for key, value in workflow.parser.get().items() if key != "_meta_"}, files)
     return workflow
+
+
+@contextmanager
+def unwrapped_errors() -> Iterator[None]:
+    """Raise the `UserError` that another exception wraps, as MONAI does with those of components, in its place."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if cause := user_message(error):
+            raise UserError(cause) from None
+        raise
 
 
 def user_message(error: BaseException, folder: Path | None = None) -> str | None:

@@ -36,7 +36,7 @@ def save_calibrator(
         calibrator: the calibrator.
         report: the report of its fit.
         split_digest: digest of the split whose calibration cases it was fitted on.
-        details: further plain values to keep, such as a digest of the weights.
+        details: further plain values to keep, such as a digest of the weights and the cases of the fit.
 
     Raises:
         UserError: the calibrator is not fitted.

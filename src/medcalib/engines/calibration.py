@@ -12,6 +12,7 @@ from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from medcalib.calibrators import CalibrationCase, Calibrator, FitReport, fit_calibrator, save_calibrator
+from medcalib.data.case_identity import case_identities
 from medcalib.data.cases import split_digest
 from medcalib.inferers import SamplingInferer
 from medcalib.keys import CaseKeys
@@ -24,12 +25,12 @@ class CalibratorFitter:
     """Predict the calibration cases, fit the calibrator on them, and write it beside the checkpoint.
 
     Args:
-        data_loader: the calibration cases, preprocessed.
+        data_loader: the calibration cases, preprocessed, of a dataset with the list of them as ``data``.
         network: with its weights.
         inferer: draws the members; their mean is what is calibrated.
         calibrator: the calibrator.
         path: the file it is written to.
-        split: the dataset's split, whose digest is written, too.
+        split: the dataset's split, whose digest is written, too, beside the cases on which the calibrator was fitted.
         device: where the network predicts and the calibrator is fitted.
         calibrate: what it is fitted on, the logits of the ``"mean"`` of the members or of each of the ``"members"``.
         amp: whether the network predicts with automatic mixed precision.
@@ -69,7 +70,11 @@ class CalibratorFitter:
         Raises:
             UserError: as of `medcalib.calibrators.fit_calibrator`.
         """
-        details = {"weights_digest": weights_digest(self.network.state_dict()), "calibrate": self.calibrate}
+        details = {
+            "weights_digest": weights_digest(self.network.state_dict()),
+            "calibrate": self.calibrate,
+            "cases": case_identities(self.data_loader.dataset.data),
+        }
         report = fit_calibrator(self.calibrator, self._cases, progress=True, **self.options)
         save_calibrator(self.path, self.calibrator, report, split_digest(self.split), details)
         print(report)

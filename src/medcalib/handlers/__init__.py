@@ -17,6 +17,7 @@ from medcalib.handlers.release import ReleaseHandler
 from medcalib.handlers.reliability_diagram import ReliabilityDiagramHandler
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.retention_report import RetentionReportHandler
+from medcalib.handlers.training_record import TrainingRecordHandler
 from medcalib.handlers.uncertainty_scores import UncertaintyScoresHandler
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ReliabilityDiagramHandler",
     "ResultFolder",
     "RetentionReportHandler",
+    "TrainingRecordHandler",
     "UncertaintyScoresHandler",
     "collect_provenance",
 ]

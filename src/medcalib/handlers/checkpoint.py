@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,15 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from medcalib.errors import UserError, plain_reason
+from medcalib.handlers.key_metric import metric_value
 from medcalib.networks.weights import load_state, read_checkpoint
 from medcalib.tensor_files import save_tensors
 
-__all__ = ["CheckpointHandler", "finished_epochs"]
+__all__ = ["CheckpointHandler", "TrainingState", "finished_epochs", "restore_weights", "training_state"]
 
 CHECKPOINT = "checkpoint.pt"
 BEST_MODEL = "model.pt"
+LAST_EPOCH = "last epoch"
 
 
 class CheckpointHandler:
@@ -27,7 +32,9 @@ class CheckpointHandler:
 
     Both are written to a temporary name and renamed, so that an interruption leaves the epoch before. When training
     starts and there is a checkpoint, it goes on from there. Best is the epoch with the highest key metric of the
-    evaluator; an epoch without validation does not compete, and without any validation the last epoch counts as best.
+    evaluator; an epoch without validation does not compete. Where the metric has no value, because no validation case
+    has foreground or all are of one class, and without any validation, the last epoch counts as best; the former is a
+    warning.
 
     Args:
         save_dir: folder of the two files.
@@ -56,6 +63,8 @@ class CheckpointHandler:
         self.lr_scheduler = lr_scheduler
         self.evaluator = evaluator
         self.snapshot_epochs = tuple(snapshot_epochs)
+        self._best_metric, self._best_epoch = math.nan, -1
+        self._warned = False
 
     def attach(self, engine: Engine) -> None:
         """Register the handler on the trainer; attach it after the validation and the scheduler."""
@@ -81,30 +90,92 @@ class CheckpointHandler:
             ) from None
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["iteration"]
-        self.evaluator.state.best_metric = state["best_metric"]
-        self.evaluator.state.best_metric_epoch = state["best_epoch"]
+        self._best_epoch = state["best_epoch"]
+        self._best_metric = math.nan if self._best_epoch == -1 else state["best_metric"]
+        self._tell_evaluator()
         logging.getLogger(__name__).info("resumed from %s after epoch %d", path, state["epoch"])
 
     def _save(self, engine: Engine) -> None:
         if idist.get_rank() != 0:
             return
-        best_epoch = self.evaluator.state.best_metric_epoch
-        if best_epoch in (-1, engine.state.epoch):
+        self._choose(engine)
+        if self._best_epoch == engine.state.epoch:
             save_tensors(self.network.state_dict(), self.save_dir / BEST_MODEL)
         for number, epoch in enumerate(self.snapshot_epochs):
             if epoch == engine.state.epoch:
-                save_tensors(self.network.state_dict(), self.save_dir / f"snapshot_{number}.pt")
+                save_tensors(self.network.state_dict(), self.save_dir / snapshot_name(number))
         state: dict[str, Any] = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "scaler": None if engine.scaler is None else engine.scaler.state_dict(),
             "epoch": engine.state.epoch,
+            "max_epochs": engine.state.max_epochs,
             "iteration": engine.state.iteration,
-            "best_metric": float(self.evaluator.state.best_metric),
-            "best_epoch": best_epoch,
+            "best_metric": self._best_metric,
+            "best_epoch": self._best_epoch,
+            "chosen_by": LAST_EPOCH if math.isnan(self._best_metric) else self.evaluator.state.key_metric_name,
         }
         save_tensors(state, self.save_dir / CHECKPOINT)
+
+    def _choose(self, engine: Engine) -> None:
+        """Decide whether this epoch is the best so far."""
+        epoch, evaluated = engine.state.epoch, self.evaluator.state
+        if evaluated.epoch == epoch and evaluated.key_metric_name is not None:
+            value = metric_value(self.evaluator, evaluated.key_metric_name)
+            if math.isnan(value):
+                self._warn(evaluated.key_metric_name)
+            elif math.isnan(self._best_metric) or self.evaluator.metric_cmp_fn(value, self._best_metric):
+                self._best_metric, self._best_epoch = value, epoch
+        if math.isnan(self._best_metric):
+            self._best_epoch = epoch
+        self._tell_evaluator()
+
+    def _tell_evaluator(self) -> None:
+        """MONAI takes the first value for the best so far, also one that is NaN, which none is greater than."""
+        defined = not math.isnan(self._best_metric)
+        self.evaluator.state.best_metric = self._best_metric if defined else -1
+        self.evaluator.state.best_metric_epoch = self._best_epoch if defined else -1
+
+    def _warn(self, name: str) -> None:
+        if not self._warned:
+            warnings.warn(
+                f"{name} has no value on the validation cases, since none of them has foreground or all are of one "
+                f"class, so the weights of the last epoch are kept instead of the best; choose validation cases that "
+                f"have what is to be found.",
+                stacklevel=2,
+            )
+        self._warned = True
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """How far a training has come.
+
+    Attributes:
+        epochs: number of finished epochs.
+        max_epochs: number of epochs that it was to have; None where an earlier version did not write it.
+        best_epoch: epoch of the weights in ``model.pt``.
+        chosen_by: name of the metric by which this epoch was chosen, or ``last epoch``; None as above.
+    """
+
+    epochs: int
+    max_epochs: int | None
+    best_epoch: int
+    chosen_by: str | None
+
+
+def training_state(save_dir: str | Path) -> TrainingState | None:
+    """How far the training in ``save_dir`` has come; None when there is none.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    path = Path(save_dir) / CHECKPOINT
+    if not path.exists():
+        return None
+    state = read_checkpoint(path)
+    return TrainingState(int(state["epoch"]), state.get("max_epochs"), int(state["best_epoch"]), state.get("chosen_by"))
 
 
 def finished_epochs(save_dir: str | Path) -> int:
@@ -113,5 +184,37 @@ def finished_epochs(save_dir: str | Path) -> int:
     Raises:
         UserError: the checkpoint is damaged.
     """
-    path = Path(save_dir) / CHECKPOINT
-    return int(read_checkpoint(path)["epoch"]) if path.exists() else 0
+    state = training_state(save_dir)
+    return 0 if state is None else state.epochs
+
+
+def snapshot_name(number: int) -> str:
+    """Name of the file of the weights at the end of a cycle, counted from 0."""
+    return f"snapshot_{number}.pt"
+
+
+def restore_weights(save_dir: str | Path, snapshot_epochs: Sequence[int] = ()) -> list[Path]:
+    """Write those files of weights again that are missing although their epochs are finished, if it can be done.
+
+    ``checkpoint.pt`` holds the weights of the last finished epoch, so a file of this epoch is made from it.
+
+    Args:
+        save_dir: folder of the training, which has a checkpoint.
+        snapshot_epochs: epochs at whose end weights are kept.
+
+    Returns:
+        The files that are missing and stay so.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    folder = Path(save_dir)
+    state = read_checkpoint(folder / CHECKPOINT)
+    last = state["epoch"]
+    epoch_of = {folder / BEST_MODEL: last if state["best_epoch"] == -1 else state["best_epoch"]}
+    epoch_of |= {folder / snapshot_name(number): epoch for number, epoch in enumerate(snapshot_epochs)}
+    missing = {path: epoch for path, epoch in epoch_of.items() if epoch <= last and not path.exists()}
+    for path, epoch in missing.items():
+        if epoch == last:
+            save_tensors(state["network"], path)
+    return [path for path, epoch in missing.items() if epoch < last]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from tqdm import tqdm
+
+from medcalib.handlers.key_metric import metric_value
 
 __all__ = ["ProgressBarHandler"]
 
@@ -74,7 +77,7 @@ class ProgressBarHandler:
     def _finish_epoch(self, engine: Engine) -> None:
         if self.evaluator is not None:
             self._shown = {
-                shown: f"{self.evaluator.state.metrics[name]:.4f}"
+                shown: "-" if math.isnan(value := metric_value(self.evaluator, name)) else f"{value:.4f}"
                 for name, shown in self.metrics.items()
                 if name in self.evaluator.state.metrics
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from torch import nn
 import medcalib
 from medcalib.calibrators import read_calibrator
 from medcalib.data.cases import split_digest
+from medcalib.handlers.checkpoint import training_state
+from medcalib.handlers.training_record import read_record
 from medcalib.networks.weights import weights_digest
 
 __all__ = ["collect_provenance"]
@@ -42,8 +45,8 @@ def collect_provenance(
         **settings: whatever else decides the numbers, such as ``num_bins``.
 
     Returns:
-        A dictionary of plain values: name and digest of the bundle, files and digest of the weights, seed, digest of
-        the split, settings, package versions.
+        A dictionary of plain values: name and digest of the bundle, files and digest of the weights, how far each
+        training came and which cases it saw, seed, digest of the split, settings, package versions.
     """
     metadata_file = Path(bundle_root) / "configs" / "metadata.json"
     metadata = json.loads(metadata_file.read_text(encoding="utf-8")) if metadata_file.exists() else {}
@@ -55,6 +58,7 @@ def collect_provenance(
         "seed": seed,
         "checkpoint": ", ".join("/".join(Path(path).absolute().parts[-4:]) for path in checkpoints),
         "checkpoint_digest": weights_digest(network.state_dict()),
+        "trainings": [_training(folder) for folder in dict.fromkeys(Path(path).parent for path in checkpoints)],
         "calibrator": _calibrator(calibrator_file),
         "split_digest": split_digest(split),
         **settings,
@@ -63,6 +67,19 @@ def collect_provenance(
             "python": platform.python_version(),
             **{name: version(name) for name in _PACKAGES},
         },
+    }
+
+
+def _training(models_dir: Path) -> dict[str, Any]:
+    """How far a training came, by what its epoch was chosen, and a digest of the cases that it saw."""
+    state, record = training_state(models_dir), read_record(models_dir)
+    cases = None if record is None else hashlib.sha256(json.dumps(record.cases, sort_keys=True).encode()).hexdigest()
+    return {
+        "epochs": state and state.epochs,
+        "max_epochs": state and state.max_epochs,
+        "best_epoch": state and state.best_epoch,
+        "chosen_by": state and state.chosen_by,
+        "cases_digest": cases,
     }
 
 

@@ -1,0 +1,172 @@
+"""Begin a training and record it, or go on with one that was begun with the same settings and cases."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medcalib.bundle.compose import read_metadata
+from medcalib.bundle.used_settings import differences, used_settings
+from medcalib.bundle.weights import BEST_MODEL, initial_checkpoint
+from medcalib.bundle.workflow import unwrapped_errors
+from medcalib.errors import UserError
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser, ConfigWorkflow
+
+    from medcalib.handlers.training_record import TrainingRecord
+
+__all__ = ["begin_or_resume", "record_of", "training_command"]
+
+ROOTS = ("initialize", "run")
+EPOCHS = "train::trainer::max_epochs"
+_STARTS_FROM_SIBLING = "medcalib.bundle.weights.initial_checkpoint"
+
+
+@unwrapped_errors()
+def begin_or_resume(workflow: ConfigWorkflow, folder: Path, overrides: Mapping[str, Any], debug: bool) -> bool:
+    """Check that a training may begin or go on, record one that begins, and say whether there is nothing left to do.
+
+    Args:
+        workflow: the training, of which nothing was run yet.
+        folder: folder of the bundle.
+        overrides: values by configuration id that the user gave.
+        debug: whether this is a run of seconds.
+
+    Returns:
+        Whether the training is finished already.
+
+    Raises:
+        UserError: it was begun with other settings, cases or weights, or files that it left are lost.
+    """
+    from medcalib.handlers.checkpoint import restore_weights, training_state
+    from medcalib.handlers.training_record import read_record, write_record
+
+    parser = workflow.parser
+    models_dir = Path(parser.get_parsed_content("models_dir"))
+    wanted = parser.get_parsed_content(EPOCHS)
+    state = training_state(models_dir)
+    if state is None:
+        if (models_dir / BEST_MODEL).exists():
+            raise UserError(
+                f"{models_dir} holds {BEST_MODEL}, but not checkpoint.pt, from which its training would go on, and a "
+                f"new one would replace it; put checkpoint.pt back, move {models_dir} away, or choose another "
+                f"--output_dir."
+            )
+        write_record(models_dir, record_of(parser, folder, overrides, debug))
+        return False
+    finished = state.epochs >= (state.max_epochs or wanted)
+    before = read_record(models_dir)
+    if before is None or before.settings is None:
+        warnings.warn(
+            f"The training in {models_dir} was begun without a record of its settings, by an earlier version or by "
+            f"MONAI's own runner, so nobody can tell whether they were those of now.",
+            stacklevel=2,
+        )
+    else:
+        _check_same(before, parser, folder, overrides, debug, models_dir, finished)
+    lost = restore_weights(models_dir, parser.get_parsed_content("snapshot_epochs"))
+    if lost:
+        raise UserError(lost_weights(lost, state.epochs))
+    if finished:
+        print(f"This training finished {state.epochs} of {wanted} epochs already; its weights are in {models_dir}.")
+    else:
+        print(f"Resuming after epoch {state.epochs} of {wanted}.")
+    return finished
+
+
+def record_of(parser: ConfigParser, folder: Path, overrides: Mapping[str, Any], debug: bool) -> TrainingRecord:
+    """The record of a training that is about to begin."""
+    from medcalib.data.case_identity import case_identities
+    from medcalib.handlers.training_record import TrainingRecord
+    from medcalib.networks.weights import read_checkpoint, weights_digest
+
+    settings = used_settings(parser, ROOTS).values
+    starts_from = None
+    if _STARTS_FROM_SIBLING in settings.values():
+        path = initial_checkpoint(folder, parser.get_parsed_content("seed"), debug)
+        starts_from = {
+            "bundle": read_metadata(folder)["medcalib"]["initial_weights_bundle"],
+            "weights_digest": weights_digest(read_checkpoint(path)),
+        }
+    return TrainingRecord(
+        cases={
+            "training": case_identities(parser.get_parsed_content("train::dataset::data")),
+            "validation": case_identities(parser.get_parsed_content("validate::dataset::data")),
+        },
+        settings=settings,
+        starts_from=starts_from,
+        seed=parser.get_parsed_content("seed"),
+        debug=debug,
+        overrides=dict(overrides),
+    )
+
+
+def training_command(folder: Path, record: TrainingRecord | None, seed: int, debug: bool) -> str:
+    """The command that begins a training, or goes on with it."""
+    from medcalib.handlers.training_record import TrainingRecord
+
+    if record is None or record.seed is None:
+        record = TrainingRecord({}, seed=seed, debug=debug)
+    words = ["--bundle", str(folder), "--mode", "train", "--seed", str(record.seed)] + ["--debug"] * record.debug
+    words += [f"--{id_}={_on_command_line(value)}" for id_, value in record.overrides.items()]
+    return f"python run_bundle.py {shlex.join(words)}"
+
+
+def lost_weights(lost: list[Path], epochs: int) -> str:
+    """What to say of weights that a training has left and that cannot be made from its checkpoint."""
+    names = " and ".join(path.name for path in lost)
+    return (
+        f"{lost[0].parent} lacks {names} although {epochs} epochs of its training are finished, and checkpoint.pt "
+        f"holds the weights of the last epoch only; put {names} back, or remove {lost[0].parent} and train again."
+    )
+
+
+def _check_same(
+    before: TrainingRecord,
+    parser: ConfigParser,
+    folder: Path,
+    overrides: Mapping[str, Any],
+    debug: bool,
+    models_dir: Path,
+    finished: bool,
+) -> None:
+    output_dir = models_dir.parent
+    remedy = "go on with the old value, or start another training with another --seed or --output_dir."
+    used = used_settings(parser, ROOTS)
+    # an epoch that was finished on a GPU stays what it is on a machine without
+    of_machine = {id_ for id_ in used.values if "device" in used.reach(id_)} if finished else set()
+    found = differences(before.settings, used, of_machine.__contains__)
+    if found:
+        raise UserError(f"The training in {output_dir} was started with {found[0]}; {remedy}")
+    now = record_of(parser, folder, overrides, debug)
+    for part, cases in before.cases.items():
+        known, present = ({case["case"]: case for case in listed} for listed in (cases, now.cases[part]))
+        if other := sorted(known.keys() ^ present.keys()):
+            raise UserError(
+                f"The training in {output_dir} was started with {len(known)} {part} cases, of which there are "
+                f"{len(present)} now; {other[0]} is {'not there now' if other[0] in known else 'new'}; go on with the "
+                f"old files, or start another training with another --seed or --output_dir."
+            )
+        for case, then in known.items():
+            for kind in ("image", "label"):
+                if None not in (then[kind], present[case][kind]) and then[kind] != present[case][kind]:
+                    raise UserError(
+                        f"Case {case}: its {kind} is not what it was when the training in {output_dir} was started; go "
+                        f"on with the old file, or start another training with another --seed or --output_dir."
+                    )
+    if before.starts_from != now.starts_from:
+        raise UserError(
+            f"The training in {output_dir} was started from other weights of {before.starts_from['bundle']} than those "
+            f"that lie there now; put those back, or start another training with another --seed or --output_dir."
+        )
+
+
+def _on_command_line(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_on_command_line, value))}]"
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)

@@ -1,0 +1,227 @@
+"""Check that weights may be used for what a run does with them: what they saw, and whether they are finished."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medcalib.bundle.record import EPOCHS, lost_weights, training_command
+from medcalib.bundle.used_settings import differences, used_settings
+from medcalib.bundle.workflow import unwrapped_errors
+from medcalib.errors import UserError
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigWorkflow
+
+    from medcalib.bundle.used_settings import Difference, UsedSettings
+    from medcalib.data.case_identity import Identity
+    from medcalib.handlers.training_record import TrainingRecord
+
+__all__ = ["Purpose", "check_settings", "check_trained", "check_weights"]
+
+LISTED_CASES = 5
+# what network, preprocessing and classes depend on must be as in the training, whatever else is done with the weights
+ROOTS = ("network", "preprocessing", "activation", "data::class_names", "data::channel_names")
+# settings that divide the cases, to say how those of a training were divided
+_DIVIDES = re.compile(r"data::fold|data::cases::(?!.*(_target_|dir|image|label)).*")
+
+
+class Purpose(StrEnum):
+    """What a run does with cases that the weights may have seen."""
+
+    EVALUATE = "evaluate"
+    PREDICT = "predict"
+    CALIBRATE = "calibrate"
+
+
+@unwrapped_errors()
+def check_trained(workflow: ConfigWorkflow, folder: Path, debug: bool) -> None:
+    """Check that the weights are there which a run needs.
+
+    Args:
+        workflow: the run, of which nothing was run yet.
+        folder: folder of the bundle.
+        debug: whether this is a run of seconds.
+
+    Raises:
+        UserError: they were never trained, or they are lost.
+    """
+    from medcalib.handlers.checkpoint import CHECKPOINT, training_state
+
+    missing = [Path(path) for path in workflow.parser.get_parsed_content("checkpoints") if not Path(path).exists()]
+    if not missing:
+        return
+    seed = workflow.parser.get_parsed_content("seed")
+    command = f"python run_bundle.py --bundle {folder} --mode train --seed {seed}{' --debug' if debug else ''}"
+    if (missing[0].parent / CHECKPOINT).exists():
+        state = training_state(missing[0].parent)
+        if state.best_epoch in (-1, state.epochs):
+            raise UserError(f"{missing[0]} is lost, but can be made again from {CHECKPOINT}: {command}")
+        raise UserError(lost_weights([missing[0]], state.epochs))
+    seeds = sorted({match[1] for path in missing if (match := re.search(r"seed_(\d+)", str(path)))}, key=int)
+    named = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" if seeds else f"seed {seed}"
+    raise UserError(
+        f"{missing[0]} does not exist, so this bundle is not trained with {named} yet; train it first: {command}"
+    )
+
+
+@unwrapped_errors()
+def check_settings(workflow: ConfigWorkflow, overrides: Iterable[str]) -> None:
+    """Check that network, preprocessing and classes of a run are those with which its weights were trained.
+
+    Other settings may differ, such as windows, members and bins.
+
+    Args:
+        workflow: the run, of which nothing was run yet.
+        overrides: ids of the values that the user gave.
+
+    Raises:
+        UserError: one differs, or another number of epochs is asked for than was trained.
+    """
+    from medcalib.handlers.training_record import read_record
+
+    parser = workflow.parser
+    used = used_settings(parser, ROOTS, through_values=False)
+    sources = used_settings(parser, ROOTS)
+    epochs = used_settings(parser, [EPOCHS])
+    asked = epochs.values.get(EPOCHS) if epochs.reach(EPOCHS) & set(overrides) else None
+    for models_dir in _folders(parser.get_parsed_content("checkpoints")):
+        record = read_record(models_dir)
+        if record is None or record.settings is None:
+            continue
+        if found := differences(record.settings, used):
+            raise UserError(
+                f"The weights in {models_dir} were trained with {_origin(found, record.settings, sources)}; use them "
+                f"with the value of the training, or train with the new one and another --seed or --output_dir."
+            )
+        trained = record.settings.get(EPOCHS)
+        if None not in (asked, trained) and asked != trained and not parser.get_parsed_content("allow_unfinished"):
+            raise UserError(
+                f"The weights in {models_dir} are those of a training of {trained} epochs, but {asked} are asked for; "
+                f"leave the number out, or train with it and another --seed or --output_dir, or use them as they are "
+                f"with --allow_unfinished."
+            )
+
+
+def check_weights(
+    bundle_root: str | Path,
+    checkpoints: Sequence[str | Path],
+    cases: Sequence[Mapping[str, Any]],
+    split: Mapping[str, Sequence[Mapping[str, Any]]],
+    purpose: str = Purpose.EVALUATE,
+    calibrator_file: str | Path | None = None,
+    allow_unfinished: bool = False,
+) -> None:
+    """Check that the training of the weights is finished, and that cases were not seen in it.
+
+    Cases that are evaluated must not have been trained on, nor have chosen the epoch, nor have fitted the calibrator;
+    cases to calibrate on must not have been trained on. Cases that are predicted may, with a warning.
+
+    Args:
+        bundle_root: folder of the bundle.
+        checkpoints: files of the weights.
+        cases: the cases of the run.
+        split: all cases of the dataset by part.
+        purpose: what happens with the cases, a `Purpose`.
+        calibrator_file: file of the calibrator that is applied; none when None.
+        allow_unfinished: use weights whose training is not finished, too.
+
+    Raises:
+        UserError: a training is not finished, or cases were seen that must not have been.
+    """
+    from medcalib.calibrators import read_calibrator
+    from medcalib.data.case_identity import case_identities
+    from medcalib.data.cases import split_digest
+    from medcalib.handlers.training_record import read_record
+
+    identities = case_identities(cases)
+    for models_dir in _folders(checkpoints):
+        record = read_record(models_dir)
+        if not allow_unfinished:
+            _check_finished(Path(bundle_root), models_dir, record)
+        if record is None:
+            warnings.warn(
+                f"{models_dir} does not say on which cases its weights were trained, since an earlier version or "
+                f"another program wrote them; nobody can tell whether the cases of this run are new to them.",
+                stacklevel=2,
+            )
+            continue
+        origin = f"in the training of {models_dir}{_divided(record)}"
+        _check_unseen(identities, record.cases["training"], "trained on", origin, purpose)
+        if purpose != Purpose.CALIBRATE:
+            _check_unseen(identities, record.cases["validation"], "used to choose the epoch", origin, purpose)
+    if calibrator_file is None or purpose == Purpose.CALIBRATE:
+        return
+    calibrator = read_calibrator(calibrator_file)
+    origin = f"in the fit of {calibrator_file}"
+    _check_unseen(identities, calibrator["details"].get("cases", []), "calibrated on", origin, purpose)
+    if calibrator["split_digest"] != split_digest(split):
+        warnings.warn(
+            f"{calibrator_file} was fitted with another division of cases into training, validation, calibration and "
+            f"test than that of this run; none of the cases of this run is known to have been used for the fit.",
+            stacklevel=2,
+        )
+
+
+def _check_finished(bundle_root: Path, models_dir: Path, record: TrainingRecord | None) -> None:
+    from medcalib.handlers.checkpoint import training_state
+
+    state = training_state(models_dir)
+    if state is None:
+        if record is not None:
+            raise UserError(
+                f"{models_dir} lacks checkpoint.pt, so nobody can tell whether its training is finished; put it "
+                f"back, or use the weights as they are with --allow_unfinished."
+            )
+        return
+    recorded = None if record is None or record.settings is None else record.settings.get(EPOCHS)
+    wanted = max((number for number in (state.max_epochs, recorded) if number is not None), default=None)
+    if wanted is not None and state.epochs < wanted:
+        output_dir = models_dir.resolve().parent
+        # a folder of another name is that of --output_dir, which the record holds
+        folder = output_dir.parent if output_dir.name.startswith("seed_") else bundle_root
+        seed = re.search(r"seed_(\d+)", output_dir.name)
+        command = training_command(folder, record, int(seed[1]) if seed else 0, output_dir.name.endswith("_debug"))
+        raise UserError(
+            f"The training in {models_dir} has finished {state.epochs} of {wanted} epochs; go on with it: {command} "
+            f"- or use its weights as they are with --allow_unfinished."
+        )
+
+
+def _check_unseen(cases: Sequence[Identity], seen: Sequence[Identity], how: str, origin: str, purpose: str) -> None:
+    from medcalib.data.case_identity import shared_cases
+
+    shared = shared_cases(cases, seen)
+    if not shared:
+        return
+    more = f" and {len(shared) - LISTED_CASES} more" if len(shared) > LISTED_CASES else ""
+    named = ", ".join(shared[:LISTED_CASES]) + more
+    told = f"{len(shared)} of the {len(cases)} cases of this run were {how} {origin}: {named}"
+    if purpose == Purpose.PREDICT:
+        warnings.warn(f"{told}; their predictions say nothing about those of new cases.", stacklevel=3)
+        return
+    verb = "evaluated" if purpose == Purpose.EVALUATE else "calibrated on"
+    raise UserError(
+        f"{told}; cases that are {verb} must be new, so give the options that divide the cases as in the training, or "
+        f"train with those of now."
+    )
+
+
+def _origin(found: Sequence[Difference], before: Mapping[str, Any], sources: UsedSettings) -> Difference:
+    """The setting from which differences follow, which is the one that the user knows."""
+    follows = set().union(*(sources.reach(difference.id) for difference in found))
+    return [*differences(before, sources, lambda id_: id_ not in follows), *found][0]
+
+
+def _divided(record: TrainingRecord) -> str:
+    settings = {id_: value for id_, value in (record.settings or {}).items() if _DIVIDES.fullmatch(id_)}
+    plain = [f"{id_}={value}" for id_, value in settings.items() if not isinstance(value, str | list | dict)]
+    return f", which had {', '.join(plain)}" if plain else ""
+
+
+def _folders(checkpoints: Sequence[str | Path]) -> list[Path]:
+    return list(dict.fromkeys(Path(path).parent for path in checkpoints))
