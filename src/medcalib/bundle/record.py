@@ -58,7 +58,7 @@ def begin_or_resume(workflow: ConfigWorkflow, folder: Path, overrides: Mapping[s
             )
         write_record(models_dir, record_of(parser, folder, overrides, debug))
         return False
-    finished = state.epochs >= (state.max_epochs or wanted)
+    finished = state.is_finished(wanted)
     before = read_record(models_dir)
     if before is None or before.settings is None:
         warnings.warn(

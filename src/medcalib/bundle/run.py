@@ -90,9 +90,15 @@ def _run(
     trains = mode is Mode.TRAIN and trains_network(folder)
     hint = "the same command resumes after the last complete epoch" if trains else "nothing was written"
     with _one_sentence(workflow, output_dir, hint):
-        _check_cases(workflow, mode, trains)
+        state = _training_state(workflow) if trains else None
+        if state is None:  # else cases are compared with those that the training saw
+            _check_cases(workflow, mode, trains)
         # what is finished is only read, which needs no lock
-        if waits and trains and _is_finished(workflow) and begin_or_resume(workflow, folder, overrides, debug):
+        elif (
+            waits
+            and state.is_finished(workflow.parser.get_parsed_content(EPOCHS))
+            and begin_or_resume(workflow, folder, overrides, debug)
+        ):
             return
     with _output_folder(output_dir, waits), _one_sentence(workflow, output_dir, hint):
         remove_abandoned(workflow.parser.get_parsed_content("models_dir"), held=True)
@@ -160,11 +166,10 @@ def _check_cases(workflow: Any, mode: Mode, trains: bool) -> None:
             )
 
 
-def _is_finished(workflow: Any) -> bool:
+def _training_state(workflow: Any) -> Any:
     from medcalib.handlers.checkpoint import training_state
 
-    state = training_state(workflow.parser.get_parsed_content("models_dir"))
-    return state is not None and state.epochs >= (state.max_epochs or workflow.parser.get_parsed_content(EPOCHS))
+    return training_state(workflow.parser.get_parsed_content("models_dir"))
 
 
 class _PlainDumper(yaml.SafeDumper):

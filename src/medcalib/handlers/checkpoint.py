@@ -164,6 +164,10 @@ class TrainingState:
     best_epoch: int
     chosen_by: str | None
 
+    def is_finished(self, wanted: int) -> bool:
+        """Whether it has all epochs that it was to have, or where that was not written, those that are wanted now."""
+        return self.epochs >= (self.max_epochs or wanted)
+
 
 def training_state(save_dir: str | Path) -> TrainingState | None:
     """How far the training in ``save_dir`` has come; None when there is none.
