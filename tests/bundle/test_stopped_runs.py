@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -244,6 +245,24 @@ class TestSignals:
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {words}")
         assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_that_python_swallows_stops_the_command_all_the_same(self, number, code, capsys):
+        class Removed:
+            def __del__(self):
+                os.kill(os.getpid(), number)
+                time.sleep(0)
+
+        def work():
+            Removed()
+            for _ in range(1000):
+                time.sleep(0.01)
+            pytest.fail("the command went on")
+
+        with pytest.raises(SystemExit) as end:
+            run_command(work)
+        assert end.value.code == code
+        assert len(capsys.readouterr().err.splitlines()) == 1
 
     def test_a_training_says_how_to_go_on(self, bundle, tiny, monkeypatch):
         def stop(*_args):

@@ -22,6 +22,9 @@ from medcalib.errors import StoppedError, Terminated, UserError, environment_mes
 
 __all__ = ["run_command", "typed_options"]
 
+# seconds after which a signal that Python swallowed is sent once more
+AGAIN = 0.05
+
 
 def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a command; when it fails for a reason that can be mended, print one sentence to stderr and exit with a code.
@@ -62,11 +65,20 @@ def _stoppable() -> Iterator[None]:
         yield
         return
     own = os.getpid()
+    report_ignored = sys.unraisablehook
 
     def interrupt(_number: int, _frame: Any) -> None:
         # the main process stops its workers
         if os.getpid() == own:
             raise KeyboardInterrupt
+
+    def ignored(event: Any) -> None:
+        if not isinstance(event.exc_value, KeyboardInterrupt):
+            report_ignored(event)
+        elif os.getpid() == own:
+            # Python swallows what is raised while it forks or removes an object: the same again in a moment
+            number = signal.SIGTERM if isinstance(event.exc_value, Terminated) else signal.SIGINT
+            threading.Timer(AGAIN, os.kill, (own, number)).start()
 
     def terminate(number: int, _frame: Any) -> None:
         if os.getpid() == own:
@@ -80,9 +92,11 @@ def _stoppable() -> Iterator[None]:
         # what the shell makes a command ignore, such as Ctrl-C in the background, it goes on ignoring
         if before[number] is not signal.SIG_IGN:
             signal.signal(number, handler)
+    sys.unraisablehook = ignored
     try:
         yield
     finally:
+        sys.unraisablehook = report_ignored
         for number, handler in before.items():
             signal.signal(number, handler)
 

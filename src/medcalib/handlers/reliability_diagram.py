@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 
 from medcalib.handlers.binning_data import BinnedCases, binned_cases
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.processes import without_interrupts
 from medcalib.visualize.rendering import render_case, render_dataset
 
 __all__ = ["ReliabilityDiagramHandler"]
@@ -93,7 +94,9 @@ class ReliabilityDiagramHandler:
 
     def _submit(self, name: str, render: Callable[..., dict[str, bytes]], *args: Any) -> None:
         if self._pool is not None:
-            self._drawn[name] = self._pool.submit(render, *args)
+            # which may start the process that draws
+            with without_interrupts():
+                self._drawn[name] = self._pool.submit(render, *args)
             return
         self._drawn[name] = Future()
         self._drawn[name].set_result(render(*args))
