@@ -51,13 +51,14 @@ class TestNothingToDo:
         assert contents(trained / "seed_12345") == before
         assert "Results" not in capsys.readouterr().out
 
-    @pytest.mark.parametrize(("mode", "part"), [("train", "training"), ("inference_pred", "test")])
-    def test_an_empty_part(self, trained, tiny, mode, part, capsys):
+    def test_an_empty_part(self, trained, bundle, tiny, capsys):
         before = contents(trained / "seed_12345")
         nothing = {"split": "$dict(training=[], validation=[], test=[], calibration=[])"}
-        with pytest.raises(UserError, match=f"The {part} part of the dataset .* is empty"):
-            run(str(trained), mode, overrides=tiny | nothing)
+        for folder, mode, part in ((bundle, "train", "training"), (trained, "inference_pred", "test")):
+            with pytest.raises(UserError, match=f"The {part} part of the dataset .* is empty"):
+                run(str(folder), mode, overrides=tiny | nothing)
         assert contents(trained / "seed_12345") == before
+        assert not (bundle / "seed_12345").exists()
         assert "Results" not in capsys.readouterr().out
 
 
@@ -95,7 +96,7 @@ class TestDamage:
     def test_the_record_of_the_training(self, copy, tiny):
         path = copy / "seed_12345" / "models" / "training.json"
         path.write_text(path.read_text()[:-20])
-        with pytest.raises(UserError, match=r"training\.json is damaged"):
+        with pytest.raises(UserError, match=r"training\.json.* is damaged"):
             run(str(copy), "train", overrides=tiny)
 
     def test_weights(self, copy, tiny):
@@ -204,7 +205,8 @@ class TestKills:
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
 
         class State:
-            best_metric, best_metric_epoch, epoch, iteration = 0.5, 2, 2, 2
+            best_metric, best_metric_epoch, key_metric_name = 0.5, 2, None
+            epoch, max_epochs, iteration = 2, 2, 2
 
         class Fake:
             state, scaler = State, None
