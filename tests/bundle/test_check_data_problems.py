@@ -11,7 +11,8 @@ from tests.data.layouts import write_volume
 
 from medcalib.bundle.command_line import run_command
 from medcalib.bundle.data_warnings import _validation
-from medcalib.data import decathlon_cases
+from medcalib.bundle.layout import Mode
+from medcalib.bundle.workflow import bundle_settings, open_workflow
 
 
 class TestProblems:
@@ -145,13 +146,15 @@ class TestWarnings:
 
     def test_no_validation_case_with_foreground(self, check, hippocampus, hippocampus_dir):
         """The Dice that chooses the best epoch has no value then."""
-        settings = {"fractions": [0.5, 0.25, 0.25]}
-        for case in decathlon_cases(hippocampus_dir, **settings)["validation"]:
+        settings = {"data::cases::fractions": [0.5, 0.25, 0.25], "data::dataset_dir": hippocampus_dir}
+        overrides = {id_: str(value) if id_ == "data::dataset_dir" else value for id_, value in settings.items()}
+        parser = open_workflow(hippocampus, Mode.TRAIN, bundle_settings(hippocampus), overrides).parser
+        for case in parser.get_parsed_content("split")["validation"]:
             label = nib.load(case["label"])
             nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), case["label"])
-        settings = {"data::cases::fractions": settings["fractions"], "data::dataset_dir": hippocampus_dir}
-        (warning,) = self.warnings(check, hippocampus, **settings)
-        assert warning.startswith("No validation case has any of the classes anterior, posterior, so the Dice")
+        found = self.warnings(check, hippocampus, **settings)
+        told = "No validation case has any of the classes anterior, posterior, so the Dice"
+        assert [warning.startswith(told) for warning in found].count(True) == 1
 
     @pytest.mark.parametrize(("images", "warned"), [((3, 0, 0), True), ((3, 1, 0), False)])
     def test_validation_images_of_one_class(self, images, warned):
