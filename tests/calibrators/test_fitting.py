@@ -1,6 +1,7 @@
 """Bad input, warnings, scores and memory of a fit."""
 
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -217,3 +218,28 @@ def test_cases_carry_names_masks_and_images():
     doubled = case.map(lambda tensor: 2 * tensor)
     assert doubled.name == "a"
     assert all(torch.equal(tensor, torch.full((1, 1, 2), 2.0)) for tensor in doubled[:4])
+
+
+@pytest.mark.parametrize("kind", ["temperature_scaling", "isotonic"])
+def test_a_case_is_freed_before_the_next_is_read(kind):
+    """Unless all of them are kept; of the first, nothing may refer to the logits when the second is asked for."""
+    alive = []
+
+    class Read:
+        """Made as it is asked for, as cases in files are."""
+
+        def __init__(self):
+            self.cases = iter(split())
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            assert not any(logits() is not None for logits in alive)
+            case = next(self.cases)
+            logits = case.logits.clone()
+            alive.append(weakref.ref(logits))
+            return case._replace(logits=logits)
+
+    fit_calibrator(make(kind), Read, cache_bytes=0)
+    assert len(alive) == 2 * len(split())

@@ -58,6 +58,8 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
         LocalTemperatureScaling,
     )
 }
+# Scales are fitted on as many at the most; they hardly vary with the sample, and it must stay small beside a case.
+MAX_VOXELS = 1_000_000
 # Calibrators that are trained look at each case many times; to the others reading it twice is cheaper than memory.
 CACHE_BYTES = 1 << 31
 METRICS = ("mean_dice", "nll", "nll_categorical", "brier", "macro_ece", "macro_ace", "macro_mce")
@@ -140,6 +142,7 @@ def calibrate_predictions(
         report = fit_calibrator(
             fitted.to("cuda" if torch.cuda.is_available() else "cpu"),
             lambda: (predictions.read(case).calibration_case() for case in lists[SplitKeys.CALIBRATION]),
+            max_voxels=MAX_VOXELS,
             seed=seed,
             num_bins=num_bins,
             include_background=include_background,

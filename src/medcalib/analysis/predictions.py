@@ -132,13 +132,15 @@ class PredictionFolder:
                 they are said to be, or the case has another number of classes than the one that was read first.
         """
         found = self._find(case)
-        label = read_volume(self._label_path(case, found), case) if with_label else None
-        channels, geometry = self._channels(case, found, label)
+        label_path = self._label_path(case, found) if with_label else None
+        channels, geometry = self._channels(case, found, label_path)
         what = f"Case {case}: {found.paths[0]}"
         logits = logits_of_values(channels, self.kind, self.activation, what)
         self._check_num_classes(case, len(logits), what)
         targets = None
-        if label is not None:
+        if label_path is not None:
+            # after the prediction, whose reading takes most memory
+            label = read_volume(label_path, case)
             check_same_geometry(geometry, label.geometry, case)
             on_disk = f"Case {case}: {label.geometry.path}"
             targets = label_targets(_channel_first(label), len(logits), self.activation, self.regions, on_disk)[None]
@@ -155,10 +157,10 @@ class PredictionFolder:
                 f"{what} has {num_classes} classes, but case {first} has {expected}; leave one of them out."
             )
 
-    def _channels(self, case: str, found: PredictionPaths, label: Volume | None) -> tuple[Tensor, Geometry]:
+    def _channels(self, case: str, found: PredictionPaths, label_path: Path | None) -> tuple[Tensor, Geometry]:
         """What is predicted, (C, X, Y, Z), and on which grid."""
         if found.layout is Layout.ARCHIVE:
-            return self._archive(case, found, label)
+            return self._archive(case, found, label_path)
         volumes = [read_volume(path, case) for path in found.paths]
         if found.layout is Layout.CHANNELS:
             for volume in volumes:
@@ -170,12 +172,12 @@ class PredictionFolder:
                 check_same_geometry(volumes[0].geometry, volume.geometry, case)
         return _joined(volumes), volumes[0].geometry
 
-    def _archive(self, case: str, found: PredictionPaths, label: Volume | None) -> tuple[Tensor, Geometry]:
+    def _archive(self, case: str, found: PredictionPaths, label_path: Path | None) -> tuple[Tensor, Geometry]:
         path = found.paths[0]
         if self.kind is PredictionKind.LOGITS:
             raise UserError(f"Case {case}: {path} is an archive of nnU-Net, which holds probabilities; give that kind.")
         beside = None if found.segmentation is None else read_volume(found.segmentation, case)
-        reference = beside or label
+        reference = beside or (None if label_path is None else read_volume(label_path, case))
         if reference is None:
             try:
                 reference = read_volume(self._label_path(case, found), case)
@@ -227,8 +229,10 @@ def _channel_first(volume: Volume) -> Tensor:
 
 def _joined(volumes: Sequence[Volume]) -> Tensor:
     """The channels of all volumes in one tensor, (C, X, Y, Z), float32."""
+    if len(volumes) == 1:
+        array = volumes[0].array
+        return torch.from_numpy(np.ascontiguousarray(array[None] if array.ndim == 3 else np.moveaxis(array, -1, 0)))
     parts = [array for volume in volumes for array in _channels_of(volume)]
-    # filled one by one, so that no third copy of the values exists
     channels = torch.empty(len(parts), *parts[0].shape)
     for channel, part in zip(channels, parts, strict=True):
         channel.copy_(torch.from_numpy(part))

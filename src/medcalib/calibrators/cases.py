@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -113,7 +114,10 @@ class CaseStream:
             return
         kept: list[CalibrationCase] | None = []
         size = 0
-        for number, item in enumerate(self.batches() if callable(self.batches) else self.batches, 1):
+        # enumerate would hold an item while the next is read
+        numbers = itertools.count(1)
+        for item in self.batches() if callable(self.batches) else self.batches:
+            number = next(numbers)
             case = CalibrationCase(*item).map(_ordinary)
             if not case.name:
                 case = case._replace(name=f"number {number}")

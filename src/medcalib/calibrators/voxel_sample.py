@@ -120,15 +120,22 @@ class VoxelSample:
         num_kept = self._num_kept().tolist()
         for stratum, quota in enumerate(_quotas(self._seen.tolist(), self.max_voxels)):
             if num_kept[stratum] > quota:
-                of_stratum = [
-                    keys[strata == stratum].cpu() for (*_, strata), keys in zip(self._parts, self._keys, strict=True)
-                ]
-                self._limits[stratum] = float(np.partition(torch.cat(of_stratum).numpy(), quota)[quota])
+                self._limits[stratum] = self._smallest_left_out(stratum, num_kept[stratum], quota)
         parts, keys, self._parts, self._keys, self._held = self._parts, self._keys, [], [], 0
         while parts:
             # One by one, so that what is left out is freed as soon as may be.
             part, of_part = parts.pop(0), keys.pop(0)
             self._keep(part, of_part, of_part < self._limits.to(of_part.device)[part[2].long()])
+
+    def _smallest_left_out(self, stratum: int, num_kept: int, quota: int) -> float:
+        """The number of a stratum below which ``quota`` others lie."""
+        values, filled = np.empty(num_kept), 0
+        for (*_, strata), keys in zip(self._parts, self._keys, strict=True):
+            of_part = keys[strata == stratum].cpu().numpy()
+            values[filled : filled + len(of_part)] = of_part
+            filled += len(of_part)
+        values.partition(quota)
+        return float(values[quota])
 
     def _num_kept(self) -> Tensor:
         """Number of voxels held of each stratum."""
