@@ -142,7 +142,9 @@ def test_before_and_after_are_tabled(data, calibrated):
     for metric, row in table.iterrows():
         difference = after.values(metric) - before.values(metric)
         expected = bootstrap_interval(difference)
-        np.testing.assert_allclose(row[["difference", "low", "high"]], expected[:3], rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(
+            row[["difference", "low", "high"]].astype(float), expected[:3], rtol=1e-9, atol=1e-15
+        )
         assert row["after"] == pytest.approx(after.summary[metric])
         assert summary["comparison"][metric]["before"] == pytest.approx(before.summary[metric])
     assert list(table.index[:2]) == ["mean_dice", "nll"]

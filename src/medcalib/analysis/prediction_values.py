@@ -127,19 +127,23 @@ def label_targets(
     else:
         listed = [value for values in (regions or {}).values() for value in values]
         largest = num_classes - 1 if exclusive else max(listed, default=num_classes)
-    label = whole_labels(label)
-    wrong = no_class(label, largest + 1)
     if regions is None or label.shape[0] != 1:
         expected = f"0 to {largest}"
     else:
         expected = f"0 and those of the regions, up to {largest}"
-    if wrong.any():
-        raise UserError(
-            f"{what} holds the label {value_text(label[wrong][0])}, but {num_classes} classes are predicted, so labels "
-            f"are {expected}; correct the label, or predict the class."
-        )
+    slabs = []
+    for slab in label.split(max(CHUNK // max(label[:, :1].numel(), 1), 1), 1):
+        slab = whole_labels(slab)
+        wrong = no_class(slab, largest + 1)
+        if wrong.any():
+            raise UserError(
+                f"{what} holds the label {value_text(slab[wrong][0])}, but {num_classes} classes are predicted, so "
+                f"labels are {expected}; correct the label, or predict the class."
+            )
+        slabs.append(slab.to(label_dtype(largest + 1)))
+    label = torch.cat(slabs, 1)
     if exclusive or label.shape[0] != 1:
-        return label.to(label_dtype(largest + 1))
+        return label
     of_channels = list(regions.values()) if regions else [[number + 1] for number in range(num_classes)]
     parts = [torch.isin(label[0], label.new_tensor(list(labels))) for labels in of_channels]
     return torch.stack(parts).to(torch.uint8)

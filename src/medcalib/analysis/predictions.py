@@ -220,7 +220,10 @@ class PredictionFolder:
 def most_probable(channels: Tensor) -> Tensor:
     """The most probable class of each voxel, (X, Y, Z), of (C, X, Y, Z)."""
     # slab by slab: the indices of a whole volume are eight bytes a voxel
-    return torch.cat([slab.argmax(0).to(torch.int16) for slab in channels.split(1, 1)])
+    decided = torch.empty(channels.shape[1:], dtype=torch.int16, device=channels.device)
+    for result, slab in zip(decided, channels.unbind(1), strict=True):
+        result.copy_(slab.argmax(0))
+    return decided
 
 
 def _channel_first(volume: Volume) -> Tensor:
