@@ -86,35 +86,45 @@ class NiftiFile:
             FileNotFoundError: there is no such file.
             UnreadableFileError: it is cut short, or its checksum is not that of its content.
         """
-        with _told(self.path):
-            raw = self._raw()
-        rank = len(self.grid.shape)
-        channels = np.moveaxis(raw.reshape(*self.grid.shape, self.num_channels, order="F"), rank, 0)
-        if channel is not None:
-            channels = channels[channel : channel + 1]
-        scaled = channels if self._scaling is None else apply_read_scaling(channels, *self._scaling)
-        with np.errstate(over="ignore"):  # what float32 cannot hold is Inf, which callers refuse
-            return np.ascontiguousarray(scaled, dtype=np.float32)
+        wanted = range(self.num_channels) if channel is None else [channel]
+        with _told(self.path), np.errstate(over="ignore"):  # what float32 cannot hold is Inf, which callers refuse
+            self._check_promise()
+            values = np.empty((len(wanted), *self.grid.shape), np.float32)
+            # one by one, as they lie in the file, so that it is never in memory a second time
+            for number, raw in enumerate(self._channels()):
+                if number in wanted:
+                    block = raw.reshape(self.grid.shape, order="F")
+                    scaled = block if self._scaling is None else apply_read_scaling(block, *self._scaling)
+                    values[wanted.index(number)] = scaled
+        return values
 
-    def _raw(self) -> NDArray:
-        wanted = prod(self._shape) * self._dtype.itemsize
+    @property
+    def _promised(self) -> int:
+        return prod(self._shape) * self._dtype.itemsize
+
+    def _check_promise(self) -> None:
         held = self.path.stat().st_size
         with self._open() as stream:
-            packed = isinstance(stream, GzipFile)
-            if wanted > held * (_LARGEST_RATIO if packed else 1):
-                raise UnreadableFileError.because(
-                    f"its header promises voxels of {wanted:,} bytes, but the file has {held:,}"
-                )
+            most = held * (_LARGEST_RATIO if isinstance(stream, GzipFile) else 1)
+        if self._promised > most:
+            raise UnreadableFileError.because(
+                f"its header promises voxels of {self._promised:,} bytes, but the file has {held:,}"
+            )
+
+    def _channels(self) -> Iterator[NDArray]:
+        with self._open() as stream:
             stream.seek(self._offset)
-            values = np.empty(wanted // self._dtype.itemsize, self._dtype)
-            buffer, filled = memoryview(values).cast("B") if wanted else memoryview(b""), 0
-            while filled < wanted and (count := stream.readinto(buffer[filled:])):
-                filled += count
-            if filled < wanted:
-                raise UnreadableFileError.because(f"its voxels take {wanted:,} bytes, but {filled:,} are there")
-            while packed and stream.read(_CHUNK):
+            filled = 0
+            for number in range(self.num_channels):
+                values = np.empty(prod(self.grid.shape), self._dtype)
+                filled += _fill(stream, values)
+                if filled < (number + 1) * values.nbytes:
+                    raise UnreadableFileError.because(
+                        f"its voxels take {self._promised:,} bytes, but {filled:,} are there"
+                    )
+                yield values
+            while isinstance(stream, GzipFile) and stream.read(_CHUNK):
                 pass
-        return values
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
@@ -201,3 +211,11 @@ def _scaling(header: nib.Nifti1Header) -> tuple[float, float] | None:
 
 def _listed(sizes: list[int]) -> str:
     return " x ".join(map(str, sizes)) or "no"
+
+
+def _fill(stream: BinaryIO, values: NDArray) -> int:
+    """Read the bytes of an array; how many there were."""
+    buffer, filled = memoryview(values).cast("B") if values.size else memoryview(b""), 0
+    while filled < values.nbytes and (count := stream.readinto(buffer[filled:])):
+        filled += count
+    return filled
