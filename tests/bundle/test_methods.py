@@ -303,7 +303,7 @@ def test_settings_that_make_no_sense(finished, tiny, method, settings, message):
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
-        ("deep_ensemble", {"method::num_networks": 0}, "num_networks must be a whole number from 1 on, not 0"),
+        ("deep_ensemble", {"method::num_networks": 0}, "method::num_networks must be at least 1, not 0"),
         ("layer_ensemble", {"method_network::modules": ["encodr"]}, "encodr matches no module of SegResNetDS"),
         ("mc_dropout", {"method_network::modules": ["encoder.nothing"]}, "encoder.nothing matches no module"),
     ],

@@ -55,8 +55,7 @@ def trainings_before(bundle: Path, settings: Mapping[str, Any], debug: bool) -> 
         debug: whether this is a run of seconds.
 
     Raises:
-        UserError: a sibling was removed, an override does not exist in this bundle, or the number of networks is
-            less than one.
+        UserError: a sibling was removed, or an override does not exist in this bundle or has a value that cannot be.
     """
     own = read_metadata(bundle)["medcalib"]
     name = own["weights_bundle"] or own["initial_weights_bundle"]
@@ -73,8 +72,6 @@ def trainings_before(bundle: Path, settings: Mapping[str, Any], debug: bool) -> 
     config = _config(bundle, settings, debug)
     seed, (given, num_networks) = int(config["seed"]), lookup(config, "method::num_networks")
     num_networks = num_networks if given else 1
-    if not isinstance(num_networks, int) or num_networks < 1:
-        raise UserError(f"method::num_networks must be a whole number from 1 on, not {num_networks!r}.")
     check_first_stage(bundle, settings, debug)
     if own["weights_bundle"] is None:
         overrides = _known_overrides(sibling, shared_by_stages(settings), debug) | first_stage(settings)
