@@ -36,6 +36,7 @@ def main(
     num_bins: int = 20,
     include_background: bool = False,
     seed: int = 0,
+    device: str | None = None,
     **unknown: Any,
 ) -> None:
     """Fit a calibrator on the predictions of some cases, and write those of others calibrated, with tables and figures.
@@ -58,6 +59,7 @@ def main(
         num_bins: number of bins of the calibration errors.
         include_background: count class 0 of exclusive classes in means over classes.
         seed: fixes whatever is random in the fit.
+        device: cpu, cuda or cuda:1, for example; the first GPU, or the CPU where there is none, when left out.
         **unknown: options that do not exist are an error.
     """
     options = dict(locals())

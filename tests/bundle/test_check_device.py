@@ -86,5 +86,5 @@ def test_what_has_a_substitute_may_fail(monkeypatch):
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps", "meta"])
 def test_no_such_device(device):
-    with pytest.raises(UserError, match=f"--device is '{device}'"):
+    with pytest.raises(UserError, match=f"--device={device} is not there"):
         check_device(device)

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tests.analysis.predictions_on_disk import AFFINE, labels, save, write_archives, write_labels, write_volumes
 from tests.conftest import REPOSITORY
 
@@ -75,6 +76,22 @@ def test_an_export_of_nnunet_is_calibrated(data, tmp_path, capsys):
     assert table["filename"].tolist() == USE
     assert list(table.columns) == ["filename", "left", "right", "mean"]
     assert json.loads((out / "summary.json").read_text())["split"] == {"calibration": FIT, "test": USE}
+
+
+@pytest.mark.parametrize("calibrator", ["temperature_scaling", "isotonic", "auxiliary"])
+def test_a_device_is_chosen(calibrator, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # which would be taken otherwise
+    command(*options(data, tmp_path / "out", device="cpu", calibrator=calibrator))
+    assert (tmp_path / "out" / "summary.json").is_file()
+
+
+def test_a_device_that_is_not_there_is_named_before_anything_is_read(data, tmp_path, capsys):
+    for device in ("cuda:99", "gpu", "meta"):
+        with pytest.raises(SystemExit) as stopped:
+            command(*options(data, tmp_path / "out", device=device))
+        assert stopped.value.code == 2
+        assert f"--device={device} is not there: this machine has cpu" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from medcalib.analysis.prediction_paths import read_case_list
 from medcalib.analysis.prediction_values import PredictionKind
 from medcalib.analysis.predictions import PredictedCase, PredictionFolder
 from medcalib.analysis.volumes import Geometry, write_channels
+from medcalib.bundle.devices import named_device
 from medcalib.bundle.fragments import suggestion
 from medcalib.calibrators import (
     AuxiliaryCalibrator,
@@ -83,6 +84,7 @@ def calibrate_predictions(
     num_bins: int = 20,
     include_background: bool = False,
     seed: int = 0,
+    device: str | None = None,
 ) -> FitReport:
     """Fit a calibrator on the predictions of some cases and apply it to those of others, from files to files.
 
@@ -111,13 +113,16 @@ def calibrate_predictions(
         num_bins: number of bins of the calibration errors and of histogram binning.
         include_background: whether class 0 of exclusive classes counts in means over classes.
         seed: fixes whatever is random in the fit.
+        device: where everything is computed, such as ``"cpu"`` or ``"cuda:1"``; the first GPU, or the CPU where there
+            is none, when left out.
 
     Returns:
         The report of the fit.
 
     Raises:
-        UserError: naming case and file: an option or a list is wrong, a case is in both lists, the output exists, a
-            file is missing or does not fit the others, or values are not what ``kind`` says.
+        UserError: naming case and file: an option or a list is wrong, the device is not there, a case is in both
+            lists, the output exists, a file is missing or does not fit the others, or values are not what ``kind``
+            says.
 
     Warns:
         UserWarning: as :func:`medcalib.calibrators.fit_calibrator`.
@@ -132,6 +137,7 @@ def calibrate_predictions(
     _check_name(calibrator)
     _check_number("num_bins", num_bins, least=1)
     _check_number("seed", seed, least=0)
+    chosen = named_device(device)
     with complete_folder(output_dir) as draft:
         for case in lists[SplitKeys.CALIBRATION]:
             predictions.find(case)
@@ -140,7 +146,7 @@ def calibrate_predictions(
         names = checked_class_names(predictions, lists[SplitKeys.CALIBRATION][0], class_names)
         fitted = make_calibrator(calibrator, len(names), predictions.activation, keep_argmax, num_bins)
         report = fit_calibrator(
-            fitted.to("cuda" if torch.cuda.is_available() else "cpu"),
+            fitted.to(chosen),
             lambda: (predictions.read(case).calibration_case() for case in lists[SplitKeys.CALIBRATION]),
             max_voxels=MAX_VOXELS,
             seed=seed,
@@ -184,6 +190,7 @@ def calibrate_predictions(
                     num_bins=num_bins,
                     include_background=include_background,
                     provenance=told | {"calibrator": by},
+                    device=chosen,
                     title=f"evaluating {title}",
                 )
             comparison = _comparison(draft)

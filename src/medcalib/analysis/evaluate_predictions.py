@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from medcalib.analysis.evaluations import Evaluation, read_evaluation
 from medcalib.analysis.prediction_paths import read_case_list
 from medcalib.analysis.predictions import PredictionFolder, most_probable
+from medcalib.bundle.devices import named_device
 from medcalib.errors import UserError
 from medcalib.folders import complete_folder
 from medcalib.handlers import (
@@ -46,6 +47,7 @@ def evaluate_predictions(
     num_bins: int = 20,
     include_background: bool = False,
     provenance: Mapping[str, Any] | None = None,
+    device: str | None = None,
 ) -> Evaluation:
     """Evaluate predictions against their labels, on the grid of the files, and write and print the results.
 
@@ -61,15 +63,18 @@ def evaluate_predictions(
         num_bins: number of bins of the calibration errors.
         include_background: whether class 0 of exclusive classes counts.
         provenance: what ``summary.json`` is to say about where the predictions come from.
+        device: where metrics are computed, as of :func:`calibrate_predictions`.
 
     Returns:
         The results.
 
     Raises:
-        UserError: the output exists, the number of class names is wrong, or what ``PredictionFolder.read`` raises.
+        UserError: the output exists, there is no such device, the number of class names is wrong, or what
+            ``PredictionFolder.read`` raises.
     """
     listed = read_case_list(cases)
     predictions.case_ids |= set(listed)
+    chosen = named_device(device)
     with complete_folder(output_dir) as draft:
         write_evaluation(
             predictions,
@@ -79,6 +84,7 @@ def evaluate_predictions(
             num_bins=num_bins,
             include_background=include_background,
             provenance=provenance,
+            device=chosen,
         )
     return read_evaluation(Path(output_dir).expanduser())
 
@@ -92,6 +98,7 @@ def write_evaluation(
     num_bins: int,
     include_background: bool,
     provenance: Mapping[str, Any] | None,
+    device: torch.device,
     title: str = "evaluating",
 ) -> None:
     """Do what :func:`evaluate_predictions` does in a folder that is part of another result.
@@ -104,6 +111,7 @@ def write_evaluation(
         num_bins: number of bins.
         include_background: whether class 0 of exclusive classes counts.
         provenance: what ``summary.json`` is to say about where the predictions come from.
+        device: where metrics are computed.
         title: first word of the progress bar.
 
     Raises:
@@ -121,7 +129,7 @@ def write_evaluation(
     if exclusive:
         metrics["nll_categorical"] = RegionMetricHandler(NegativeLogLikelihoodMetric(categorical=True))
     evaluator = SupervisedEvaluator(
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        device=device,
         val_data_loader=_Batches(predictions, cases),
         # the predictions are made already
         network=nn.Identity(),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from monai.networks.nets import SegResNet
 
+from medcalib.bundle.devices import named_device
 from medcalib.errors import UserError
 from medcalib.functional import bin_statistics
 from medcalib.functional._backends import bin_volume, choose_backend
@@ -71,15 +72,7 @@ def check_device(device: str | None = None) -> DeviceCheck:
 
 
 def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"--device is {name!r}, which is no device; give cpu, cuda or cuda:1, for example.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        there = torch.cuda.device_count()
-        raise UserError(f"--device is {name!r}, but torch sees {there or 'no'} CUDA device{'s' * (there != 1)} here.")
+    device = named_device(name)
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device is {name!r}; give cpu, cuda or cuda:1, for example.")
     return device

@@ -16,6 +16,7 @@ import torch
 from monai.bundle import ComponentLocator, ConfigParser, ReferenceResolver
 
 from medcalib.bundle.contract import CONTRACTS, check_value, field_of, lookup
+from medcalib.bundle.devices import named_device
 from medcalib.bundle.fragments import read_yaml, suggestion, walk
 from medcalib.bundle.layout import CONFIGS, Mode, config_files
 from medcalib.errors import UserError
@@ -109,17 +110,8 @@ def _check_kind(id_: str, value: Any, before: Any) -> None:
 
 
 def _check_device(device: Any) -> None:
-    if not isinstance(device, str) or device[:1] in ("$", "@"):
-        return
-    try:
-        there = torch.empty(0, device=device).device.type != "meta"
-    except (RuntimeError, AssertionError):  # no such device, or no support of such devices
-        there = False
-    if not there:
-        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        raise UserError(
-            f"--device={device} is not there: this machine has {', '.join(['cpu', *gpus])}; choose of these."
-        )
+    if isinstance(device, str) and device[:1] not in ("$", "@"):
+        named_device(device)
 
 
 def _check_axes(patch: Any, before: Any) -> None:
