@@ -96,8 +96,17 @@ class TestPatients:
             f"'.*patients.csv' has no patient for case '{lacking}'", message(isles_cases, root, patients=table)
         )
 
+    @pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+    @pytest.mark.parametrize("delimiter", [";", "\t"])
+    def test_as_windows_writes_it(self, root, table, encoding, delimiter):
+        expected = isles_cases(root, patients=table)
+        rows = table.read_text(encoding="utf-8-sig").splitlines()
+        text = "\r\n".join(f"{row},größe".replace(",", delimiter) for row in rows)
+        table.write_bytes(text.encode(encoding))
+        assert isles_cases(root, patients=table) == expected
+
     def test_other_columns(self, root, table):
-        table.write_text("case;patient\ncase_1;1\n")
+        table.write_text("scan;patient\ncase_1;1\n")
         assert "lacks the column 'case'" in message(isles_cases, root, patients=table)
 
     def test_no_such_list(self, root):

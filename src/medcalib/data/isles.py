@@ -1,6 +1,5 @@
 """Case lists of ISLES 2018, the ischaemic stroke lesion segmentation challenge."""
 
-import csv
 import re
 import warnings
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from medcalib.data.cases import Case, Split
 from medcalib.data.folders import Download, make_case, nifti_names, visible
 from medcalib.data.folds import split_fold, split_fold_of_neighbours
+from medcalib.data.tables import read_table
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
@@ -89,20 +89,19 @@ def _patients(path: Path, cases: list[Case]) -> dict[str, str]:
     if not path.is_file():
         raise UserError(f"The list '{path}' does not exist: correct data::cases::patients.")
     found: dict[str, str] = {}
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        if lacking := [column for column in _COLUMNS if column not in (reader.fieldnames or [])]:
-            raise UserError(
-                f"'{path}' lacks the column '{lacking[0]}', it has {', '.join(reader.fieldnames or []) or 'none'}: "
-                f"give data::cases::patients a csv with the columns {' and '.join(_COLUMNS)}, divided by commas."
-            )
-        for row in reader:
-            case, patient = ((row[column] or "").strip() for column in _COLUMNS)
-            if case in found:
-                raise UserError(f"'{path}' has two rows for '{case}': remove one.")
-            if patient:
-                # the challenge tells the slabs of a patient apart by letters
-                found[case] = re.sub(r"_[A-Z]$", "", patient)
+    columns, rows = read_table(path)
+    if lacking := [column for column in _COLUMNS if column not in columns]:
+        raise UserError(
+            f"'{path}' lacks the column '{lacking[0]}', it has {', '.join(columns) or 'none'}: give "
+            f"data::cases::patients a csv with the columns {' and '.join(_COLUMNS)}."
+        )
+    for row in rows:
+        case, patient = (row.get(column, "") for column in _COLUMNS)
+        if case in found:
+            raise UserError(f"'{path}' has two rows for '{case}': remove one.")
+        if patient:
+            # the challenge tells the slabs of a patient apart by letters
+            found[case] = re.sub(r"_[A-Z]$", "", patient)
     for case in cases:
         if (name := case[CaseKeys.CASE]) not in found:
             raise UserError(f"'{path}' has no patient for case '{name}': add it.")
