@@ -162,6 +162,16 @@ class TestErrors:
         assert f"{cut} cannot be read" in text
         assert "damaged" in text
 
+    def test_memory_that_is_not_there_is_said(self, tmp_path, colours, monkeypatch):
+        def open_picture(*_):
+            raise MemoryError
+
+        path = save(tmp_path / "a.png", colours)
+        monkeypatch.setattr(Image, "open", open_picture)
+        with pytest.raises(UserError, match=r"a\.png does not fit into memory; ") as caught:
+            LoadPictured(keys="image")({"case": "a", "image": path})
+        assert "damaged" not in str(caught.value)
+
     def test_something_else_under_the_name_of_a_picture(self, tmp_path):
         (tmp_path / "a.png").write_text("<html>Please log in</html>")
         assert "cannot be read" in self.message(case(str(tmp_path / "a.png")))

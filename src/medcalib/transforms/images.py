@@ -212,7 +212,9 @@ def _opened(path: str | PathLike) -> Iterator[Image.Image]:
         raise UnreadableFileError.because("it is no picture that can be opened, such as PNG, JPG, TIF or BMP") from None
     except IsADirectoryError:
         raise UnreadableFileError("is a folder", "give the pictures in it one by one") from None
-    except (OSError, EOFError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise UnreadableFileError.too_large() from None
+    except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableFileError.because(str(error).partition("\n")[0] or type(error).__name__) from None
 
 

@@ -181,9 +181,7 @@ def _told(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error) as error:
         raise UnreadableFileError.because(_plain(error)) from None
     except MemoryError:
-        raise UnreadableFileError(
-            "does not fit into memory", "read it on a machine with more, or in smaller parts"
-        ) from None
+        raise UnreadableFileError.too_large() from None
     except OSError as error:
         raise UnreadableFileError.because(error.strerror or _plain(error)) from None
 

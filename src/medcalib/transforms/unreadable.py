@@ -45,6 +45,16 @@ class UnreadableFileError(Exception):
         """
         return cls(f"cannot be read ({cause})")
 
+    @classmethod
+    def too_large(cls) -> UnreadableFileError:
+        """The error of a file that is sound, but larger than the memory.
+
+        Example:
+            >>> print(UnreadableFileError.too_large())
+            does not fit into memory; read it on a machine with more, or in smaller parts
+        """
+        return cls("does not fit into memory", "read it on a machine with more, or in smaller parts")
+
 
 def describe_other_format(path: str | PathLike, beginning: bytes = b"") -> UnreadableFileError | None:
     """The error of a file that is no NIfTI; None if nothing is known about what it is instead.
