@@ -38,6 +38,13 @@ def test_a_flipped_bit_is_noticed(tmp_path, word):
         read_record(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, "[1]", '{"digest": "0"}', '{"format": 2, "digest": "0"}', "", "{"])
+def test_damage_is_one_sentence(tmp_path, content):
+    (tmp_path / RECORD).write_text(content)
+    with pytest.raises(UserError, match=r"training\.json is damaged \([a-zA-Z ]{12}[^\n]*\); put back a copy of it, "):
+        read_record(tmp_path)
+
+
 def started(folder, training, epoch=0):
     trainer = Engine(lambda _engine, _batch: None)
     trainer.state.epoch = epoch

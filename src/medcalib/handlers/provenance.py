@@ -15,6 +15,7 @@ from torch import nn
 import medcalib
 from medcalib.calibrators import read_calibrator
 from medcalib.data.cases import split_digest
+from medcalib.files import read_json
 from medcalib.handlers.checkpoint import training_state
 from medcalib.handlers.training_record import read_record
 from medcalib.networks.weights import weights_digest
@@ -49,7 +50,7 @@ def collect_provenance(
         training came and which cases it saw, seed, digest of the split, settings, package versions.
     """
     metadata_file = Path(bundle_root) / "configs" / "metadata.json"
-    metadata = json.loads(metadata_file.read_text(encoding="utf-8")) if metadata_file.exists() else {}
+    metadata = read_json(metadata_file, "generate the bundle again") if metadata_file.exists() else {}
     own = metadata.get("medcalib", {})
     return {
         "bundle": Path(bundle_root).resolve().name,

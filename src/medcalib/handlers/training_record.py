@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 
 from medcalib.data.case_identity import Identity, case_identities
 from medcalib.errors import UserError
-from medcalib.files import write_json
+from medcalib.files import read_json, write_json
 from medcalib.keys import CaseKeys
 
 __all__ = ["RECORD", "TrainingRecord", "TrainingRecordHandler", "read_record", "write_record"]
@@ -53,20 +53,17 @@ def read_record(models_dir: str | Path) -> TrainingRecord | None:
     path = Path(models_dir) / RECORD
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        known = {"format", "digest", "cases"}
-        if isinstance(content, dict) and not known & content.keys():  # settings only, as earlier versions wrote them
-            return None
-        digest = content.pop("digest")
-        if content.pop("format") != FORMAT or digest != _digest(content):
-            raise ValueError("its digest does not fit")
-        return TrainingRecord(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}, the record of what the training saw, is damaged ({error}); put back a copy of it, or train again "
-            f"with another --seed or --output_dir."
-        ) from None
+    advice = (
+        "put back a copy of it, the record of what the training saw, or train again with another --seed or --output_dir"
+    )
+    content = read_json(path, advice)
+    if not {"format", "digest", "cases"} & content.keys():  # settings only, as earlier versions wrote them
+        return None
+    digest, version = content.pop("digest", None), content.pop("format", None)
+    names = {entry.name for entry in fields(TrainingRecord)}
+    if version != FORMAT or digest != _digest(content) or content.keys() != names:
+        raise UserError(f"{path} is damaged (its digest does not fit); {advice}.")
+    return TrainingRecord(**content)
 
 
 def write_record(models_dir: str | Path, record: TrainingRecord) -> None:
