@@ -406,6 +406,19 @@ def test_a_label_without_class_is_named(label, options, message, tmp_path):
         read(root, tmp_path / "labels", **options)
 
 
+@pytest.mark.parametrize(
+    ("strange", "named"),
+    [((4, 7), "labels 4, 7, but"), ((9, -1, 8, 7, 6, 5, 4), "labels -1, 4, 5, 6, 7 and others, but")],
+)
+def test_all_labels_without_class_are_named_together(strange, named, tmp_path):
+    """Those of BraTS, or a segmentation of a bundle whose data have a label_map."""
+    array = labels(CASE).astype(np.int16)
+    array.flat[: len(strange)] = strange
+    save(tmp_path / "labels" / f"{CASE}_seg.nii.gz", array)
+    with pytest.raises(UserError, match=f"{named} 3 classes are predicted.*; renumber the label"):
+        read(write_volumes(tmp_path / "p"), tmp_path / "labels")
+
+
 def test_a_label_of_other_channels_is_named(tmp_path):
     save(tmp_path / "l" / f"{CASE}.nii.gz", np.zeros((*SHAPE, 2), np.uint8))
     with pytest.raises(UserError, match=r"l/case_1.nii.gz has 2 channels, but the prediction 3"):

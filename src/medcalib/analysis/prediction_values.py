@@ -19,6 +19,8 @@ RANGE_TOLERANCE, SUM_TOLERANCE = 1e-3, 1e-2
 FLOAT32 = torch.finfo(torch.float32)
 # Voxels that are looked at together, so that intermediate values never take as much memory as the prediction.
 CHUNK = 1 << 17
+# Wrong label values that a message lists.
+NAMED = 5
 
 
 class PredictionKind(StrEnum):
@@ -131,16 +133,18 @@ def label_targets(
         expected = f"0 to {largest}"
     else:
         expected = f"0 and those of the regions, up to {largest}"
-    slabs = []
+    slabs, strange = [], set()
     for slab in label.split(max(CHUNK // max(label[:, :1].numel(), 1), 1), 1):
         slab = whole_labels(slab)
-        wrong = no_class(slab, largest + 1)
-        if wrong.any():
-            raise UserError(
-                f"{what} holds the label {value_text(slab[wrong][0])}, but {num_classes} classes are predicted, so "
-                f"labels are {expected}; correct the label, or predict the class."
-            )
+        strange.update(slab[no_class(slab, largest + 1)].unique()[: NAMED + 1].tolist())
         slabs.append(slab.to(label_dtype(largest + 1)))
+    if strange:
+        listed = ", ".join(map(value_text, sorted(strange)[:NAMED]))
+        raise UserError(
+            f"{what} holds the label{'s' * (len(strange) > 1)} {listed}{' and others' * (len(strange) > NAMED)}, but "
+            f"{num_classes} classes are predicted, so labels are {expected}; renumber the label in the order of the "
+            f"classes, or predict the class."
+        )
     label = torch.cat(slabs, 1)
     if exclusive or label.shape[0] != 1:
         return label
