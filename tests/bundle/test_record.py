@@ -138,6 +138,39 @@ def test_a_case_is_known_by_its_content_under_another_name(copy, tiny, phantom_d
     refused(copy, message, "inference_eval", overrides=tiny | {"data::dataset_dir": str(other)})
 
 
+def test_thresholds_are_not_found_on_cases_that_were_trained_on(copy, tiny, phantom_dir, monkeypatch):
+    """Another division may leave the test cases as they were, so they alone do not tell."""
+    import medcalib.data
+
+    seen = [case["case"] for case in phantom_cases(phantom_dir, 4, 2, 3)["training"]]
+
+    def divided(*args, **kwargs):
+        split = phantom_cases(*args, **kwargs)
+        split["training"], split["validation"] = split["validation"], split["training"]
+        return split | {"calibration": split["validation"]}
+
+    monkeypatch.setattr(medcalib.data, "phantom_cases", divided)
+    message = refused(copy, "4 of the 4 calibration cases.*thresholds.*trained on", "inference_eval", overrides=tiny)
+    assert all(case in message for case in seen)
+    assert "--quality_control::calibrate_threshold=false" in message
+    run(str(copy), "inference_eval", overrides=tiny | NO_FIGURES)
+
+
+def test_other_patients_of_the_same_ids_need_other_ids(copy, tiny, monkeypatch, tmp_path):
+    """Files that were written anew look the same, so only the user can tell."""
+    shifted(monkeypatch)
+    other = tiny | {"data::dataset_dir": str(tmp_path / "phantom"), "data::cases::seed": 1}
+    refused(
+        copy,
+        "4 of the 4 cases of this run have other files than cases that were trained on .*, but the same ids: "
+        "phantom_001, .*; cases that are evaluated must be new, so if these are other patients, give them other ids",
+        "inference_eval",
+        overrides=other,
+    )
+    with pytest.warns(UserWarning, match="the same ids: phantom_001, .*if they are not other patients"):
+        run(str(copy), "inference_pred", overrides=other | {"overlays::num_cases": 0})
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -147,6 +180,8 @@ def test_a_case_is_known_by_its_content_under_another_name(copy, tiny, phantom_d
         ({"data::class_names": ["background", "liver", "lesion"]}, "data::class_names.*=organ, not liver"),
         ({"data::label_map": {1: 2, 2: 1}}, "data::label_map"),
         ({"data::max_epochs": 3}, "a training of 2 epochs, but 3 are asked for"),
+        ({"train::optimizer::lr": 0.1}, "train::optimizer::lr=0.002, not 0.1, and the option changes nothing here"),
+        ({"data::augmentation::3::prob": 0.1}, "data::augmentation::3::prob=0.5, not 0.1, and the option changes"),
     ],
 )
 @pytest.mark.parametrize("mode", ["inference_eval", "inference_pred"])
@@ -157,6 +192,7 @@ def test_weights_are_not_used_with_what_they_were_not_trained_with(trained, tiny
 def test_settings_of_the_evaluation_are_free(copy, tiny):
     free = {"num_bins": 15, "inferer::overlap": 0.25, "include_background": True, "limit_cases": 1,
             "inferer::roi_size": [16, 16, 16]}  # fmt: skip
+    run(str(copy), "inference_pred", overrides=tiny | free | {"overlays::num_cases": 0})
     run(str(copy), "inference_eval", overrides=tiny | NO_FIGURES | free)
     told = json.loads((copy / "seed_12345" / "evaluation" / "summary.json").read_text())["provenance"]
     assert told["num_bins"] == 15
@@ -224,6 +260,12 @@ def test_results_of_earlier_versions_are_used_with_a_warning(copy, models, tiny)
         run(str(copy), "inference_pred", overrides=tiny | {"overlays::num_cases": 0})
     with pytest.warns(UserWarning, match="begun without a record of its settings"):
         run(str(copy), "train", overrides=tiny)
+
+
+def test_weights_in_the_place_of_a_checkpoint_are_named(copy, models, tiny):
+    shutil.copyfile(models / "model.pt", models / "checkpoint.pt")
+    for mode in ("train", "inference_eval"):
+        refused(copy, "checkpoint.pt holds something else than the state of a training", mode, overrides=tiny)
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"format": 2}', '{"format": 2, "digest": "0"}', "{"])

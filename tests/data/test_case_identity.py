@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from medcalib.data.case_identity import case_identities, file_digest, shared_cases
+from medcalib.data.case_identity import case_identities, file_digest, named_alike, shared_cases
 
 
 @pytest.mark.parametrize("size", [0, 1, 65536, 1 << 20, (1 << 20) + 1, 3 << 20])
@@ -69,3 +69,15 @@ def test_cases_are_shared_by_name_or_content():
 
     seen = [case("a", "1"), case("b", "2"), case("c", None)]
     assert shared_cases([case("a", "9"), case("x", "2"), case("y", None), case("z", "8")], seen) == ["a", "x"]
+
+
+def test_other_patients_may_be_named_alike():
+    """Where the image is not known, or one of image and label is the same, they are taken for the same."""
+
+    def case(name, image, label):
+        return {"case": name, "image": image, "label": label}
+
+    seen = [case("a", "1", "1"), case("b", "2", "2"), case("c", "3", None), case("d", None, "4"), case("e", "5", "5")]
+    cases = [case("a", "6", "6"), case("b", "7", "2"), case("c", "8", "8"), case("d", "9", "9"), case("e", "1", "7")]
+    assert shared_cases(cases, seen) == list("abcde")
+    assert named_alike(cases, seen) == ["a", "c"]

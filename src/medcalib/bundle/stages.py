@@ -10,7 +10,7 @@ from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.layout import CONFIGS, Mode, config_files
 from medcalib.errors import UserError
 
-__all__ = ["FIRST_STAGE", "check_first_stage", "first_stage", "own_stage", "shared_by_stages"]
+__all__ = ["FIRST_STAGE", "check_first_stage", "concerns_training", "first_stage", "own_stage", "shared_by_stages"]
 
 FIRST_STAGE = "first_stage::"
 """How ids begin that are meant for the training from whose weights another one starts."""
@@ -37,6 +37,16 @@ def first_stage(overrides: Mapping[str, Any]) -> dict[str, Any]:
         {'train::optimizer::lr': 0.001}
     """
     return {id_.removeprefix(FIRST_STAGE): value for id_, value in overrides.items() if id_.startswith(FIRST_STAGE)}
+
+
+def concerns_training(id_: str) -> bool:
+    """Whether an id says how a network is trained, so that it has no meaning for what is done with the weights.
+
+    Example:
+        >>> concerns_training("train::optimizer::lr"), concerns_training("num_bins")
+        (True, False)
+    """
+    return id_.partition("::")[0] in (*_COURSE, "loss") or id_.startswith(("data::augmentation", "data::batch_size"))
 
 
 def shared_by_stages(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcalib.bundle.record import EPOCHS, lost_weights, training_command
+from medcalib.bundle.stages import concerns_training
 from medcalib.bundle.used_settings import differences, used_settings
 from medcalib.bundle.workflow import unwrapped_errors
 from medcalib.errors import UserError
@@ -80,7 +81,8 @@ def check_settings(workflow: ConfigWorkflow, overrides: Iterable[str]) -> None:
         overrides: ids of the values that the user gave.
 
     Raises:
-        UserError: one differs, or another number of epochs is asked for than was trained.
+        UserError: one differs, or another number of epochs is asked for than was trained, or a setting of the training
+            that has no effect on this run.
     """
     from medcalib.handlers.training_record import read_record
 
@@ -88,7 +90,12 @@ def check_settings(workflow: ConfigWorkflow, overrides: Iterable[str]) -> None:
     used = used_settings(parser, ROOTS, through_values=False)
     sources = used_settings(parser, ROOTS)
     epochs = used_settings(parser, [EPOCHS])
-    asked = epochs.values.get(EPOCHS) if epochs.reach(EPOCHS) & set(overrides) else None
+    of_epochs = epochs.reach(EPOCHS)
+    asked = epochs.values.get(EPOCHS) if of_epochs & set(overrides) else None
+    of_training = sorted(filter(concerns_training, set(overrides) - of_epochs))
+    here = used_settings(parser, ("initialize", "run")).values if of_training else {}
+    given = used_settings(parser, of_training, through_values=False).values
+    without_effect = {id_: value for id_, value in given.items() if id_ not in here}
     for models_dir in _folders(parser.get_parsed_content("checkpoints")):
         record = read_record(models_dir)
         if record is None or record.settings is None:
@@ -98,6 +105,13 @@ def check_settings(workflow: ConfigWorkflow, overrides: Iterable[str]) -> None:
                 f"The weights in {models_dir} were trained with {_origin(found, record.settings, sources)}; use them "
                 f"with the value of the training, or train with the new one and another --seed or --output_dir."
             )
+        for id_, value in without_effect.items():
+            if id_ in record.settings and record.settings[id_] != value:
+                raise UserError(
+                    f"The weights in {models_dir} were trained with {id_}={record.settings[id_]}, not {value}, and the "
+                    f"option changes nothing here; leave it out, or train with the new value and another --seed or "
+                    f"--output_dir."
+                )
         trained = record.settings.get(EPOCHS)
         if None not in (asked, trained) and asked != trained and not parser.get_parsed_content("allow_unfinished"):
             raise UserError(
@@ -115,11 +129,13 @@ def check_weights(
     purpose: str = Purpose.EVALUATE,
     calibrator_file: str | Path | None = None,
     allow_unfinished: bool = False,
+    threshold_cases: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Check that the training of the weights is finished, and that cases were not seen in it.
 
     Cases that are evaluated must not have been trained on, nor have chosen the epoch, nor have fitted the calibrator;
-    cases to calibrate on must not have been trained on. Cases that are predicted may, with a warning.
+    cases to calibrate on, or to find thresholds on, must not have been trained on. Cases that are predicted may, with a
+    warning.
 
     Args:
         bundle_root: folder of the bundle.
@@ -129,6 +145,7 @@ def check_weights(
         purpose: what happens with the cases, a `Purpose`.
         calibrator_file: file of the calibrator that is applied; none when None.
         allow_unfinished: use weights whose training is not finished, too.
+        threshold_cases: cases on which thresholds for flagging are found.
 
     Raises:
         UserError: a training is not finished, or cases were seen that must not have been.
@@ -138,7 +155,7 @@ def check_weights(
     from medcalib.data.cases import split_digest
     from medcalib.handlers.training_record import read_record
 
-    identities = case_identities(cases)
+    identities, of_thresholds = case_identities(cases), case_identities(threshold_cases)
     for models_dir in _folders(checkpoints):
         record = read_record(models_dir)
         if not allow_unfinished:
@@ -154,6 +171,7 @@ def check_weights(
         _check_unseen(identities, record.cases["training"], "trained on", origin, purpose)
         if purpose != Purpose.CALIBRATE:
             _check_unseen(identities, record.cases["validation"], "used to choose the epoch", origin, purpose)
+        _check_thresholds(of_thresholds, record.cases["training"], origin)
     if calibrator_file is None or purpose == Purpose.CALIBRATE:
         return
     calibrator = read_calibrator(calibrator_file)
@@ -193,22 +211,54 @@ def _check_finished(bundle_root: Path, models_dir: Path, record: TrainingRecord 
 
 
 def _check_unseen(cases: Sequence[Identity], seen: Sequence[Identity], how: str, origin: str, purpose: str) -> None:
-    from medcalib.data.case_identity import shared_cases
+    from medcalib.data.case_identity import named_alike, shared_cases
 
     shared = shared_cases(cases, seen)
     if not shared:
         return
-    more = f" and {len(shared) - LISTED_CASES} more" if len(shared) > LISTED_CASES else ""
-    named = ", ".join(shared[:LISTED_CASES]) + more
-    told = f"{len(shared)} of the {len(cases)} cases of this run were {how} {origin}: {named}"
+    alike = set(named_alike(cases, seen))
+    # whatever is certain comes first
+    certain = [case for case in shared if case not in alike]
+    number = f"{len(certain or shared)} of the {len(cases)} cases of this run"
+    if certain:
+        told = f"{number} were {how} {origin}: {_listed(certain)}"
+    else:
+        told = f"{number} have other files than cases that were {how} {origin}, but the same ids: {_listed(shared)}"
     if purpose == Purpose.PREDICT:
-        warnings.warn(f"{told}; their predictions say nothing about those of new cases.", stacklevel=3)
+        if certain:
+            remark = "their predictions say nothing about those of new cases"
+        else:
+            remark = "if they are not other patients, their predictions say nothing about those of new cases"
+        warnings.warn(f"{told}; {remark}.", stacklevel=3)
         return
     verb = "evaluated" if purpose == Purpose.EVALUATE else "calibrated on"
-    raise UserError(
-        f"{told}; cases that are {verb} must be new, so give the options that divide the cases as in the training, or "
-        f"train with those of now."
-    )
+    if certain:
+        remedy = (
+            f"cases that are {verb} must be new, so give the options that divide the cases as in the training, or "
+            f"train with those of now"
+        )
+    else:
+        remedy = (
+            f"cases that are {verb} must be new, so if these are other patients, give them other ids, for example by "
+            f"links of other names to their files"
+        )
+    raise UserError(f"{told}; {remedy}.")
+
+
+def _check_thresholds(cases: Sequence[Identity], seen: Sequence[Identity], origin: str) -> None:
+    from medcalib.data.case_identity import shared_cases
+
+    if shared := shared_cases(cases, seen):
+        raise UserError(
+            f"{len(shared)} of the {len(cases)} calibration cases, on which thresholds for flagging are found, were "
+            f"trained on {origin}: {_listed(shared)}; give the options that divide the cases as in the training, or "
+            f"leave the thresholds out with --quality_control::calibrate_threshold=false."
+        )
+
+
+def _listed(cases: Sequence[str]) -> str:
+    more = f" and {len(cases) - LISTED_CASES} more" if len(cases) > LISTED_CASES else ""
+    return ", ".join(cases[:LISTED_CASES]) + more
 
 
 def _origin(found: Sequence[Difference], before: Mapping[str, Any], sources: UsedSettings) -> Difference:

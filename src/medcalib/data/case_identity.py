@@ -11,7 +11,7 @@ from typing import Any
 
 from medcalib.keys import CaseKeys
 
-__all__ = ["case_identities", "file_digest", "shared_cases"]
+__all__ = ["case_identities", "file_digest", "named_alike", "shared_cases"]
 
 Identity = dict[str, str | None]
 
@@ -107,6 +107,30 @@ def shared_cases(cases: Iterable[Identity], others: Iterable[Identity]) -> list[
         images.add(other["image"])
     images.discard(None)
     return [str(case["case"]) for case in cases if case["case"] in ids or case["image"] in images]
+
+
+def named_alike(cases: Iterable[Identity], others: Iterable[Identity]) -> list[str]:
+    """Ids of those cases that share their id with one of the others, but not their image, nor a label that is known.
+
+    They may be other patients, or the same ones in files that were written anew; nobody can tell from the files alone.
+
+    Example:
+        >>> a, b = {"case": "a", "image": "01", "label": "1"}, {"case": "b", "image": "02", "label": "2"}
+        >>> seen = [{"case": "a", "image": "03", "label": "3"}, {"case": "b", "image": "04", "label": "2"}]
+        >>> named_alike([a, b], seen)
+        ['a']
+    """
+    others = list(others)
+    files = {str(other["case"]): other for other in others}
+    images = {other["image"] for other in others}
+    return [
+        str(case["case"])
+        for case in cases
+        if (other := files.get(str(case["case"]))) is not None
+        and None not in (case["image"], other["image"])
+        and case["image"] not in images
+        and (case["label"] is None or case["label"] != other["label"])
+    ]
 
 
 def _joined(parts: Sequence[str]) -> str:

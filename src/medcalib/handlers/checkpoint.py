@@ -25,6 +25,7 @@ __all__ = ["CheckpointHandler", "TrainingState", "finished_epochs", "restore_wei
 CHECKPOINT = "checkpoint.pt"
 BEST_MODEL = "model.pt"
 LAST_EPOCH = "last epoch"
+_NEEDED = {"network", "epoch", "best_epoch"}
 
 
 class CheckpointHandler:
@@ -179,6 +180,11 @@ def training_state(save_dir: str | Path) -> TrainingState | None:
     if not path.exists():
         return None
     state = read_checkpoint(path)
+    if not isinstance(state, dict) or not state.keys() >= _NEEDED:
+        raise UserError(
+            f"{path} holds something else than the state of a training, such as weights alone; put the file back that "
+            f"the training wrote, or train again with another --seed or --output_dir."
+        )
     return TrainingState(int(state["epoch"]), state.get("max_epochs"), int(state["best_epoch"]), state.get("chosen_by"))
 
 
