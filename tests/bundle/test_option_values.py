@@ -268,3 +268,15 @@ class TestIdsThatTheFragmentLacks:
     def test_there_are_no_regions(self, generated, tiny):
         with pytest.raises(UserError, match="data::evaluate is regions, but data::regions is None: give lists"):
             run(str(generated["baseline_ce"]), "train", overrides=tiny | {"data::evaluate": "regions"})
+
+
+def test_help_explains_options_only(capsys):
+    @typed_options
+    def main(debug: bool = False):
+        """Do it."""
+
+    with pytest.raises(fire.core.FireExit):
+        fire.Fire(main, ["--", "--help"])
+    told = capsys.readouterr().err
+    assert "--debug" in told
+    assert "GROUPS" not in told

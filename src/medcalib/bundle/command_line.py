@@ -22,6 +22,9 @@ from medcalib.errors import StoppedError, Terminated, UserError, environment_mes
 
 __all__ = ["run_command", "typed_options"]
 
+# Fire's help lists what it keeps at a function as a command of its own, unless the name is private
+fire.decorators.FIRE_METADATA = "__fire_metadata__"
+
 # seconds after which a signal that Python swallowed is sent once more
 AGAIN = 0.05
 
