@@ -252,7 +252,11 @@ def reverse_file_system(monkeypatch):
     """Let folders list their entries in the opposite order."""
     for method in ("glob", "iterdir"):
         real = getattr(Path, method)
-        monkeypatch.setattr(Path, method, lambda *args, real=real: sorted(real(*args), reverse=True))
+
+        def backwards(*args, real=real, **options):
+            return sorted(real(*args, **options), reverse=True)
+
+        monkeypatch.setattr(Path, method, backwards)
 
 
 def _write_brats(rng, folder, case, shape):

@@ -49,7 +49,7 @@ class TestLayout:
     def test_does_not_depend_on_the_order_of_the_file_system(self, dataset_dir, monkeypatch):
         expected = decathlon_cases(dataset_dir)
         real_glob = Path.glob
-        monkeypatch.setattr(Path, "glob", lambda *args: sorted(real_glob(*args), reverse=True))
+        monkeypatch.setattr(Path, "glob", lambda *args, **options: sorted(real_glob(*args, **options), reverse=True))
         assert decathlon_cases(dataset_dir) == expected
 
     def test_takes_text_and_a_trailing_slash(self, dataset_dir):
