@@ -129,7 +129,8 @@ def predicted(make, settings):
     def predict(data, method="deterministic", **more):
         if (data, method) not in done:
             bundle = make(data, method)
-            run(str(bundle), "train", overrides=settings | more)
+            # with the windows of the validation, as every other training of this bundle
+            run(str(bundle), "train", overrides=settings)
             run(str(bundle), "inference_pred", overrides=settings | more)
             done[data, method] = bundle
         return done[data, method]
