@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +118,18 @@ def test_the_lock_of_another_user_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("medcalib.locks._try_lock", denied)
     with pytest.raises(UserError, match=r"cannot be written \(Permission denied\), since .*\.lock belongs to .*output"):
         locked_folder(tmp_path).__enter__()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system in which no folder can be made")
+def test_a_place_where_no_folder_can_be_made_is_named():
+    with (
+        pytest.raises(UserError, match="/proc/results cannot be written .*--output_dir"),
+        locked_folder(Path("/proc/results")),
+    ):
+        pass
+
+
+def test_a_lock_that_points_nowhere_is_named(tmp_path):
+    (tmp_path / ".lock").symlink_to(tmp_path / "missing" / "lock")
+    with pytest.raises(UserError, match="cannot be written"), locked_folder(tmp_path):
+        pass

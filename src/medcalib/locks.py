@@ -23,6 +23,8 @@ __all__ = ["locked_folder"]
 
 LOCK, HOLDER = ".lock", ".lock_holder"
 INTERVAL = 0.5
+# how often a folder may be missing just after it was made, and for how long to wait then
+VANISHED, PAUSE = 50, 0.01
 # what file systems over a network answer that have no locks
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
@@ -57,14 +59,16 @@ def locked_folder(folder: Path, wait: bool = False) -> Iterator[bool]:
         ...     made
         True
     """
-    made, told = False, False
+    made, told, vanished = False, False, 0
     while True:
         try:
             made = _make(folder) or made
             lock = _try_lock(folder)
-        except FileNotFoundError:  # who made the folder has removed it again
-            continue
         except OSError as error:
+            # who made the folder may have removed it again, but not for ever
+            if isinstance(error, FileNotFoundError) and (vanished := vanished + 1) < VANISHED:
+                time.sleep(PAUSE)
+                continue
             raise UserError(
                 f"{folder} cannot be written ({error.strerror or error}){_whose(folder)}; choose another folder with "
                 f"--output_dir."

@@ -63,6 +63,14 @@ def test_results_of_something_else_are_kept_and_it_is_said(tmp_path, capsys):
     assert texts(tmp_path / "predictions") == ["new"] * 2
 
 
+def test_a_file_in_the_place_of_results_is_kept_and_it_is_said(tmp_path, capsys):
+    (tmp_path / "predictions").write_text("notes")
+    write(tmp_path / "predictions", "new")
+    assert texts(tmp_path / "predictions") == ["new"] * 2
+    assert (tmp_path / "predictions_1").read_text() == "notes"
+    assert f"is kept as {tmp_path / 'predictions_1'}" in capsys.readouterr().out
+
+
 def test_a_link_to_a_larger_disk_stays_one(tmp_path):
     disk = tmp_path / "disk" / "here"
     disk.mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,16 @@ class ResultFolder:
     def _publish(self, _engine: Engine) -> None:
         if not self.writes:
             return
-        if not self._draft.path.is_dir() or not any(self._draft.path.iterdir()) or self._same_provenance():
+        old = self._draft.path
+        nothing_to_lose = not os.path.lexists(old) or (old.is_dir() and not any(old.iterdir()))
+        if nothing_to_lose or self._same_provenance():
             self._draft.replace()
         else:
             kept = self._draft.keep_old()
-            print(f"The earlier results in {self.path} stem from other settings or weights and are kept in {kept}.")
+            if kept.is_dir():
+                print(f"The earlier results in {self.path} stem from other settings or weights and are kept in {kept}.")
+            else:
+                print(f"The file {self.path} was in the place of a folder of results and is kept as {kept}.")
             self._draft.publish()
         self.is_complete = True
 
