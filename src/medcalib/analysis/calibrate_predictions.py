@@ -60,7 +60,7 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
     )
 }
 # Scales are fitted on as many at the most; they hardly vary with the sample, and it must stay small beside a case.
-MAX_VOXELS = 1_000_000
+MAX_VOXELS = 500_000
 # Calibrators that are trained look at each case many times; to the others reading it twice is cheaper than memory.
 CACHE_BYTES = 1 << 31
 METRICS = ("mean_dice", "nll", "nll_categorical", "brier", "macro_ece", "macro_ace", "macro_mce")

@@ -57,7 +57,7 @@ def read_volume(path: Path, case: str) -> Volume:
         raise UserError(f"Case {case}: {path} does not exist.") from None
     except UnreadableFileError as error:
         raise UserError(f"Case {case}: {path} {error}.") from None
-    wrong = channels.size - int(np.isfinite(channels).sum())
+    wrong = sum(channel.size - int(np.isfinite(channel).sum()) for channel in channels)
     if wrong:
         raise UserError(f"Case {case}: {path} holds {wrong} NaN or Inf value(s); repair it or leave out this case.")
     return Volume(np.moveaxis(channels, 0, -1) if file.has_channels else channels[0], file.grid)
@@ -89,6 +89,6 @@ def write_channels(path: Path, channels: Tensor, geometry: Geometry) -> None:
         channels: (C, X, Y, Z).
         geometry: the grid of that file, whose sform, qform, codes, voxel sizes and units are kept.
     """
-    array = np.moveaxis(channels.detach().cpu().numpy().astype(np.float32), 0, -1)
+    array = np.moveaxis(channels.detach().cpu().numpy().astype(np.float32, copy=False), 0, -1)
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(image_like(geometry, array), path)
