@@ -10,10 +10,9 @@ from typing import Any
 
 import fire
 
-from medcalib.bundle.command_line import run_command, typed_options
 from medcalib.bundle.compose import DEFAULT_METHOD, generate, list_fragments
-from medcalib.bundle.fragments import suggestion
-from medcalib.errors import UserError
+from medcalib.cli.command_line import run_command, typed_options
+from medcalib.errors import UserError, suggestion
 
 TEMPLATES = Path(__file__).resolve().parent / "bundle_templates"
 

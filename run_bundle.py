@@ -12,9 +12,9 @@ from typing import Any
 
 import fire
 
-from medcalib.bundle.command_line import run_command, typed_options
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.run import run
+from medcalib.cli.command_line import run_command, typed_options
 from medcalib.errors import UserError
 
 

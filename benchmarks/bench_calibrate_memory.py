@@ -56,7 +56,7 @@ def save(path: Path, array: np.ndarray) -> None:
 
 def calibrate(root: Path, side: str) -> None:
     """Calibrate and evaluate the cases in a folder."""
-    from medcalib.analysis import calibrate_predictions
+    from medcalib.predictions import calibrate_predictions
 
     calibrator, folder = side.split(":")
     calibrate_predictions(

@@ -22,12 +22,12 @@ from harness import machine, memory_of_sides, peak_memory
 from monai.bundle import ConfigParser
 from scipy.special import rel_entr
 
-from medcalib.analysis import BootstrapInterval, Evaluation, bootstrap_interval, pareto_front, read_evaluation
-from medcalib.bundle.command_line import run_command, typed_options
 from medcalib.bundle.compose import DEFAULT_METHOD, generate
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.run import run
 from medcalib.calibrators import TemperatureScaling, read_calibrator
+from medcalib.cli.command_line import run_command, typed_options
+from medcalib.compare import BootstrapInterval, Evaluation, bootstrap_interval, pareto_front, read_evaluation
 from medcalib.engines import calibration
 from medcalib.keys import CaseKeys, SplitKeys
 from medcalib.visualize.scatter import draw_calibration_scatter

@@ -31,7 +31,7 @@ from medcalib.bundle.run import run
 from medcalib.bundle.workflow import bundle_settings, open_workflow
 from medcalib.data import make_phantom
 from medcalib.errors import UserError
-from medcalib.tensor_files import load_tensors
+from medcalib.files.tensors import load_tensors
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "bundle_templates"
 SIZE = {"num_training": 3, "num_validation": 1, "num_test": 2}

@@ -11,9 +11,8 @@ from typing import Any
 
 import fire
 
-from medcalib.bundle.command_line import run_command, typed_options
-from medcalib.bundle.fragments import suggestion
-from medcalib.errors import StoppedError, UserError
+from medcalib.cli.command_line import run_command, typed_options
+from medcalib.errors import StoppedError, UserError, suggestion
 
 NEEDED = ("predictions_dir", "labels_dir", "output_dir", "kind", "calibration_cases", "cases", "calibrator")
 
@@ -73,7 +72,7 @@ def main(
     if class_names is not None:
         options["class_names"] = [name.strip() for name in class_names.split(",")]
 
-    from medcalib.analysis import calibrate_predictions
+    from medcalib.predictions import calibrate_predictions
 
     try:
         calibrate_predictions(**options)

@@ -11,7 +11,7 @@ from typing import Any
 
 import fire
 
-from medcalib.bundle.command_line import run_command, typed_options
+from medcalib.cli.command_line import run_command, typed_options
 from medcalib.errors import UserError
 
 
@@ -37,7 +37,7 @@ def main(
     if bundle is None:
         raise UserError("--bundle is missing; python generate_bundle.py --list shows the bundles there are.")
 
-    from medcalib.bundle.check_data import check_data
+    from medcalib.data_check.check_data import check_data
 
     check = check_data(bundle, seed=seed, allow_edited=allow_edited, output_dir=output_dir, overrides=overrides)
     print(check.text)

@@ -8,7 +8,7 @@ import sys
 
 import fire
 
-from medcalib.bundle.command_line import run_command
+from medcalib.cli.command_line import run_command
 
 
 def main(device: str | None = None) -> None:

@@ -7,21 +7,25 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "medcalib"
 
-LAYERS = [
-    {"errors", "keys"},
-    {"files", "folders", "locks", "processes", "tensor_files"},
-    {"functional"},
-    {"losses", "metrics", "calibrators", "networks", "data", "visualize"},
-    {"inferers", "transforms"},
+FLOORS = [
+    {"errors", "keys", "seeds"},
+    {"processes", "devices"},
+    {"files"},
+    {"functional", "networks", "image_files", "data"},
+    {"losses", "metrics", "calibrators"},
+    {"inferers", "transforms", "visualize"},
     {"engines", "handlers"},
+    {"reports"},
     {"bundle"},
-    {"analysis"},
+    {"data_check", "compare"},
+    {"predictions"},
+    {"cli"},
 ]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 ALLOWED = {
-    "ignite": {"engines", "handlers"},
-    "monai": set().union(*LAYERS[3:]),
-    "matplotlib": {"visualize", "handlers", "analysis"},
+    "ignite": {"engines", "handlers", "reports"},
+    "monai": set().union(*FLOORS[3:]) - {"functional"},
+    "matplotlib": {"visualize", "handlers", "reports"},
 }
 
 
@@ -37,10 +41,33 @@ def violations(layer, source):
     found = []
     for module in imports(source):
         top, *rest = module.split(".")
-        if top == "medcalib" and rest and LEVEL[rest[0]] > LEVEL[layer]:
+        if top == "medcalib" and rest and rest[0] != layer and LEVEL[rest[0]] >= LEVEL[layer]:
             found.append(f"{layer} must not import {module}")
         if top in ALLOWED and layer not in ALLOWED[top]:
             found.append(f"{layer} must not import {module}")
+    return found
+
+
+def private_imports(layer, source):
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules, names = [alias.name for alias in node.names], []
+        elif isinstance(node, ast.ImportFrom):
+            modules, names = [node.module], [alias.name for alias in node.names]
+        else:
+            continue
+        for module in modules:
+            top, *rest = module.split(".")
+            if top != "medcalib":
+                continue
+            own = rest[:1] == [layer]
+            found += [
+                f"{module}.{name}"
+                for name in names
+                if name.startswith("_") and not (own and module == f"medcalib.{layer}")
+            ]
+            found += [module for part in rest if part.startswith("_") and not own]
     return found
 
 
@@ -67,6 +94,28 @@ def test_imports_point_upwards(layer, source):
 )
 def test_the_rule_finds_violations(layer, source):
     assert violations(layer, source)
+
+
+@pytest.mark.parametrize(("layer", "source"), sources())
+def test_private_names_stay_in_their_module_and_private_modules_in_their_package(layer, source):
+    assert private_imports(layer, source) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from medcalib.losses.l1ace import _Sums",
+        "from medcalib.functional import _bins",
+        "import medcalib.functional._bins",
+    ],
+)
+def test_private_imports_are_found(source):
+    assert private_imports("losses", source)
+
+
+def test_every_name_of_a_module_means_one_thing():
+    names = [path.stem for path in PACKAGE.rglob("*.py") if path.stem != "__init__"]
+    assert {name for name in names if names.count(name) > 1} == set()
 
 
 def test_no_catch_all_modules():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import re
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = ["UNFINISHED", "StoppedError", "Terminated", "UserError", "environment_message", "plain_reason"]
@@ -70,6 +72,22 @@ class StoppedError(UserError):
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end with SIGTERM; everything that stops for Ctrl-C stops for it."""
+
+
+def suggestion(name: str, known: Iterable[str], list_all: bool = False) -> str:
+    """End of an error message: the known names nearest to a wrong one.
+
+    Example:
+        >>> suggestion("hipocampus", ["phantom", "hippocampus"])
+        '; did you mean hippocampus?'
+    """
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    if list_all and known:
+        return f"; there is {', '.join(known)}."
+    return "."
 
 
 def plain_reason(error: BaseException) -> str:

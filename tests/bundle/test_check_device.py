@@ -9,7 +9,7 @@ from tests.conftest import REPOSITORY
 
 from medcalib.bundle import check_device as module
 from medcalib.bundle.check_device import check_device
-from medcalib.bundle.command_line import run_command
+from medcalib.cli.command_line import run_command
 from medcalib.errors import UserError
 from medcalib.functional import _binning_numba
 from medcalib.losses import SoftL1ACEandDiceCELoss

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tests.conftest import REPOSITORY
 from tests.data import layouts
-from tests.transforms.headers import header, write
-from tests.transforms.test_grids import same_header
+from tests.image_files.headers import header, write
+from tests.image_files.test_grids import same_header
 
-from medcalib.analysis import calibrate_predictions
 from medcalib.bundle.run import run
+from medcalib.predictions import calibrate_predictions
 
 REAL = REPOSITORY.parent / "shared" / "data" / "ACDC" / "database"
 TINY = {

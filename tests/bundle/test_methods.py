@@ -12,12 +12,12 @@ import pytest
 import torch
 from tests.conftest import PHANTOM_SIZE, TEMPLATES
 
+from medcalib.bundle.checkpoint_paths import member_seeds
 from medcalib.bundle.compose import generate, read_metadata
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.run import run
 from medcalib.bundle.siblings import trainings_before
-from medcalib.bundle.weights import member_seeds
 from medcalib.bundle.workflow import bundle_settings, open_workflow
 from medcalib.data import phantom_cases
 from medcalib.errors import UserError

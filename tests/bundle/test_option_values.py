@@ -10,7 +10,6 @@ import pytest
 import torch
 from tests.conftest import REPOSITORY
 
-from medcalib.bundle.command_line import run_command, typed_options
 from medcalib.bundle.compose import generate
 from medcalib.bundle.contract import SHARED, check_value, field_of
 from medcalib.bundle.fragments import read_yaml, walk
@@ -18,6 +17,7 @@ from medcalib.bundle.layout import Mode, config_files
 from medcalib.bundle.option_values import override_values
 from medcalib.bundle.resolve import check_overrides, merged_config
 from medcalib.bundle.run import run
+from medcalib.cli.command_line import run_command, typed_options
 from medcalib.errors import UserError
 
 COMMANDS = ["run_bundle.py", "generate_bundle.py", "scripts/check_data.py", "scripts/calibrate_predictions.py"]

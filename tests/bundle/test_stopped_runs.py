@@ -16,15 +16,15 @@ from tests.conftest import TEMPLATES
 from tests.killed import killed_at
 
 from medcalib.bundle import compose
-from medcalib.bundle.command_line import run_command
 from medcalib.bundle.compose import generate
 from medcalib.bundle.layout import Mode, config_files
 from medcalib.bundle.run import run
+from medcalib.cli.command_line import run_command
 from medcalib.errors import StoppedError, Terminated, UserError
+from medcalib.files.locks import locked_folder
+from medcalib.files.tensors import load_tensors
 from medcalib.handlers import CheckpointHandler
 from medcalib.handlers.checkpoint import finished_epochs
-from medcalib.locks import locked_folder
-from medcalib.tensor_files import load_tensors
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ class TestOthersAtWork:
             (results / "models" / "checkpoint.pt").write_bytes(checkpoint)
             other.__exit__(None, None, None)
 
-        monkeypatch.setattr("medcalib.locks.time.sleep", finished)
+        monkeypatch.setattr("medcalib.files.locks.time.sleep", finished)
         run(str(copy.parent / tta.name), "train", overrides=tiny)
 
     def test_the_very_same_run_is_refused_and_removes_nothing(self, bundle, tiny):
@@ -291,7 +291,7 @@ class TestSignals:
     def test_a_worker_is_stopped_by_the_main_process_alone(self):
         code = (
             "import os, signal, time\n"
-            "from medcalib.bundle.command_line import run_command\n"
+            "from medcalib.cli.command_line import run_command\n"
             "def work():\n"
             "    child = os.fork()\n"
             "    if child == 0:\n"

@@ -43,7 +43,7 @@ ALL_NAMES = {path: set(names(yaml.safe_load(path.read_text()))) for path in CONF
 
 def test_the_names_are_found():
     found = set().union(*ALL_NAMES.values())
-    assert {"medcalib.handlers.collect_provenance", "medcalib.engines.UncertaintyEvaluator", "torch.device"} <= found
+    assert {"medcalib.reports.collect_provenance", "medcalib.engines.UncertaintyEvaluator", "torch.device"} <= found
     assert len(found) > 100
 
 
@@ -62,11 +62,11 @@ def test_nothing_that_a_fragment_may_name_is_called_like_a_module(folder):
     assert set(getattr(package, "__all__", [])) & {path.stem for path in folder.iterdir()} == set()
 
 
-@pytest.mark.parametrize("target", ["medcalib.handlers.provenance", "medcalib.data.fingerprint", "monai.losses"])
+@pytest.mark.parametrize("target", ["medcalib.reports.provenance", "medcalib.data.fingerprint", "monai.losses"])
 def test_a_module_of_a_users_fragment_is_refused(target):
     with pytest.raises(UserError, match=f"loss::function::_target_.*{target} is a module"):
         check_config({"loss": {"function": {"_target_": target}}})
 
 
 def test_functions_and_classes_are_taken():
-    check_config({"a": {"_target_": "medcalib.handlers.collect_provenance"}, "b": {"_target_": "DiceLoss"}})
+    check_config({"a": {"_target_": "medcalib.reports.collect_provenance"}, "b": {"_target_": "DiceLoss"}})

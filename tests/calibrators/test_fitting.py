@@ -18,7 +18,7 @@ from medcalib.calibrators import (
     VectorScaling,
     fit_calibrator,
 )
-from medcalib.calibrators.cases import CaseStream
+from medcalib.calibrators.calibration_cases import CaseStream
 from medcalib.errors import UserError
 from medcalib.functional import bin_statistics
 

@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from tests.calibrators.examples import OF_LOGITS, SCALING, drawn_labels, make, split, true_logits
 
 from medcalib.calibrators import PlattScaling, TemperatureScaling, VectorScaling, fit_calibrator
-from medcalib.calibrators.cases import Voxels
-from medcalib.calibrators.likelihood import AffineLikelihood
-from medcalib.calibrators.voxel_sample import SAMPLING, VoxelSample
+from medcalib.calibrators.calibration_cases import Voxels
+from medcalib.calibrators.fitting.likelihood import AffineLikelihood
+from medcalib.calibrators.fitting.voxel_sample import SAMPLING, VoxelSample
 from medcalib.errors import UserError
 
 
@@ -150,7 +150,7 @@ def test_the_map_is_the_one_whose_likelihood_is_fitted(kind, activation):
 @pytest.mark.parametrize("sigmoid", [False, True])
 @pytest.mark.parametrize("dense", [False, True])
 def test_derivatives_are_those_of_autograd(sigmoid, dense, monkeypatch):
-    monkeypatch.setattr("medcalib.calibrators.likelihood.CHUNK", 7)
+    monkeypatch.setattr("medcalib.calibrators.fitting.likelihood.CHUNK", 7)
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(3, 40, generator=generator, dtype=torch.float64)
     truth = torch.randint(0, 3, (40,), generator=generator)
@@ -185,7 +185,7 @@ def test_streaming_equals_a_sample_of_everything(kind):
 @pytest.mark.parametrize("sampling", SAMPLING)
 def test_a_sample_is_unbiased_and_of_bounded_size(sampling, monkeypatch):
     """Means over samples of many seeds are means over all voxels: of the NLL, and of every class."""
-    monkeypatch.setattr("medcalib.calibrators.voxel_sample.CHUNK", 300)
+    monkeypatch.setattr("medcalib.calibrators.fitting.voxel_sample.CHUNK", 300)
     case = split(1, shape=(40, 40))[0]
     voxels = Voxels(case.logits.flatten(2)[0], case.labels.flatten())
     likelihoods, shares, sizes = [], [], set()
@@ -343,8 +343,8 @@ def test_a_sample_does_not_depend_on_when_it_was_trimmed(monkeypatch):
     voxels = Voxels(torch.arange(6000.0).reshape(2, 3000), torch.randint(0, 3, (3000,)))
     found = []
     for slack in (1.25, 2, 100):
-        monkeypatch.setattr("medcalib.calibrators.voxel_sample.SLACK", slack)
-        monkeypatch.setattr("medcalib.calibrators.voxel_sample.CHUNK", 170)
+        monkeypatch.setattr("medcalib.calibrators.fitting.voxel_sample.SLACK", slack)
+        monkeypatch.setattr("medcalib.calibrators.fitting.voxel_sample.CHUNK", 170)
         sample = VoxelSample(200, "class_balanced", seed=3)
         sample.add(voxels)
         parts = list(sample.voxels())
@@ -363,7 +363,7 @@ def test_parts_of_a_case_are_the_whole(kind, activation, monkeypatch):
     report = fit_calibrator(whole, cases)
     for module in ("base", "cases", "voxel_sample"):
         monkeypatch.setattr(f"medcalib.calibrators.{module}.CHUNK", 101)
-    monkeypatch.setattr("medcalib.calibrators.likelihood.LARGE_CHUNK", 37)
+    monkeypatch.setattr("medcalib.calibrators.fitting.likelihood.LARGE_CHUNK", 37)
     in_parts = make(kind, activation=activation)
     again = fit_calibrator(in_parts, cases)
     torch.testing.assert_close(whole.state_dict(), in_parts.state_dict(), rtol=1e-3, atol=1e-4)

@@ -19,9 +19,9 @@ from medcalib.calibrators import (
     TrainingOptions,
     fit_calibrator,
 )
-from medcalib.calibrators.cases import voxels_of
-from medcalib.calibrators.gradient_fit import _loss
-from medcalib.calibrators.likelihood import negative_log_likelihood
+from medcalib.calibrators.calibration_cases import voxels_of
+from medcalib.calibrators.fitting.gradient_fit import _loss
+from medcalib.calibrators.fitting.likelihood import negative_log_likelihood
 from medcalib.errors import UserError
 
 TRAINED = ["auxiliary", "local_temperature_scaling", "fine_tune"]

@@ -17,8 +17,9 @@ from tests.data.layouts import make_kits
 
 from medcalib.bundle.fragments import read_yaml
 from medcalib.data import caching, kits_cases
-from medcalib.data.caching import SeededCacheDataset, SeededPersistentDataset, derived_seed
+from medcalib.data.caching import SeededCacheDataset, SeededPersistentDataset
 from medcalib.errors import UserError
+from medcalib.seeds import derived_seed
 from medcalib.transforms import CheckLabeld, LoadCased
 
 MAKERS = {

@@ -7,8 +7,8 @@ from unittest import mock
 import pytest
 import torch
 
-from medcalib.functional import _backends, _binning_triton
-from medcalib.functional._backends import bin_volume, choose_backend
+from medcalib.functional import _binning_triton, backends
+from medcalib.functional.backends import bin_volume, choose_backend
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 NAMES = ["torch", "numba", pytest.param("triton", marks=needs_triton)]
@@ -74,9 +74,9 @@ def test_what_the_mask_keeps_is_checked(backend, value):
 @pytest.fixture
 def broken(monkeypatch):
     """Triton as the backend of this machine, raising what it is told to."""
-    monkeypatch.setattr(_backends, "_unusable", set())
-    monkeypatch.setattr(_backends, "_is_installed", lambda package: True)
-    monkeypatch.setattr(_backends, "choose_backend", lambda device_type: choose_backend("cuda"))
+    monkeypatch.setattr(backends, "_unusable", set())
+    monkeypatch.setattr(backends, "_is_installed", lambda package: True)
+    monkeypatch.setattr(backends, "choose_backend", lambda device_type: choose_backend("cuda"))
 
     def use(error):
         def fail(*arguments, **options):

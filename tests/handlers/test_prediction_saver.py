@@ -8,8 +8,8 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Orientationd, Spacingd
 from PIL import Image
-from tests.transforms.headers import KINDS, SIZES, write
-from tests.transforms.test_grids import same_header
+from tests.image_files.headers import KINDS, SIZES, write
+from tests.image_files.test_grids import same_header
 
 from medcalib.handlers import PredictionSaver, ResultFolder
 from medcalib.transforms import CheckLabeld, InvertProbabilitiesd, LoadCased

@@ -291,14 +291,14 @@ def test_bad_probabilities_and_arguments():
 
 def test_unchecked_invalid_values_turn_the_sums_into_nan(monkeypatch):
     # What happens on CUDA after the first step, where a check would wait for the device.
-    from medcalib.functional import _backends, _inputs
+    from medcalib.functional import backends, inputs
 
     probs = torch.tensor([[[0.5, 0.5], [0.5, 1.2]]])
-    sums = _backends.bin_volume(
+    sums = backends.bin_volume(
         probs, torch.zeros(1, 2, dtype=torch.uint8), 5, use_labels=True, soft=False, check=False, backend="torch"
     )
     assert sums.isnan().all()
-    labels = _inputs.prepare_labels(torch.tensor([[[300, -1]]]), 2, check=False)
+    labels = inputs.prepare_labels(torch.tensor([[[300, -1]]]), 2, check=False)
     assert labels.tolist() == [[300, -1]]
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, brier_score_loss, confusion_matrix, log_loss, roc_auc_score
 
-from medcalib.data.phantom_cells_model import CellModel
+from medcalib.data.phantom.cell_model import CellModel
 from medcalib.metrics import (
     ClassAUCMetric,
     class_auc,

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tests.analysis.predictions_on_disk import AFFINE, labels, save, write_archives, write_labels, write_volumes
 from tests.conftest import REPOSITORY
+from tests.predictions.predictions_on_disk import AFFINE, labels, save, write_archives, write_labels, write_volumes
 
-from medcalib.analysis import calibrate_predictions
-from medcalib.bundle.command_line import run_command
+from medcalib.cli.command_line import run_command
+from medcalib.predictions import calibrate_predictions
 
 SCRIPT = REPOSITORY / "scripts" / "calibrate_predictions.py"
 MAIN = runpy.run_path(str(SCRIPT))["main"]

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from monai.networks.nets import SegResNet
 
-from medcalib.bundle.devices import named_device
+from medcalib.devices import named_device
 from medcalib.errors import UserError
 from medcalib.functional import bin_statistics
-from medcalib.functional._backends import bin_volume, choose_backend
+from medcalib.functional.backends import bin_volume, choose_backend
 from medcalib.losses import SoftL1ACEandDiceCELoss
 
 __all__ = ["DeviceCheck", "check_device"]

@@ -25,7 +25,7 @@ from medcalib.bundle.layout import (
     config_files,
 )
 from medcalib.errors import UserError
-from medcalib.folders import FolderDraft
+from medcalib.files.folders import FolderDraft
 
 __all__ = ["DEFAULT_METHOD", "generate", "list_fragments", "read_metadata"]
 

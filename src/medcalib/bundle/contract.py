@@ -9,8 +9,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from medcalib.bundle.fragments import FragmentKind, names_as_written, suggestion
-from medcalib.errors import UserError
+from medcalib.bundle.fragments import FragmentKind, names_as_written
+from medcalib.errors import UserError, suggestion
 
 __all__ = ["CONTRACTS", "SHARED", "Field", "Training", "check_fragment", "check_value", "field_of", "lookup"]
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from medcalib.errors import UserError
+from medcalib.errors import UserError, suggestion
 
-__all__ = ["FragmentKind", "fragment_names", "fragment_path", "names_as_written", "read_yaml", "suggestion", "walk"]
+__all__ = ["FragmentKind", "fragment_names", "fragment_path", "names_as_written", "read_yaml", "walk"]
 
 # whatever stands below these is a text, even one that looks like a number
 _NAMES = {"metadata", "class_names", "channel_names", "calibration_cases", "attributes", "regions"}
@@ -125,22 +124,6 @@ def fragment_path(configs_dir: Path, kind: FragmentKind, name: str) -> Path:
             f"{suggestion(name, names, list_all=True)}"
         )
     return configs_dir / kind / f"{name}.yaml"
-
-
-def suggestion(name: str, known: Iterable[str], list_all: bool = False) -> str:
-    """End of an error message: the known names nearest to a wrong one.
-
-    Example:
-        >>> suggestion("hipocampus", ["phantom", "hippocampus"])
-        '; did you mean hippocampus?'
-    """
-    known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    if list_all and known:
-        return f"; there is {', '.join(known)}."
-    return "."
 
 
 def _as_yaml_number(text: str) -> str:

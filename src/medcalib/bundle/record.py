@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medcalib.bundle.checkpoint_paths import BEST_MODEL, initial_checkpoint
 from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.used_settings import differences, used_settings
-from medcalib.bundle.weights import BEST_MODEL, initial_checkpoint
 from medcalib.bundle.workflow import unwrapped_errors
 from medcalib.errors import UserError
 
@@ -23,7 +23,7 @@ __all__ = ["begin_or_resume", "record_of", "training_command"]
 
 ROOTS = ("initialize", "run")
 EPOCHS = "train::trainer::max_epochs"
-_STARTS_FROM_SIBLING = "medcalib.bundle.weights.initial_checkpoint"
+_STARTS_FROM_SIBLING = "medcalib.bundle.checkpoint_paths.initial_checkpoint"
 
 
 @unwrapped_errors()

@@ -16,10 +16,10 @@ import torch
 from monai.bundle import ComponentLocator, ConfigParser, ReferenceResolver
 
 from medcalib.bundle.contract import CONTRACTS, check_value, field_of, lookup
-from medcalib.bundle.devices import named_device
-from medcalib.bundle.fragments import read_yaml, suggestion, walk
+from medcalib.bundle.fragments import read_yaml, walk
 from medcalib.bundle.layout import CONFIGS, Mode, config_files
-from medcalib.errors import UserError
+from medcalib.devices import named_device
+from medcalib.errors import UserError, suggestion
 
 __all__ = ["check_bundle", "check_config", "check_overrides", "merged_config", "resolved_config", "resolved_value"]
 

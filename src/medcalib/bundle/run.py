@@ -11,15 +11,14 @@ from typing import Any
 
 import yaml
 
-from medcalib.bundle.fragments import suggestion
 from medcalib.bundle.layout import CONFIGS, Mode
 from medcalib.bundle.record import EPOCHS, begin_or_resume
 from medcalib.bundle.siblings import check_chain, fits_calibrator, trainings_before, trains_network
-from medcalib.bundle.trained_weights import check_settings, check_trained
+from medcalib.bundle.weights_check import check_settings, check_trained
 from medcalib.bundle.workflow import bundle_settings, find_bundle, open_workflow, user_message
-from medcalib.errors import StoppedError, UserError
-from medcalib.files import complete_file, remove_abandoned, write_text
-from medcalib.locks import locked_folder
+from medcalib.errors import StoppedError, UserError, suggestion
+from medcalib.files.locks import locked_folder
+from medcalib.files.writing import complete_file, remove_abandoned, write_text
 from medcalib.processes import refuse_several_processes
 
 __all__ = ["run"]

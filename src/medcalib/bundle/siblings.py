@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medcalib.bundle.checkpoint_paths import member_seeds
 from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.contract import lookup
 from medcalib.bundle.fragments import FragmentKind
 from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
 from medcalib.bundle.stages import FIRST_STAGE, check_first_stage, first_stage, own_stage, shared_by_stages
-from medcalib.bundle.weights import member_seeds
 from medcalib.errors import UserError
 
 __all__ = ["SiblingTraining", "check_chain", "fits_calibrator", "trainings_before", "trains_network"]

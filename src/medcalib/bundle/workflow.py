@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.digest import bundle_digest
-from medcalib.bundle.fragments import suggestion
 from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
 from medcalib.bundle.stages import check_first_stage, own_stage
-from medcalib.errors import UserError, environment_message, plain_reason
+from medcalib.errors import UserError, environment_message, plain_reason, suggestion
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow

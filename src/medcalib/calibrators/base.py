@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from medcalib.calibrators.cases import CHUNK, CalibrationCase
+from medcalib.calibrators.calibration_cases import CHUNK, CalibrationCase
 from medcalib.errors import UserError
 from medcalib.functional.temperature import keep_decisions
 from medcalib.keys import Activation

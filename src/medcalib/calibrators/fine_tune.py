@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from medcalib.calibrators.base import Calibrator
-from medcalib.calibrators.cases import CalibrationCase
+from medcalib.calibrators.calibration_cases import CalibrationCase
 from medcalib.errors import UserError
 from medcalib.keys import Activation
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medcalib.calibrators.base import Calibrator
-from medcalib.calibrators.cases import CalibrationCase, parts_of
+from medcalib.calibrators.calibration_cases import CalibrationCase, parts_of
 from medcalib.functional import BinStatistics, bin_indices, bin_statistics
 from medcalib.functional.temperature import log_odds
 from medcalib.keys import Activation

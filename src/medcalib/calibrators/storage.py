@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from medcalib.calibrators.base import Calibrator
-from medcalib.calibrators.report import FitReport
+from medcalib.calibrators.fit_report import FitReport
 from medcalib.errors import UserError
+from medcalib.files.tensors import load_tensors, save_tensors
 from medcalib.networks.weights import weights_digest
-from medcalib.tensor_files import load_tensors, save_tensors
 
 __all__ = ["load_calibrator", "read_calibrator", "save_calibrator"]
 

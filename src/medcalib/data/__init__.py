@@ -1,20 +1,20 @@
 """Datasets as lists of cases, divided into training, validation, test and calibration."""
 
-from medcalib.data.acdc import acdc_cases
-from medcalib.data.amos import amos_cases
-from medcalib.data.bcdr import bcdr_cases
-from medcalib.data.brats import brats18_cases, brats21_cases
 from medcalib.data.cases import Case, Split, assemble_split, checked_split, split_cases, split_digest
-from medcalib.data.cric import cric_cases
-from medcalib.data.decathlon import decathlon_cases
-from medcalib.data.folds import set_aside, split_fold, split_groups
-from medcalib.data.isic import isic_cases
-from medcalib.data.isles import isles_cases
-from medcalib.data.kits import kits_cases
-from medcalib.data.mnms import mnms_cases
 from medcalib.data.pattern import pattern_cases
-from medcalib.data.phantom import make_phantom, phantom_cases
-from medcalib.data.phantom_cells import make_phantom_cells, phantom_cells_cases
+from medcalib.data.phantom.phantom_cells import make_phantom_cells, phantom_cells_cases
+from medcalib.data.phantom.phantom_volumes import make_phantom, phantom_cases
+from medcalib.data.sets.acdc import acdc_cases
+from medcalib.data.sets.amos import amos_cases
+from medcalib.data.sets.bcdr import bcdr_cases
+from medcalib.data.sets.brats import brats18_cases, brats21_cases
+from medcalib.data.sets.cric import cric_cases
+from medcalib.data.sets.decathlon import decathlon_cases
+from medcalib.data.sets.isic import isic_cases
+from medcalib.data.sets.isles import isles_cases
+from medcalib.data.sets.kits import kits_cases
+from medcalib.data.sets.mnms import mnms_cases
+from medcalib.data.splits import set_aside, split_fold, split_groups
 
 __all__ = [
     "Case",

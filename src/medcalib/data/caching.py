@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,24 +20,14 @@ from torch.utils._pytree import tree_map
 from medcalib import __version__
 from medcalib.data.fingerprint import fingerprint
 from medcalib.errors import UserError, plain_reason
-from medcalib.files import complete_file, remove_abandoned
-from medcalib.tensor_files import load_tensors, save_tensors
+from medcalib.files.tensors import load_tensors, save_tensors
+from medcalib.files.writing import complete_file, remove_abandoned
+from medcalib.seeds import derived_seed
 
-__all__ = ["SeededCacheDataset", "SeededDataset", "SeededPersistentDataset", "derived_seed"]
+__all__ = ["SeededCacheDataset", "SeededDataset", "SeededPersistentDataset"]
 
 # packages besides this one by which prepared cases may differ in their last bits
 PREPARING = ("monai", "nibabel", "numpy", "torch")
-
-
-def derived_seed(*parts: int) -> int:
-    """A 32-bit seed that depends on every part, and not on their sum.
-
-    Example:
-        >>> derived_seed(1, 2) != derived_seed(2, 1)
-        True
-    """
-    digest = hashlib.sha256(",".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:4], "little")
 
 
 class SeededDataset:

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from medcalib.data.cases import Case, Split
-from medcalib.data.folders import Download, make_case, packed_otherwise, visible
-from medcalib.data.folds import split_fold, split_groups
-from medcalib.data.tables import read_table
+from medcalib.data.dataset_folders import Download, make_case, packed_otherwise, visible
+from medcalib.data.splits import split_fold, split_groups
 from medcalib.errors import UserError
+from medcalib.files.tables import read_table
 from medcalib.keys import CaseKeys
 
 __all__ = ["pattern_cases"]

@@ -1,6 +1,6 @@
 """Ignite engines that MONAI does not have."""
 
-from medcalib.engines.calibration import CalibratorFitter
+from medcalib.engines.calibrator_fitter import CalibratorFitter
 from medcalib.engines.uncertainty_evaluator import UncertaintyEvaluator
 
 __all__ = ["CalibratorFitter", "UncertaintyEvaluator"]

@@ -12,14 +12,14 @@ from medcalib.functional.aggregation import (
 )
 from medcalib.functional.agreement import aula, mean_pairwise_dice, member_agreement, pairwise_dice
 from medcalib.functional.binning import BinStatistics, bin_indices, bin_statistics
-from medcalib.functional.calibration import (
+from medcalib.functional.calibration_errors import (
     BrierDecomposition,
     brier_decomposition,
     calibration_error,
     calibration_gap,
     mean_calibration_gap,
 )
-from medcalib.functional.scoring import (
+from medcalib.functional.scoring_rules import (
     brier_score,
     categorical_brier_score,
     categorical_negative_log_likelihood,

@@ -12,8 +12,8 @@ from torch import Tensor
 from medcalib.functional import _kernels_numba
 from medcalib.functional._binning_torch import bin_centres
 from medcalib.functional._bins import bin_boundaries
-from medcalib.functional._inputs import ROUNDING
 from medcalib.functional._numba_runtime import map_parts, split
+from medcalib.functional.inputs import ROUNDING
 
 __all__ = ["backward", "forward", "kernel_tables", "padded"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from medcalib.functional._bins import bin_indices
-from medcalib.functional._inputs import select
+from medcalib.functional.inputs import select
 
 __all__ = ["backward", "bin_centres", "forward", "soft_bins"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medcalib.functional._inputs import plain
+from medcalib.functional.inputs import plain
 
 __all__ = ["above_threshold_mean", "foreground_mean", "image_mean", "mean_foreground_confidence", "patch_maximum"]
 

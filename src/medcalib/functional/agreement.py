@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medcalib.functional._inputs import plain, prepare_labels
+from medcalib.functional.inputs import plain, prepare_labels
 
 __all__ = ["aula", "mean_pairwise_dice", "member_agreement", "pairwise_dice"]
 

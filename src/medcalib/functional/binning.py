@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from medcalib.functional._backends import bin_volume
 from medcalib.functional._bins import bin_indices
-from medcalib.functional._inputs import is_label_map, plain, prepare_labels, prepare_mask, prepare_target
+from medcalib.functional.backends import bin_volume
+from medcalib.functional.inputs import is_label_map, plain, prepare_labels, prepare_mask, prepare_target
 
 __all__ = ["BinStatistics", "bin_indices", "bin_statistics"]
 

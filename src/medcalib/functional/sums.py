@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from medcalib.functional._backends import bin_volume, bin_volume_backward, choose_backend
-from medcalib.functional._inputs import is_label_map, plain, prepare_labels, prepare_target
+from medcalib.functional.backends import bin_volume, bin_volume_backward, choose_backend
+from medcalib.functional.inputs import is_label_map, plain, prepare_labels, prepare_target
 
 __all__ = ["BinSums", "SoftmaxSums", "bin_sums", "can_fuse", "softmax_sums"]
 

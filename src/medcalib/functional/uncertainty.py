@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from medcalib.functional._inputs import check_probabilities, plain
+from medcalib.functional.inputs import check_probabilities, plain
 from medcalib.keys import Activation
 
 __all__ = ["PredictiveMoments", "entropy", "sample_mean_uncertainty"]

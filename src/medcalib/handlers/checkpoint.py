@@ -16,9 +16,9 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from medcalib.errors import UserError, plain_reason
+from medcalib.files.tensors import save_tensors
 from medcalib.handlers.key_metric import metric_value
 from medcalib.networks.weights import load_state, read_checkpoint
-from medcalib.tensor_files import save_tensors
 
 __all__ = ["CheckpointHandler", "TrainingState", "finished_epochs", "restore_weights", "training_state"]
 

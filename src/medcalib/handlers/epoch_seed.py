@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from medcalib.data.caching import SeededDataset, derived_seed
+from medcalib.data.caching import SeededDataset
+from medcalib.seeds import derived_seed
 
 __all__ = ["EpochSeedHandler", "seed_epoch"]
 

@@ -12,8 +12,8 @@ from monai.handlers import from_engine
 from monai.utils import CommonKeys, evenly_divisible_all_gather, string_list_all_gather
 from torch import Tensor
 
+from medcalib.files.result_tables import write_table
 from medcalib.functional import entropy, sample_mean_uncertainty
-from medcalib.handlers.case_tables import write_table
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.keys import CaseKeys, UncertaintyKeys
 

@@ -16,10 +16,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.image_files.grids import image_like
+from medcalib.image_files.label_values import disk_values
+from medcalib.image_files.nifti import NiftiFile
 from medcalib.keys import CaseKeys
-from medcalib.transforms.grids import image_like
-from medcalib.transforms.label_values import disk_values
-from medcalib.transforms.nifti import NiftiFile
 
 __all__ = ["PredictionSaver"]
 
@@ -37,7 +37,7 @@ class PredictionSaver:
     probabilities, becomes NumPy ``.npy`` (row, column, channel).
 
     A segmentation of one channel holds the label values of the dataset's files, see
-    `medcalib.transforms.label_values.disk_values`, in the smallest integer type that has them all. One with several
+    `medcalib.image_files.label_values.disk_values`, in the smallest integer type that has them all. One with several
     channels, of labels that overlap, holds 0 and 1.
 
     Args:

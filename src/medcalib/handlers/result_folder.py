@@ -11,8 +11,8 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from medcalib.errors import UserError, environment_message
-from medcalib.files import write_json
-from medcalib.folders import FolderDraft
+from medcalib.files.folders import FolderDraft
+from medcalib.files.writing import write_json
 
 __all__ = ["ResultFolder"]
 

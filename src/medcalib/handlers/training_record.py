@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 
 from medcalib.data.case_identity import Identity, case_identities
 from medcalib.errors import UserError
-from medcalib.files import read_json, write_json
+from medcalib.files.writing import read_json, write_json
 from medcalib.keys import CaseKeys
 
 __all__ = ["RECORD", "TrainingRecord", "TrainingRecordHandler", "read_record", "write_record"]

@@ -13,11 +13,11 @@ import torch
 from monai.transforms import Randomizable
 from torch import Tensor, nn
 
-from medcalib.data.caching import derived_seed
 from medcalib.errors import UserError
 from medcalib.networks.dropout import stochastic_dropout
 from medcalib.networks.ensemble import NetworkEnsemble
 from medcalib.networks.reuse import reuse_deterministic
+from medcalib.seeds import derived_seed
 
 __all__ = ["EnsembleSampler", "HeadSampler", "MCDropoutSampler", "Sampler", "TTASampler", "single_member"]
 

@@ -2,7 +2,6 @@
 
 from medcalib.losses.cross_entropy import CrossEntropyLoss
 from medcalib.losses.dice import DiceLoss
-from medcalib.losses.heads import MultiHeadLoss
 from medcalib.losses.l1ace import HardL1ACELoss, SoftL1ACELoss
 from medcalib.losses.l1ace_combined import (
     HardL1ACEandCELoss,
@@ -13,6 +12,7 @@ from medcalib.losses.l1ace_combined import (
     SoftL1ACEandDiceLoss,
 )
 from medcalib.losses.margin_label_smoothing import MarginLabelSmoothingLoss
+from medcalib.losses.multi_head_loss import MultiHeadLoss
 from medcalib.losses.nacl import NACLLoss
 from medcalib.losses.spatial_label_smoothing import SpatiallyVaryingLabelSmoothingLoss
 from medcalib.losses.weighted_sum import WeightedSumLoss

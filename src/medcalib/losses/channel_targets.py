@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medcalib.functional._inputs import ROUNDING
+from medcalib.functional.inputs import ROUNDING
 
 __all__ = ["channel_targets"]
 

@@ -1,13 +1,14 @@
 """Metrics of probabilities, accumulated over cases as MONAI's are."""
 
 from medcalib.metrics.boundary import boundary_band
-from medcalib.metrics.calibration import BinStatisticsMetric, CalibrationErrorMetric
+from medcalib.metrics.calibration_error import BinStatisticsMetric, CalibrationErrorMetric
 from medcalib.metrics.classification import (
     ClassAUCMetric,
     ClassificationScores,
     class_auc,
     classification_scores,
 )
+from medcalib.metrics.proper_scores import BrierScoreMetric, NegativeLogLikelihoodMetric
 from medcalib.metrics.quality_control import (
     FlaggingCurve,
     FlaggingThreshold,
@@ -19,7 +20,6 @@ from medcalib.metrics.quality_control import (
 from medcalib.metrics.region import RegionMetric
 from medcalib.metrics.retention import Retention, min_max, retained_accuracy
 from medcalib.metrics.risk import RiskCoverage, VoxelRiskCoverage, aurc, excess_aurc, risk_coverage
-from medcalib.metrics.scoring import BrierScoreMetric, NegativeLogLikelihoodMetric
 from medcalib.metrics.surface import ModifiedHausdorffDistanceMetric
 
 __all__ = [

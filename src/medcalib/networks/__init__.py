@@ -4,8 +4,8 @@ from medcalib.networks.classifier import ImageClassifier, load_features
 from medcalib.networks.dropout import insert_dropout, stochastic_dropout
 from medcalib.networks.ensemble import NetworkEnsemble, load_ensemble
 from medcalib.networks.freezing import freeze_before_dropout
-from medcalib.networks.heads import MultiHead
 from medcalib.networks.layer_ensemble import LayerEnsemble
+from medcalib.networks.multi_head import MultiHead
 from medcalib.networks.reuse import reuse_deterministic
 from medcalib.networks.weights import load_weights, weights_digest
 

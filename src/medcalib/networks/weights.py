@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from medcalib.errors import UserError
-from medcalib.tensor_files import load_tensors
+from medcalib.files.tensors import load_tensors
 
 __all__ = ["load_state", "load_weights", "read_checkpoint", "weights_digest"]
 

@@ -1,13 +1,13 @@
 """Dictionary transforms that MONAI does not have."""
 
-from medcalib.transforms.calibration import Calibrated
+from medcalib.transforms.calibrate import Calibrated
 from medcalib.transforms.checks import CheckForegroundd, CheckLabeld, CheckPredictiond
 from medcalib.transforms.crops import LoadCropd
+from medcalib.transforms.entropy import Entropyd
 from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
 from medcalib.transforms.loading import LoadCased
 from medcalib.transforms.regions import RegionOfInterestd, Regionsd, evaluated_regions, label_regions
-from medcalib.transforms.uncertainty import Entropyd
 
 __all__ = [
     "Calibrated",

@@ -10,8 +10,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from medcalib.errors import UserError
+from medcalib.image_files.label_values import label_dtype, no_class, value_text, whole_labels
 from medcalib.keys import Activation, CaseKeys
-from medcalib.transforms.label_values import label_dtype, no_class, value_text, whole_labels
 
 __all__ = ["CheckForegroundd", "CheckLabeld", "CheckPredictiond"]
 

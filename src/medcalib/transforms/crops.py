@@ -11,8 +11,8 @@ import numpy as np
 from monai.config import KeysCollection
 from numpy.typing import NDArray
 
+from medcalib.image_files.grids import Grid
 from medcalib.keys import CaseKeys
-from medcalib.transforms.grids import Grid
 from medcalib.transforms.images import LoadPictured, read_picture
 
 __all__ = ["LoadCropd"]

@@ -19,10 +19,10 @@ from PIL import Image, ImageDraw, UnidentifiedImageError
 from torch import Tensor
 
 from medcalib.errors import UserError
+from medcalib.image_files.grids import Grid
+from medcalib.image_files.unreadable import UnreadableFileError
 from medcalib.keys import CaseKeys
-from medcalib.transforms.grids import Grid
 from medcalib.transforms.loading import ImageFile, LoadCased
-from medcalib.transforms.unreadable import UnreadableFileError
 
 __all__ = ["LoadPictured", "PictureFile", "polygon_mask", "read_picture"]
 

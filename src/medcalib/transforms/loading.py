@@ -14,17 +14,17 @@ from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
 from medcalib.errors import UserError
+from medcalib.image_files.grids import AFFINE_TOLERANCE, Grid, corner_distance
+from medcalib.image_files.label_values import whole_labels
+from medcalib.image_files.nifti import NiftiFile
+from medcalib.image_files.unreadable import UnreadableFileError
 from medcalib.keys import CaseKeys
-from medcalib.transforms.grids import AFFINE_TOLERANCE, Grid, corner_distance
-from medcalib.transforms.label_values import whole_labels
-from medcalib.transforms.nifti import NiftiFile
-from medcalib.transforms.unreadable import UnreadableFileError
 
 __all__ = ["ImageFile", "LoadCased"]
 
 
 class ImageFile(Protocol):
-    """A file of which nothing but its head was read yet, such as `medcalib.transforms.nifti.NiftiFile`.
+    """A file of which nothing but its head was read yet, such as `medcalib.image_files.nifti.NiftiFile`.
 
     Attributes:
         grid: where its voxels lie.
@@ -41,7 +41,7 @@ class ImageFile(Protocol):
 class LoadCased(MapTransform):
     """Load image and label of a case channel-first as float32 and check them.
 
-    Volumes are NIfTI files, ``.nii`` or ``.nii.gz``. Their affine is that of `medcalib.transforms.grids.Grid`. Shapes
+    Volumes are NIfTI files, ``.nii`` or ``.nii.gz``. Their affine is that of `medcalib.image_files.grids.Grid`. Shapes
     and positions are compared before voxels are read. Label values that are whole but for a rounding are rounded.
 
     A key that a case lacks is passed over, so that images without label can be predicted. The key ``frame`` names the

@@ -2,7 +2,7 @@
 
 from medcalib.visualize.histogram import draw_dataset_reliability_histograms
 from medcalib.visualize.overlay import draw_case_overlay
-from medcalib.visualize.quality_control import (
+from medcalib.visualize.quality_control_figure import (
     draw_flagging_curves,
     draw_risk_coverage_curves,
     draw_score_scatter,
@@ -12,7 +12,7 @@ from medcalib.visualize.reliability import (
     draw_case_reliability_diagrams,
     draw_dataset_reliability_diagrams,
 )
-from medcalib.visualize.retention import draw_retention
+from medcalib.visualize.retention_figure import draw_retention
 from medcalib.visualize.style import ReliabilityStyle
 
 __all__ = [

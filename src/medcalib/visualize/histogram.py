@@ -13,7 +13,7 @@ from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import ArrayLike
 
 from medcalib.visualize.bins import Array, accuracy_heatmap, bin_means, check_statistics, mean_without_nan
-from medcalib.visualize.layout import panel_grid
+from medcalib.visualize.panel_layout import panel_grid
 from medcalib.visualize.panels import CountStrips, diagonal, diagonal_entry, note, outlines, row_bars, write_note
 from medcalib.visualize.style import ReliabilityStyle, plain_text
 

@@ -12,7 +12,7 @@ from matplotlib.path import Path
 from matplotlib.text import Text
 
 from medcalib.visualize.bins import Array
-from medcalib.visualize.layout import Panel
+from medcalib.visualize.panel_layout import Panel
 from medcalib.visualize.style import ReliabilityStyle
 
 __all__ = [

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from medcalib.visualize.bins import Array, bin_means, calibration_errors, check_statistics, mean_without_nan
-from medcalib.visualize.layout import panel_grid
+from medcalib.visualize.panel_layout import panel_grid
 from medcalib.visualize.panels import (
     CountStrips,
     FrequencyBars,

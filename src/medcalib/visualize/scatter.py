@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from medcalib.visualize.label_places import place_labels
-from medcalib.visualize.quality_control import COLORS, COLUMN_WIDTH, FONT_SIZE, TITLE_SIZE
+from medcalib.visualize.quality_control_figure import COLORS, COLUMN_WIDTH, FONT_SIZE, TITLE_SIZE
 from medcalib.visualize.style import legend_label, plain_text
 
 __all__ = ["draw_calibration_scatter"]
@@ -50,7 +50,7 @@ def draw_calibration_scatter(
         ece_intervals: lower and upper end of the interval of each calibration error, (point, 2), drawn as one arm of a
             cross; none where NaN.
         dice_intervals: the same of the Dice coefficients.
-        front: whether each point is on the front, (point,), as ``medcalib.analysis.pareto_front`` says; no front is
+        front: whether each point is on the front, (point,), as ``medcalib.compare.pareto_front`` says; no front is
             drawn if None.
         groups: group of each point, (point,).
         ece_label: what the horizontal axis shows.

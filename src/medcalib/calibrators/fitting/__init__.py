@@ -1,0 +1,1 @@
+"""How calibrators are fitted on a stream of cases."""

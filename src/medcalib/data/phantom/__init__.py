@@ -1,0 +1,1 @@
+"""Datasets that this package makes, whose true probabilities are known."""

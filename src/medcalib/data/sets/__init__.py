@@ -1,0 +1,1 @@
+"""Published datasets: how each lies on disk and how it is divided."""

@@ -1,0 +1,1 @@
+"""Images and label maps in files: headers, grids, values; what cannot be read, and why."""

@@ -1,0 +1,295 @@
+"""Calibrate predictions that lie in files."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import medcalib
+from medcalib.calibrators import (
+    AuxiliaryCalibrator,
+    CalibrationCase,
+    Calibrator,
+    FitReport,
+    HistogramBinningCalibrator,
+    IsotonicCalibrator,
+    LocalTemperatureScaling,
+    PlattScaling,
+    TemperatureScaling,
+    VectorScaling,
+    fit_calibrator,
+    save_calibrator,
+)
+from medcalib.compare.bootstrap import bootstrap_interval
+from medcalib.compare.evaluations import read_evaluation
+from medcalib.data.cases import split_digest
+from medcalib.devices import named_device
+from medcalib.errors import UserError, suggestion
+from medcalib.files.folders import complete_folder
+from medcalib.files.result_tables import write_table
+from medcalib.files.writing import write_json
+from medcalib.keys import Activation, CaseKeys, SplitKeys
+from medcalib.networks.weights import weights_digest
+from medcalib.predictions.evaluate_predictions import activate_in_place, checked_class_names, write_evaluation
+from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder
+from medcalib.predictions.prediction_paths import read_case_list
+from medcalib.predictions.prediction_values import PredictionKind
+from medcalib.predictions.volumes import Geometry, write_channels
+
+__all__ = ["calibrate_predictions", "make_calibrator"]
+
+CALIBRATORS: dict[str, type[Calibrator]] = {
+    calibrator.kind: calibrator
+    for calibrator in (
+        TemperatureScaling,
+        VectorScaling,
+        PlattScaling,
+        AuxiliaryCalibrator,
+        IsotonicCalibrator,
+        HistogramBinningCalibrator,
+        LocalTemperatureScaling,
+    )
+}
+# Scales are fitted on as many at the most; they hardly vary with the sample, and it must stay small beside a case.
+MAX_VOXELS = 500_000
+# Calibrators that are trained look at each case many times; to the others reading it twice is cheaper than memory.
+CACHE_BYTES = 1 << 31
+METRICS = ("mean_dice", "nll", "nll_categorical", "brier", "macro_ece", "macro_ace", "macro_mce")
+
+
+def calibrate_predictions(
+    predictions_dir: str | Path,
+    labels_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    kind: PredictionKind | str,
+    calibration_cases: str | Path | Sequence[str],
+    cases: str | Path | Sequence[str],
+    calibrator: str = "temperature_scaling",
+    activation: Activation | str = Activation.SOFTMAX,
+    regions: Mapping[str, Sequence[int]] | None = None,
+    plans_file: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    keep_argmax: bool = False,
+    evaluate: bool = True,
+    num_bins: int = 20,
+    include_background: bool = False,
+    seed: int = 0,
+    device: str | None = None,
+) -> FitReport:
+    """Fit a calibrator on the predictions of some cases and apply it to those of others, from files to files.
+
+    How files are called and laid out is said in :class:`~medcalib.predictions.PredictionFolder`. The output folder
+    holds ``predictions/<case>/<case>_prob.nii.gz`` (calibrated probabilities, classes last, float32, with the affine
+    and voxel sizes of the prediction), ``calibrator.pt``, ``before`` and ``after`` (the results of
+    :func:`~medcalib.predictions.evaluate_predictions` on the cases that were calibrated), ``comparison.csv`` (both side
+    by side, with the interval of their difference over cases) and ``summary.json``.
+
+    Args:
+        predictions_dir: folder of the predictions.
+        labels_dir: folder of the labels.
+        output_dir: the folder of the results; it must not exist, and appears when it is complete.
+        kind: ``"probabilities"`` or ``"logits"``.
+        calibration_cases: ids of the cases on which the calibrator is fitted, or the text file that lists them; never
+            cases that the network was trained on.
+        cases: the same of the cases that are calibrated.
+        calibrator: ``"temperature_scaling"``, ``"vector_scaling"``, ``"platt_scaling"``, ``"auxiliary"``,
+            ``"isotonic"``, ``"histogram_binning"`` or ``"local_temperature_scaling"``.
+        activation: ``"softmax"`` or ``"sigmoid"``.
+        regions: with the sigmoid, the labels of each channel by its name.
+        plans_file: the ``plans.json`` of nnU-Net's training, where it does not lie beside archives or above them.
+        class_names: one name for each predicted class, background first with the softmax.
+        keep_argmax: keep every decision of the uncalibrated predictions.
+        evaluate: whether the calibrated cases are evaluated; without it they need no labels.
+        num_bins: number of bins of the calibration errors and of histogram binning.
+        include_background: whether class 0 of exclusive classes counts in means over classes.
+        seed: fixes whatever is random in the fit.
+        device: where everything is computed, such as ``"cpu"`` or ``"cuda:1"``; the first GPU, or the CPU where there
+            is none, when left out.
+
+    Returns:
+        The report of the fit.
+
+    Raises:
+        UserError: naming case and file: an option or a list is wrong, the device is not there, a case is in both
+            lists, the output exists, a file is missing or does not fit the others, or values are not what ``kind``
+            says.
+
+    Warns:
+        UserWarning: as :func:`medcalib.calibrators.fit_calibrator`.
+    """
+    lists = {
+        SplitKeys.CALIBRATION: read_case_list(calibration_cases, "calibration_cases"),
+        SplitKeys.TEST: read_case_list(cases, "cases"),
+    }
+    case_ids = {case for listed in lists.values() for case in listed}
+    predictions = PredictionFolder(predictions_dir, labels_dir, kind, activation, regions, plans_file, case_ids)
+    split = _checked_split(lists)
+    _check_name(calibrator)
+    _check_number("num_bins", num_bins, least=1)
+    _check_number("seed", seed, least=0)
+    chosen = named_device(device)
+    with complete_folder(output_dir) as draft:
+        for case in lists[SplitKeys.CALIBRATION]:
+            predictions.find(case)
+        for case in lists[SplitKeys.TEST]:
+            predictions.find(case, with_label=evaluate)
+        names = checked_class_names(predictions, lists[SplitKeys.CALIBRATION][0], class_names)
+        fitted = make_calibrator(calibrator, len(names), predictions.activation, keep_argmax, num_bins)
+        report = fit_calibrator(
+            fitted.to(chosen),
+            lambda: (predictions.read(case).calibration_case() for case in lists[SplitKeys.CALIBRATION]),
+            max_voxels=MAX_VOXELS,
+            seed=seed,
+            num_bins=num_bins,
+            include_background=include_background,
+            cache_bytes=CACHE_BYTES if isinstance(fitted, AuxiliaryCalibrator | LocalTemperatureScaling) else 0,
+            progress=True,
+        )
+        print(report)
+        digest = split_digest(split)
+        told = {
+            "predictions_dir": str(predictions_dir),
+            "labels_dir": str(labels_dir),
+            "kind": str(predictions.kind),
+            "plans_file": None if plans_file is None else str(plans_file),
+            "activation": str(predictions.activation),
+            "calibrator": {"kind": fitted.kind, "digest": weights_digest(fitted.state_dict())},
+            "split_digest": digest,
+            "seed": seed,
+            "versions": {"medcalib": medcalib.__version__, **{name: version(name) for name in ("monai", "torch")}},
+        }
+        save_calibrator(draft / "calibrator.pt", fitted, report, digest, details={"class_names": names})
+        _write_calibrated(predictions, lists[SplitKeys.TEST], fitted, draft / "predictions")
+        summary: dict[str, Any] = {"fit": report.to_dict(), "class_names": names}
+        if evaluate:
+            calibrated = PredictionFolder(
+                draft / "predictions",
+                labels_dir,
+                PredictionKind.PROBABILITIES,
+                predictions.activation,
+                regions,
+                case_ids=case_ids,
+            )
+            for title, source, by in (("before", predictions, None), ("after", calibrated, told["calibrator"])):
+                print(f"\n{title.capitalize()} calibration:")
+                write_evaluation(
+                    source,
+                    lists[SplitKeys.TEST],
+                    draft / title,
+                    class_names=names,
+                    num_bins=num_bins,
+                    include_background=include_background,
+                    provenance=told | {"calibrator": by},
+                    device=chosen,
+                    title=f"evaluating {title}",
+                )
+            comparison = _comparison(draft)
+            write_table(comparison, draft / "comparison.csv")
+            summary["comparison"] = comparison.set_index("metric").to_dict("index")
+            print(f"\n{comparison.to_string(index=False, float_format=lambda value: f'{value:.4f}', na_rep='-')}")
+        split_ids = {str(part): ids for part, ids in lists.items()}
+        write_json(draft / "summary.json", summary | {"split": split_ids, "provenance": told})
+    print(f"\nResults: {output_dir}")
+    return report
+
+
+def make_calibrator(
+    name: str,
+    num_classes: int,
+    activation: Activation | str = Activation.SOFTMAX,
+    keep_argmax: bool = False,
+    num_bins: int = 20,
+) -> Calibrator:
+    """A calibrator of volumes that needs nothing but logits, by its name.
+
+    Args:
+        name: as in :func:`calibrate_predictions`.
+        num_classes: number of predicted classes.
+        activation: ``"softmax"`` or ``"sigmoid"``.
+        keep_argmax: keep every decision; some calibrators do so anyhow.
+        num_bins: number of bins of histogram binning.
+
+    Raises:
+        UserError: there is no such calibrator.
+
+    Example:
+        >>> make_calibrator("vector_scaling", num_classes=3).describe()
+        {'scale': [1.0, 1.0, 1.0], 'bias': [0.0, 0.0, 0.0]}
+    """
+    _check_name(name)
+    kind = CALIBRATORS[name]
+    options = {"spatial_dims": 3, "keep_argmax": keep_argmax}
+    if kind is HistogramBinningCalibrator:
+        options["num_bins"] = num_bins
+    known = inspect.signature(kind).parameters
+    return kind(num_classes, activation=activation, **{key: value for key, value in options.items() if key in known})
+
+
+def _check_name(name: str) -> None:
+    if name == "fine_tune":
+        raise UserError("The calibrator fine_tune trains a network on, so it needs a bundle instead of predictions.")
+    if name not in CALIBRATORS:
+        raise UserError(f"There is no calibrator called {name!r}{suggestion(name, CALIBRATORS, list_all=True)}")
+
+
+def _check_number(name: str, number: int, least: int) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise UserError(f"{name} must be a whole number from {least} on, not {number!r}.")
+
+
+def _checked_split(lists: Mapping[SplitKeys, list[str]]) -> dict[str, list[dict[str, str]]]:
+    shared = [case for case in lists[SplitKeys.CALIBRATION] if case in lists[SplitKeys.TEST]]
+    if shared:
+        raise UserError(
+            f"The case {shared[0]} is in both calibration_cases and cases; a calibrator looks better than it is on the "
+            f"cases it was fitted on, so keep it in one of them."
+        )
+    return {str(part): [{CaseKeys.CASE.value: case} for case in cases] for part, cases in lists.items()}
+
+
+def _write_calibrated(
+    predictions: PredictionFolder, cases: Sequence[str], calibrator: Calibrator, folder: Path
+) -> None:
+    for case in tqdm(cases, desc="calibrating", unit="case", leave=False, disable=None):
+        with torch.no_grad():
+            calibrated, geometry = _calibrate(predictions.read(case, with_label=False), calibrator)
+            activate_in_place(calibrated, predictions.activation)
+        write_channels(folder / case / f"{case}_prob.nii.gz", calibrated[0], geometry)
+        del calibrated
+
+
+def _calibrate(predicted: PredictedCase, calibrator: Calibrator) -> tuple[Tensor, Geometry]:
+    logits = predicted.logits.to(calibrator.device())
+    return calibrator.calibrate_case(CalibrationCase(logits, logits, name=predicted.case)).float(), predicted.geometry
+
+
+def _comparison(folder: Path) -> pd.DataFrame:
+    """Every metric before and after, and how far their difference could have turned out otherwise."""
+    before, after = (read_evaluation(folder / name) for name in ("before", "after"))
+    rows = []
+    for metric in METRICS:
+        if metric not in before.cases:
+            continue
+        interval = bootstrap_interval(after.values(metric) - before.values(metric))
+        rows.append(
+            {
+                "metric": metric,
+                "before": before.summary[metric],
+                "after": after.summary[metric],
+                "difference": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
+                "num_cases": interval.num_cases,
+                "interval": interval.method,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,210 @@
+"""Evaluate predictions that lie in files as a bundle evaluates its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.engines import SupervisedEvaluator
+from monai.handlers import MeanDice, from_engine
+from monai.utils import CommonKeys
+from torch import Tensor, nn
+
+from medcalib.compare.evaluations import Evaluation, read_evaluation
+from medcalib.devices import named_device
+from medcalib.errors import UserError
+from medcalib.files.folders import complete_folder
+from medcalib.handlers import BinningDataHandler, ProgressBarHandler, RegionMetricHandler, ReleaseHandler, ResultFolder
+from medcalib.keys import Activation, CaseKeys
+from medcalib.metrics import BrierScoreMetric, NegativeLogLikelihoodMetric
+from medcalib.predictions.prediction_folder import PredictionFolder, most_probable
+from medcalib.predictions.prediction_paths import read_case_list
+from medcalib.reports import CalibrationErrorHandler, EvaluationReportHandler
+from medcalib.visualize.rendering import render_dataset
+
+__all__ = ["evaluate_predictions"]
+
+# A user's mistake ends an evaluation, too, and is told by whoever catches it, not also by the engine.
+_SILENT = logging.Logger("silent")
+_SILENT.addHandler(logging.NullHandler())
+
+
+def evaluate_predictions(
+    predictions: PredictionFolder,
+    cases: str | Path | Sequence[str],
+    output_dir: str | Path,
+    class_names: Sequence[str] | None = None,
+    num_bins: int = 20,
+    include_background: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+    device: str | None = None,
+) -> Evaluation:
+    """Evaluate predictions against their labels, on the grid of the files, and write and print the results.
+
+    The folder holds what the ``evaluation`` of a bundle holds: Dice, NLL, Brier score and the calibration errors ECE,
+    ACE and MCE for every case and class (``<metric>_raw.csv``, ``cases.csv``), their means (``metrics.csv``,
+    ``summary.json``), ``bin_statistics.npz``, and reliability diagram and histogram in ``reliability``.
+
+    Args:
+        predictions: the predictions.
+        cases: case ids, or the text file that lists them.
+        output_dir: the folder; it must not exist, and appears when it is complete.
+        class_names: one name for each predicted class; ``class_0``, ... or the names of the regions by default.
+        num_bins: number of bins of the calibration errors.
+        include_background: whether class 0 of exclusive classes counts.
+        provenance: what ``summary.json`` is to say about where the predictions come from.
+        device: where metrics are computed, as of :func:`calibrate_predictions`.
+
+    Returns:
+        The results.
+
+    Raises:
+        UserError: the output exists, there is no such device, the number of class names is wrong, or what
+            ``PredictionFolder.read`` raises.
+    """
+    listed = read_case_list(cases)
+    predictions.case_ids |= set(listed)
+    chosen = named_device(device)
+    with complete_folder(output_dir) as draft:
+        write_evaluation(
+            predictions,
+            listed,
+            draft,
+            class_names=checked_class_names(predictions, listed[0], class_names),
+            num_bins=num_bins,
+            include_background=include_background,
+            provenance=provenance,
+            device=chosen,
+        )
+    return read_evaluation(Path(output_dir).expanduser())
+
+
+def write_evaluation(
+    predictions: PredictionFolder,
+    cases: Sequence[str],
+    folder: Path,
+    *,
+    class_names: Sequence[str],
+    num_bins: int,
+    include_background: bool,
+    provenance: Mapping[str, Any] | None,
+    device: torch.device,
+    title: str = "evaluating",
+) -> None:
+    """Do what :func:`evaluate_predictions` does in a folder that is part of another result.
+
+    Args:
+        predictions: the predictions.
+        cases: case ids.
+        folder: where the files go.
+        class_names: one name for each predicted class.
+        num_bins: number of bins.
+        include_background: whether class 0 of exclusive classes counts.
+        provenance: what ``summary.json`` is to say about where the predictions come from.
+        device: where metrics are computed.
+        title: first word of the progress bar.
+
+    Raises:
+        UserError: as :func:`evaluate_predictions`.
+    """
+    exclusive = predictions.activation is Activation.SOFTMAX
+    first = 0 if include_background or not exclusive else 1
+    names = list(class_names)
+    settings = {"num_bins": num_bins, "include_background": include_background, "space": "original"}
+    results = ResultFolder(folder, {**(provenance or {}), **settings})
+    metrics = {
+        "nll": RegionMetricHandler(NegativeLogLikelihoodMetric(include_background=first == 0)),
+        "brier": RegionMetricHandler(BrierScoreMetric(include_background=first == 0)),
+    }
+    if exclusive:
+        metrics["nll_categorical"] = RegionMetricHandler(NegativeLogLikelihoodMetric(categorical=True))
+    evaluator = SupervisedEvaluator(
+        device=device,
+        val_data_loader=_Batches(predictions, cases),
+        # the predictions are made already
+        network=nn.Identity(),
+        postprocessing=_decide_exclusive if exclusive else _decide_independent,
+        key_val_metric={
+            "mean_dice": MeanDice(
+                include_background=first == 0,
+                num_classes=len(names) if exclusive else None,
+                output_transform=from_engine(["seg", CommonKeys.LABEL]),
+            )
+        },
+        additional_metrics=metrics,
+        val_handlers=[
+            results,
+            BinningDataHandler(num_bins=num_bins, include_background=first == 0),
+            CalibrationErrorHandler(names[first:], results),
+            ProgressBarHandler(title),
+            EvaluationReportHandler(results, names[first:]),
+            ReleaseHandler(),
+        ],
+    )
+    evaluator.logger = _SILENT
+    evaluator.run()
+    statistics = [part.numpy() for part in read_evaluation(folder).statistics]
+    for kind in ("diagram", "histogram"):
+        for suffix, content in render_dataset(kind, statistics, tuple(names[first:]), ("png", "pdf"), 150).items():
+            path = folder / "reliability" / f"dataset_{kind}.{suffix}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+
+
+def checked_class_names(predictions: PredictionFolder, case: str, class_names: Sequence[str] | None) -> list[str]:
+    """One name for each predicted class.
+
+    Raises:
+        UserError: the number of names is not that of the classes of the case, or a name stands there twice.
+    """
+    num_classes = predictions.read(case, with_label=False).logits.shape[1]
+    if class_names is None:
+        return list(predictions.regions or [f"class_{number}" for number in range(num_classes)])
+    names = [str(name) for name in class_names]
+    if len(names) != num_classes or len(set(names)) != len(names):
+        raise UserError(
+            f"class_names lists {', '.join(names)}, but {num_classes} classes are predicted for case {case}; give each "
+            f"a name of its own, in their order{', background first' * (predictions.activation is Activation.SOFTMAX)}."
+        )
+    return names
+
+
+def activate_in_place(logits: Tensor, activation: Activation) -> Tensor:
+    """Turn logits (B, C, X, Y, Z) into probabilities, slab by slab, so that no second volume is needed."""
+    for slab in logits.split(1, 2):
+        slab.copy_(slab.softmax(1) if activation is Activation.SOFTMAX else slab.sigmoid())
+    return logits
+
+
+def _decide_exclusive(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "seg": most_probable(data[CommonKeys.PRED])[None]}
+
+
+def _decide_independent(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "seg": data[CommonKeys.PRED] >= 0.5}
+
+
+class _Batches:
+    """Batches of one case as an evaluator takes them, with probabilities in the place of the image."""
+
+    def __init__(self, predictions: PredictionFolder, cases: Sequence[str]) -> None:
+        self.predictions = predictions
+        self.cases = list(cases)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for case in self.cases:
+            yield self._batch(case)
+
+    def _batch(self, case: str) -> dict[str, Any]:
+        predicted = self.predictions.read(case)
+        return {
+            CaseKeys.CASE.value: [case],
+            CommonKeys.IMAGE: activate_in_place(predicted.logits, self.predictions.activation),
+            CommonKeys.LABEL: predicted.labels,
+        }

@@ -1,0 +1,279 @@
+"""Say which uncertainty finds the poor segmentations, and above which value a case should be looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from ignite.engine import Engine, Events
+from monai.handlers import from_engine
+from monai.utils import CommonKeys
+from numpy.typing import NDArray
+
+from medcalib.errors import UserError
+from medcalib.files.writing import write_json
+from medcalib.handlers.binning_data import binned_cases
+from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.uncertainty_scores import CONFIDENCE_SCORES
+from medcalib.keys import UncertaintyKeys
+from medcalib.metrics import (
+    VoxelRiskCoverage,
+    flagging_curve,
+    flagging_threshold,
+    risk_coverage,
+    score_correlation,
+)
+from medcalib.visualize import draw_flagging_curves, draw_risk_coverage_curves, draw_score_scatter
+from medcalib.visualize.rendering import render
+
+__all__ = ["QualityControlHandler"]
+
+# cases without a score that are printed by name
+NAMED = 5
+
+
+class CaseScores(NamedTuple):
+    """Names, scores and qualities of the cases of one engine, all (case,); NaN where a case has none."""
+
+    cases: list[str]
+    uncertainties: dict[str, NDArray]
+    dice: NDArray
+    distance: NDArray | None
+
+
+class QualityControlHandler:
+    """Relate the scores of an `UncertaintyScoresHandler` to the quality of the segmentations.
+
+    Writes ``quality_control.json`` and figures to ``quality_control/``. For every score, turned so that high is
+    uncertain: Spearman's correlation with Dice and with the modified Hausdorff distance, the area under the
+    risk-coverage curve (AURC, E-AURC; risk is 1 - Dice), the flagging curve with its area, and the threshold above
+    which a case is to be flagged so that few poor cases pass. The threshold is found on cases of another split, so that
+    it can be used on new ones; what it does to the cases of this evaluation is written beside it. Over voxels: AURC of
+    the entropy, where the risk of a voxel is 1 if its label is wrong. Each case counts once, with the mean over its
+    classes.
+
+    A case without a score, such as one in which no foreground was predicted, counts as the most uncertain, and every
+    threshold flags it; only correlations leave it out. Such cases are named (``without_score``) and printed. Cases
+    without Dice, whose label and prediction both lack the classes, are left out of what is said of poor cases
+    (``without_dice``).
+
+    Attach it after the handlers that make the scores.
+
+    Args:
+        folder: where the files go.
+        poor_below: a case whose mean Dice is below it is poor.
+        max_poor: how many poor cases may pass, divided by all cases.
+        threshold_evaluator: engine over the calibration split, with the same scores; no thresholds when None.
+        max_entropy: the largest entropy that there can be, in nats.
+        figure_scores: scores that are drawn, those of them that exist.
+        formats: file formats of the figures.
+        dpi: resolution of raster formats.
+
+    Raises:
+        UserError: ``max_poor`` is no fraction.
+    """
+
+    def __init__(
+        self,
+        folder: ResultFolder,
+        poor_below: float = 0.8,
+        max_poor: float = 0.05,
+        threshold_evaluator: Engine | None = None,
+        max_entropy: float = math.log(2),
+        figure_scores: Sequence[str] = (
+            "entropy_foreground_mean",
+            "mutual_information_foreground_mean",
+            "pairwise_dice",
+            "aula",
+        ),
+        formats: Sequence[str] = ("png", "pdf"),
+        dpi: int = 150,
+    ) -> None:
+        if not 0 <= max_poor <= 1:
+            raise UserError(f"quality_control::max_poor must be a fraction from 0 to 1, not {max_poor}.")
+        self.folder = folder
+        self.poor_below = poor_below
+        self.max_poor = max_poor
+        self.threshold_evaluator = threshold_evaluator
+        self.max_entropy = max_entropy
+        self.figure_scores = tuple(figure_scores)
+        self.formats = tuple(formats)
+        self.dpi = dpi
+        self.output_transform = from_engine([UncertaintyKeys.ENTROPY, "seg", CommonKeys.LABEL])
+        self._voxels = VoxelRiskCoverage(max_entropy)
+        self._printed = ""
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
+        engine.add_event_handler(Events.COMPLETED, self._print)
+
+    def _start(self, _engine: Engine) -> None:
+        self._voxels = VoxelRiskCoverage(self.max_entropy)
+
+    def _update(self, engine: Engine) -> None:
+        for entropy, seg, label in zip(*self.output_transform(engine.state.output), strict=True):
+            wrong = (seg.cpu() != label.cpu()).any(0)
+            self._voxels.update(entropy[0].cpu().numpy(), wrong.numpy())
+
+    def _finish(self, engine: Engine) -> None:
+        if self.threshold_evaluator is not None:
+            self.threshold_evaluator.run()
+        if not self.folder.writes:
+            return
+        cases = _case_scores(engine, self)
+        scores = {name: self._of_score(values, cases) for name, values in cases.uncertainties.items()}
+        if self.threshold_evaluator is not None:
+            others = _case_scores(self.threshold_evaluator, self)
+            for name, result in scores.items():
+                result["threshold"] = self._threshold(others, cases, name)
+        report = {
+            "poor_below": self.poor_below,
+            "max_poor": self.max_poor,
+            "num_cases": len(cases.dice),
+            "without_dice": _named(cases, np.isnan(cases.dice)),
+            "poor": _share(cases.dice < self.poor_below, ~np.isnan(cases.dice)),
+            "scores": scores,
+            "voxels": {
+                "entropy_aurc": self._voxels.aurc(),
+                "entropy_excess_aurc": self._voxels.excess_aurc(),
+            },
+        }
+        write_json(self.folder.file("quality_control.json"), report)
+        engine.state.quality_control = report
+        self._draw(cases)
+        self._printed = _text(report)
+
+    def _of_score(self, values: NDArray, cases: CaseScores) -> dict[str, Any]:
+        risk = risk_coverage(values, 1 - cases.dice)
+        curve = flagging_curve(values, cases.dice, self.poor_below)
+        dice = score_correlation(values, cases.dice)
+        distance = score_correlation(values, cases.distance) if cases.distance is not None else None
+        return {
+            "spearman_dice": dice.correlation,
+            "spearman_cases": dice.num_cases,
+            "spearman_mhd": distance.correlation if distance is not None else None,
+            "spearman_mhd_cases": distance.num_cases if distance is not None else None,
+            "aurc": risk.aurc,
+            "excess_aurc": risk.excess_aurc,
+            "flagging_area": curve.area,
+            "flagging_area_random": curve.random_area,
+            "flagging_area_ideal": curve.ideal_area,
+            "flagged_at_5_percent": curve.flagged_at_5_percent,
+            "num_cases": risk.count,
+            "without_score": _named(cases, np.isnan(values)),
+        }
+
+    def _threshold(self, others: CaseScores, cases: CaseScores, name: str) -> dict[str, Any]:
+        rule = flagging_threshold(others.uncertainties[name], others.dice, self.poor_below, self.max_poor)
+        sign = -1 if name in CONFIDENCE_SCORES else 1
+        values = cases.uncertainties[name]
+        flagged = np.isnan(values) | (values > rule.threshold)
+        passing_poor = ~flagged & (cases.dice < self.poor_below)
+        found = rule.num_cases > 0
+        return {
+            "flag": "below" if sign < 0 else "above",
+            "value": sign * rule.threshold,
+            "calibration_cases": rule.num_cases,
+            "calibration_flagged": rule.flagged,
+            "calibration_poor_left": rule.poor_left,
+            "calibration_without_score": rule.unknown,
+            "flagged": float(flagged.mean()) if found else np.nan,
+            "poor_left": _share(passing_poor, ~np.isnan(cases.dice)) if found else np.nan,
+            "flagged_cases": _named(cases, flagged) if found else None,
+        }
+
+    def _draw(self, cases: CaseScores) -> None:
+        drawn = {
+            f"minus_{name}" if name in CONFIDENCE_SCORES else name: cases.uncertainties[name]
+            for name in self.figure_scores
+            if name in cases.uncertainties
+        }
+        known = {name: values for name, values in drawn.items() if _differs(values)}
+        if not known or len(cases.dice) < 2:
+            return
+        figures = {
+            "scatter": draw_score_scatter(known, cases.dice, threshold=self.poor_below),
+            "flagging": draw_flagging_curves(
+                {name: flagging_curve(values, cases.dice, self.poor_below) for name, values in known.items()}
+            ),
+            "risk_coverage": draw_risk_coverage_curves(
+                {name: risk_coverage(values, 1 - cases.dice) for name, values in known.items()}
+            ),
+            "risk_coverage_of_voxels": draw_risk_coverage_curves(
+                {"entropy": self._voxels.curve()}, risk_label="part of the voxels that is wrong"
+            ),
+        }
+        for name, figure in figures.items():
+            for suffix, content in render(figure, self.formats, self.dpi).items():
+                self.folder.file(f"quality_control/{name}.{suffix}").write_bytes(content)
+
+    def _print(self, _engine: Engine) -> None:
+        if self.folder.writes:
+            print(self._printed)
+            figures = self.folder.path / "quality_control"
+            if figures.is_dir():
+                print(f"Figures of quality control: {figures}")
+
+
+def _case_scores(engine: Engine, reader: Any) -> CaseScores:
+    binned = binned_cases(engine, reader)
+    rows = binned.first_rows()
+
+    def mean(values: Any) -> NDArray:
+        values = np.asarray(values.detach().cpu(), dtype=float)[rows]
+        known = ~np.isnan(values)
+        return np.where(known, values, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
+
+    details: Mapping = engine.state.metric_details
+    return CaseScores(
+        [binned.cases[row] for row in rows],
+        {
+            name: mean(values) * (-1 if name in CONFIDENCE_SCORES else 1)
+            for name, values in engine.state.case_scores.items()
+        },
+        mean(details["mean_dice"]),
+        mean(details["mhd"]) if "mhd" in details else None,
+    )
+
+
+def _named(cases: CaseScores, chosen: NDArray) -> list[str]:
+    return [name for name, one in zip(cases.cases, chosen, strict=True) if one]
+
+
+def _share(chosen: NDArray, known: NDArray) -> float:
+    return float(chosen[known].mean()) if known.any() else np.nan
+
+
+def _differs(values: NDArray) -> bool:
+    known = values[~np.isnan(values)]
+    return known.size > 0 and (known.size < values.size or bool(np.ptp(known) > 0))
+
+
+def _text(report: dict[str, Any]) -> str:
+    known = {name: result for name, result in report["scores"].items() if not np.isnan(result["spearman_dice"])}
+    if known:
+        best = max(known, key=lambda name: -known[name]["spearman_dice"])
+        text = (
+            f"Quality control: {best} goes best with Dice (Spearman {known[best]['spearman_dice']:.2f}, "
+            f"AURC {known[best]['aurc']:.4f}, E-AURC {known[best]['excess_aurc']:.4f})."
+        )
+    else:
+        text = "Quality control: no score can be compared with Dice; fewer than 3 cases have both, or all are equal."
+    if report["poor"] in (0.0, 1.0):
+        text += (
+            f"\n{'All cases have' if report['poor'] else 'No case has'} a Dice below quality_control::poor_below "
+            f"({report['poor_below']}), so flagging tells nothing here."
+        )
+    lacking = sorted({case for result in report["scores"].values() for case in result["without_score"]})
+    if lacking:
+        names = ", ".join(lacking[:NAMED]) + (f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else "")
+        text += (
+            f"\nNo foreground was predicted in {len(lacking)} of {report['num_cases']} cases ({names}): scores that "
+            f"need one count them as most uncertain, and their thresholds flag them."
+        )
+    return text

@@ -1,0 +1,149 @@
+"""Quality control where a prediction has no foreground: no score can be made of it, and it is the worst failure."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.metrics import DiceMetric
+
+from medcalib.functional import entropy
+from medcalib.handlers import BinningDataHandler, ResultFolder, UncertaintyScoresHandler
+from medcalib.metrics import aurc
+from medcalib.reports import EvaluationReportHandler, QualityControlHandler
+
+SCORE = "entropy_foreground_mean"
+
+
+def make_case(name, blur, found=True, present=True):
+    """A square of label 1, predicted the less certain and the worse the larger ``blur`` is, or not at all."""
+    label = torch.zeros(1, 12, 12)
+    if present:
+        label[:, 3:9, 3:9] = 1
+    foreground = torch.full((1, 12, 12), 0.01)
+    if found:
+        foreground[:, 3 : 9 - int(10 * blur), 3:9] = 1 - blur
+    pred = torch.cat([1 - foreground, foreground])
+    maps = dict.fromkeys(("entropy", "mutual_information", "variance"), entropy(pred[None])[0])
+    return {"case": name, "pred": pred, "seg": pred.argmax(0, keepdim=True), "label": label, **maps}
+
+
+def attach_scores(engine):
+    BinningDataHandler(num_bins=10).attach(engine)
+    UncertaintyScoresHandler(["square"], patch_size=3).attach(engine)
+
+
+def evaluator(cases):
+    """An engine over the cases, with Dice."""
+    engine = Engine(lambda _engine, batch: batch)
+    dice = DiceMetric(include_background=False, num_classes=2)
+    values = [dice(case["seg"][None], case["label"][None]) for case in cases]
+    engine.state.metric_details = {"mean_dice": torch.cat(values)}
+    engine.state.dataset_details = {}
+    attach_scores(engine)
+    run = engine.run
+    engine.run = lambda: run([[case] for case in cases])
+    return engine
+
+
+TEST_CASES = [make_case("a", 0.05), make_case("b", 0.2), make_case("c", 0.3), make_case("missed", 0.0, found=False)]
+
+
+def control(folder, cases, calibration, poor_below=0.7, figure_scores=()):
+    engine = evaluator(cases)
+    handler = QualityControlHandler(
+        ResultFolder(folder),
+        poor_below,
+        threshold_evaluator=evaluator(calibration),
+        figure_scores=figure_scores,
+        formats=["png"],
+    )
+    EvaluationReportHandler(handler.folder, ["square"]).attach(engine)
+    handler.attach(engine)
+    handler.folder.attach(engine)
+    engine.run()
+    return json.loads((folder / "quality_control.json").read_text())
+
+
+@pytest.fixture
+def report(tmp_path, capsys):
+    found = control(tmp_path / "evaluation", TEST_CASES, [make_case("k", 0.1), make_case("l", 0.3)])
+    found["printed"] = capsys.readouterr().out
+    return found
+
+
+def test_a_case_without_a_score_counts_as_the_most_uncertain(report):
+    score = report["scores"][SCORE]
+    dice = np.array([1.0, 2 * 24 / 60, 2 * 18 / 54, 0.0])
+    assert score["num_cases"] == 4
+    assert score["aurc"] == pytest.approx(aurc([0.0, 1.0, 2.0, 3.0], 1 - dice))
+    assert score["excess_aurc"] == pytest.approx(0)
+    assert score["without_score"] == ["missed"]
+    assert (score["spearman_dice"], score["spearman_cases"]) == (pytest.approx(-1), 3)
+    assert report["scores"]["entropy_image_mean"]["without_score"] == []
+
+
+def test_a_case_without_a_score_is_flagged(report):
+    threshold = report["scores"][SCORE]["threshold"]
+    assert "missed" in threshold["flagged_cases"]
+    assert threshold["flagged"] == pytest.approx(len(threshold["flagged_cases"]) / 4)
+    poor = {"c", "missed"}
+    assert threshold["poor_left"] == pytest.approx(len(poor - set(threshold["flagged_cases"])) / 4)
+    assert report["poor"] == 0.5
+
+
+def test_it_is_said(report):
+    assert "missed" in report["printed"]
+    assert "No foreground was predicted in 1 of 4 cases (missed)" in report["printed"]
+
+
+def test_the_mean_of_a_score_says_over_how_many_cases_it_is(tmp_path):
+    control(tmp_path / "evaluation", TEST_CASES, [make_case("k", 0.1), make_case("l", 0.3)])
+    summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())
+    assert summary["num_values"][SCORE] == {"mean": 3}
+    table = pd.read_csv(tmp_path / "evaluation" / "cases.csv", index_col="filename")
+    assert np.isnan(table.loc["missed", SCORE])
+
+
+@pytest.mark.parametrize(
+    ("poor_below", "said"), [(1.1, "All cases have a Dice below"), (0.0, "No case has a Dice below")]
+)
+def test_that_all_cases_are_alike_is_said(tmp_path, capsys, poor_below, said):
+    """Then thresholds and flagging curves tell nothing."""
+    control(tmp_path / "evaluation", TEST_CASES, TEST_CASES, poor_below)
+    printed = capsys.readouterr().out
+    assert f"{said} quality_control::poor_below ({poor_below})" in printed
+
+
+def test_cases_without_dice_are_in_no_share_of_poor_cases(tmp_path):
+    """Neither the label nor the prediction has the class."""
+    empty = make_case("empty", 0.0, found=False, present=False)
+    report = control(tmp_path / "evaluation", [*TEST_CASES, empty], [make_case("k", 0.1), make_case("l", 0.3)])
+    assert report["without_dice"] == ["empty"]
+    assert (report["num_cases"], report["poor"]) == (5, 0.5)
+    threshold = report["scores"][SCORE]["threshold"]
+    assert {"missed", "empty"} <= set(threshold["flagged_cases"])
+    poor_left = {"c", "missed"} - set(threshold["flagged_cases"])
+    assert threshold["poor_left"] == pytest.approx(len(poor_left) / 4)
+
+
+def test_without_a_score_on_the_calibration_split_everything_is_flagged(tmp_path):
+    report = control(tmp_path / "evaluation", TEST_CASES, [make_case("k", 0.0, found=False)])
+    threshold = report["scores"][SCORE]["threshold"]
+    assert threshold["value"] is None
+    assert threshold["flagged_cases"] == ["a", "b", "c", "missed"]
+
+
+def test_without_any_case_on_the_calibration_split_there_is_no_rule(tmp_path):
+    report = control(tmp_path / "evaluation", TEST_CASES, [make_case("k", 0.0, found=False, present=False)])
+    threshold = report["scores"][SCORE]["threshold"]
+    assert threshold["value"] is threshold["flagged"] is threshold["poor_left"] is None
+    assert threshold["flagged_cases"] is None
+
+
+def test_a_score_that_only_some_cases_have_is_drawn(tmp_path):
+    cases = [make_case("a", 0.1), make_case("b", 0.0, found=False)]
+    control(tmp_path / "evaluation", cases, cases, figure_scores=[SCORE])
+    assert (tmp_path / "evaluation" / "quality_control" / "scatter.png").is_file()
