@@ -4,11 +4,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from tests.conftest import REPOSITORY
 
 from medcalib.data import decathlon_cases, split_digest
 from medcalib.errors import UserError
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "Task04_Hippocampus"
+REAL = REPOSITORY.parent / "shared" / "data" / "Task04_Hippocampus"
 
 
 def write_volume(path):
