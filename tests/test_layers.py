@@ -62,11 +62,8 @@ def private_imports(layer, source):
             if top != "medcalib":
                 continue
             own = rest[:1] == [layer]
-            found += [
-                f"{module}.{name}"
-                for name in names
-                if name.startswith("_") and not (own and module == f"medcalib.{layer}")
-            ]
+            private = [name for name in names if name.startswith("_") and not name.endswith("__")]
+            found += [f"{module}.{name}" for name in private if not own or module != f"medcalib.{layer}"]
             found += [module for part in rest if part.startswith("_") and not own]
     return found
 

@@ -1,8 +1,8 @@
 """The published hard and soft L1-ACE losses, value by value.
 
 ``published/l1ace.npz`` holds what the code of arXiv:2506.03942 gives with torch 2.13 on a CPU for the cases that
-``published/l1ace.json`` lists: of each the inputs, and for both kinds of bins the loss, its gradient with respect to the
-logits, and the means and counts of the bins.
+``published/l1ace.json`` lists: of each the inputs, and for both kinds of bins the loss, its gradient with respect to
+the logits, and the means and counts of the bins.
 """
 
 import json
