@@ -128,6 +128,8 @@ def break_data(key, value=None):
         (lambda c: c.update(data=3), "must be a mapping"),
         (lambda c: c.update({"train::optimiser::lr": 0.1}), "override id train::optimiser::lr does not exist"),
         (lambda c: c.update({"optimizer": 0.1}), "override id optimizer does not exist"),
+        (lambda c: c.update({"handlers::overlay": None}), "override id handlers::overlay .*did you mean overlays"),
+        (lambda c: c.update({"handlers::overlays::cases": None}), "handlers::overlays::cases does not exist"),
         (lambda c: c["data"]["network"].update(init_filters="1e-5"), "init_filters is the text '1e-5'.*write 1.0e-5"),
         (
             lambda c: c["data"]["preprocessing"][0].pop("allow_missing_keys"),
@@ -192,6 +194,10 @@ def test_a_fragment_may_override_shared_ids(templates, tmp_path):
             "train::optimizer::lr": 0.01,
             "network_def::upsample_mode": "nontrainable",
             "+imports": ["$import math"],
+            "handlers::overlays": None,
+            "additional_metrics::nll": None,
+            "train::trainer_handlers::stats": None,
+            "train::trainer_handlers::garbage": {"_target_": "monai.handlers.GarbageCollector"},
         }
 
     edit(templates / "configs" / "data" / "phantom.yaml", change)

@@ -15,7 +15,8 @@ CONFIG = {
     "loss": {"_target_": "torch.nn.SmoothL1Loss", "beta": "@twice"},
     "log": {"_target_": "monai.handlers.StatsHandler", "name": "@unused"},
     "loader": {"workers": {"num_workers": "@unused"}, "names": "@data::names", "asked": "$@data.get('map')"},
-    "train": {"loss": "@loss", "handlers": ["@log", "%unused"], "loader": "@loader", "where": "@data::dataset_dir"},
+    "train": {"loss": "@loss", "handlers": "@handlers", "loader": "@loader", "where": "@data::dataset_dir"},
+    "handlers": {"log": "@log", "count": "%unused", "off": None},
     "run": ["$@train"],
 }
 
@@ -32,7 +33,7 @@ def test_values_are_those_that_the_objects_get():
     assert values["loss::beta"] == values["twice"] == 40
     assert values["bins"] == 20
     assert values["loader::names"] == ["a", "b"]
-    assert values["train::handlers::1"] == 1, "macros are what they stand for"
+    assert values["handlers::count"] == 1, "macros are what they stand for"
     assert values["loss::_target_"] == "torch.nn.SmoothL1Loss"
 
 

@@ -19,6 +19,7 @@ from medcalib.bundle.layout import (
     CLASSIFICATION,
     CONFIGS,
     DIGEST_PREFIX_LENGTH,
+    INFERENCE_CONFIGS,
     METADATA,
     SHARED_CONFIGS,
     Mode,
@@ -53,9 +54,7 @@ def generate(templates_dir: Path, bundles_dir: Path, data: str, loss: str, metho
     """
     sources = _sources(templates_dir / CONFIGS, data, loss, method)
     configs = {name: read_yaml(path) for name, path in sources.items()}
-    shared: dict[str, Any] = {}
-    for name in (*SHARED_CONFIGS, CLASSIFICATION):
-        shared |= configs.get(name, {})
+    shared = _shared(configs)
     for kind in FragmentKind:
         if kind in configs:
             check_fragment(sources[kind], kind, configs[kind], shared)
@@ -86,6 +85,17 @@ def generate(templates_dir: Path, bundles_dir: Path, data: str, loss: str, metho
             f"{bundles_dir} cannot be written: {error.strerror}; choose another folder with --bundles_dir."
         ) from None
     return bundle, True
+
+
+def _shared(configs: Mapping[str, Any]) -> dict[str, Any]:
+    """What fragments may override: what is there in every mode, and of handlers and metrics of the modes the names."""
+    shared: dict[str, Any] = {}
+    for name in (*SHARED_CONFIGS, CLASSIFICATION):
+        shared |= configs.get(name, {})
+    for name in ("handlers", "additional_metrics"):
+        modes = (*INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
+        shared[name] = {part: None for mode in modes for part in configs[mode].get(f"+{name}", ())}
+    return shared
 
 
 def _checked(bundle: Path, digest: str) -> Path:
@@ -136,7 +146,7 @@ def _is_whole(own: dict[str, Any]) -> bool:
 
 
 def _sources(configs_dir: Path, data: str, loss: str, method: str) -> dict[str, Path]:
-    names = [*SHARED_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, "debug"]
+    names = [*SHARED_CONFIGS, *INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, "debug"]
     sources = {str(name): configs_dir / f"{name}.yaml" for name in names}
     sources[FragmentKind.DATA] = fragment_path(configs_dir, FragmentKind.DATA, data)
     sources[FragmentKind.LOSS] = fragment_path(configs_dir, FragmentKind.LOSS, loss)

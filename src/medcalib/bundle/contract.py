@@ -204,6 +204,9 @@ SHARED: dict[str, Field] = {
 # of tables of results, beside those of the classes
 _COLUMNS = ("filename", "mean")
 
+# ids of mappings of parts by name, to which a fragment may add
+_NAMED_PARTS = ("handlers", "additional_metrics")
+
 _METADATA = ("title", "task", "description", "modality", "licence", "source")
 
 
@@ -238,7 +241,7 @@ def check_fragment(path: Path, kind: FragmentKind, content: dict[str, Any], shar
         _check_data(path, body, content.get("activation") == "sigmoid")
     for key, value in content.items():
         if key != kind:
-            _check_override(path, str(key), shared)
+            _check_override(path, str(key), value, shared)
             if (field := SHARED.get(str(key))) is not None:
                 check_value(f"{path}: {key}", field, value)
     for key, field in SHARED.items():
@@ -338,7 +341,7 @@ def _check_names(path: Path, names: Mapping[str, list[Any]]) -> None:
                 )
 
 
-def _check_override(path: Path, key: str, shared: dict[str, Any]) -> None:
+def _check_override(path: Path, key: str, given: Any, shared: dict[str, Any]) -> None:
     id_ = key.removeprefix("+")
     if lookup(shared, id_)[0]:
         return
@@ -346,6 +349,8 @@ def _check_override(path: Path, key: str, shared: dict[str, Any]) -> None:
     found, value = lookup(shared, parent) if parent else (False, None)
     if found and isinstance(value, dict) and "_target_" in value:
         return  # one more argument of a component; whether it takes it is checked before a run
+    if parent.endswith(_NAMED_PARTS) and given is not None:
+        return
     siblings = value if found and isinstance(value, dict) else shared
     raise UserError(f"{path}: the override id {key} does not exist in the shared files{suggestion(leaf, siblings)}")
 

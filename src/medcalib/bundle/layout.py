@@ -12,6 +12,7 @@ __all__ = [
     "CLASSIFICATION",
     "CONFIGS",
     "DIGEST_PREFIX_LENGTH",
+    "INFERENCE_CONFIGS",
     "METADATA",
     "SHARED_CONFIGS",
     "Mode",
@@ -29,6 +30,9 @@ SHARED_CONFIGS = ("common", "train", "validation")
 CLASSIFICATION = "classification"
 """Shared file, and folder of mode files, of data fragments whose task is classification."""
 
+INFERENCE_CONFIGS = ("weights", "inference")
+"""Merged before the file of a mode that predicts: what all use that use trained weights, and what all that predict."""
+
 CALIBRATION_CONFIGS = ("calibration", "calibration_fit")
 """What only bundles with a calibrator have: how it is applied in every mode, and how it is fitted by a training."""
 
@@ -44,7 +48,7 @@ class Mode(StrEnum):
 def bundle_configs(configs_dir: Path) -> list[Path]:
     """Every configuration file of a bundle, in a fixed order."""
     modes = (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
-    names = [*SHARED_CONFIGS, CLASSIFICATION, *modes, *CALIBRATION_CONFIGS, *FragmentKind, "debug"]
+    names = [*SHARED_CONFIGS, CLASSIFICATION, *INFERENCE_CONFIGS, *modes, *CALIBRATION_CONFIGS, *FragmentKind, "debug"]
     return [path for path in (configs_dir / f"{name}.yaml" for name in names) if path.exists()]
 
 
@@ -54,11 +58,13 @@ def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Pat
     A later file replaces ids of an earlier one: the shared files, those of the task, the mode's own, those of
     calibration, data, loss, method, calibrator, debug.
     """
-    names = [*SHARED_CONFIGS, CLASSIFICATION, mode, "calibration"]
-    if mode is Mode.TRAIN:
-        names.append("calibration_fit")
+    names = [*SHARED_CONFIGS, CLASSIFICATION]
+    if mode is not Mode.TRAIN:
+        names += [*INFERENCE_CONFIGS, mode, "calibration"]
+    elif (configs_dir / "calibration_fit.yaml").exists():
+        names += ["weights", *CALIBRATION_CONFIGS]
     names += FragmentKind
     if debug:
         names.append("debug")
-    paths = [configs_dir / f"{name}.yaml" for name in dict.fromkeys(names)]
+    paths = [configs_dir / f"{name}.yaml" for name in names]
     return [path for path in paths if path.exists()]

@@ -91,7 +91,7 @@ def check_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> Non
         if found and isinstance(parent, dict) and "_target_" in parent:
             target = parent["_target_"]
             known = _arguments(target)
-            if known is None or leaf in known:
+            if known is None or leaf in known or leaf in _RESERVED:
                 continue
             raise UserError(f"--{id_}: {target} takes no argument {leaf}{suggestion(leaf, known)}")
         siblings = [f"{parent_id}::{key}" if parent_id else key for key in parent] if isinstance(parent, dict) else []

@@ -169,7 +169,7 @@ def _leaves(id_: str, value: Any) -> Iterator[tuple[str, Any]]:
         if not value:
             yield id_, value
         for key, item in value.items():
-            if key != "_desc_":
+            if key != "_desc_" and not (item is None and id_.endswith("handlers")):  # null switches a handler off
                 yield from _leaves(f"{id_}::{key}", item)
     elif isinstance(value, list):
         if not value:

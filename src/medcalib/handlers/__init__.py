@@ -10,6 +10,7 @@ from medcalib.handlers.progress_bar import ProgressBarHandler
 from medcalib.handlers.region_metric import RegionMetricHandler
 from medcalib.handlers.release import ReleaseHandler
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.switches import switched_on
 from medcalib.handlers.training_record import TrainingRecordHandler
 from medcalib.handlers.uncertainty_scores import UncertaintyScoresHandler
 
@@ -29,4 +30,5 @@ __all__ = [
     "ResultFolder",
     "TrainingRecordHandler",
     "UncertaintyScoresHandler",
+    "switched_on",
 ]
