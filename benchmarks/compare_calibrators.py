@@ -9,12 +9,12 @@ again, so the script can be interrupted. Any other option is an override of the 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fire
 import nibabel as nib
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ from medcalib.bundle.compose import DEFAULT_METHOD, generate
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.run import run
 from medcalib.calibrators import TemperatureScaling, read_calibrator
-from medcalib.cli.command_line import run_command, typed_options
+from medcalib.cli.command_line import run_command
+from medcalib.cli.options import call_with_options
 from medcalib.compare import BootstrapInterval, Evaluation, bootstrap_interval, pareto_front, read_evaluation
 from medcalib.engines import calibration
 from medcalib.keys import CaseKeys, SplitKeys
@@ -47,7 +48,6 @@ METRICS = {
 KL = "KL to the truth"
 
 
-@typed_options
 def main(
     data: str,
     losses: str = LOSSES,
@@ -222,4 +222,4 @@ def _listed(names: str | None) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_command(fire.Fire, main, name="compare_calibrators.py")
+    run_command(call_with_options, main, sys.argv[1:], "compare_calibrators.py")

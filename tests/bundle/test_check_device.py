@@ -1,34 +1,44 @@
 """The check of the device says what works, and what takes the place of what does not."""
 
-import runpy
-
-import fire
 import pytest
 import torch
-from tests.conftest import REPOSITORY
 
 from medcalib.bundle import check_device as module
 from medcalib.bundle.check_device import check_device
 from medcalib.cli.command_line import run_command
+from medcalib.cli.options import call_with_options
+from medcalib.cli.verb_check import main
 from medcalib.errors import UserError
 from medcalib.functional import _binning_numba
 from medcalib.losses import SoftL1ACEandDiceCELoss
-
-SCRIPT = REPOSITORY / "scripts" / "check_device.py"
 
 
 @pytest.fixture
 def command(capsys):
     """Run the command in this process: its exit code, and what it printed."""
-    main = runpy.run_path(str(SCRIPT))["main"]
 
     def run(*arguments):
         with pytest.raises(SystemExit) as end:
-            run_command(lambda: fire.Fire(main, command=list(arguments), name=SCRIPT.name))
+            run_command(call_with_options, main, ["--device_only", *arguments], "check")
         printed = capsys.readouterr()
         return end.value.code, printed.out + printed.err
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["--bundle=x"], "bundle"),
+        (["--seed=0"], "seed"),
+        (["--num_bins=3"], "num_bins"),
+        (["--allow_edited"], "allow_edited"),
+    ],
+)
+def test_a_bundle_is_not_checked_beside_it(command, arguments, name):
+    code, printed = command(*arguments)
+    assert code == 2
+    assert f"so --{name} means nothing beside it" in printed
 
 
 def test_cpu_works(command):

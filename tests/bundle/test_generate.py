@@ -211,22 +211,6 @@ def test_the_list_names_every_fragment():
         assert all(fragments.values()), f"a {kind} fragment has no description"
 
 
-def test_command_prints_the_path_last_and_imports_neither_torch_nor_monai(tmp_path):
-    program = (
-        "import runpy, sys; sys.argv[0] = sys.argv.pop(1); runpy.run_path(sys.argv[0], run_name='__main__');"
-        "heavy = {'torch', 'monai', 'numpy', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
-    )
-    arguments = ["--data", "phantom", "--loss", "baseline_ce", "--bundles_dir", "elsewhere"]
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(REPOSITORY / "generate_bundle.py"), *arguments],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    bundle = tmp_path / done.stdout.splitlines()[-1]
-    assert bundle.parent == tmp_path / "elsewhere"
-    assert (bundle / "configs" / "metadata.json").exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

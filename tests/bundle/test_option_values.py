@@ -2,10 +2,8 @@
 
 import os
 import re
-import runpy
 import shutil
 
-import fire
 import pytest
 import torch
 from tests.conftest import REPOSITORY
@@ -17,21 +15,18 @@ from medcalib.bundle.layout import Mode, config_files
 from medcalib.bundle.option_values import override_values
 from medcalib.bundle.resolve import check_overrides, merged_config
 from medcalib.bundle.run import run
-from medcalib.cli.command_line import run_command, typed_options
+from medcalib.cli.command_line import run_command
+from medcalib.cli.options import call_with_options
 from medcalib.errors import UserError
-
-COMMANDS = ["run_bundle.py", "generate_bundle.py", "scripts/check_data.py", "scripts/calibrate_predictions.py"]
 
 
 def typed(**texts):
-    """What a function without annotations of its own gets of the overrides that were typed."""
-    words = [f"--{id_}={text}" for id_, text in texts.items()]
+    """What a command gets of the overrides that were typed."""
 
-    @typed_options
     def main(**overrides):
         return overrides
 
-    return fire.Fire(main, command=words, serialize=lambda result: None)
+    return call_with_options(main, [f"--{id_}={text}" for id_, text in texts.items()], "run")
 
 
 @pytest.mark.parametrize("id_", ["calibration_cases", "overlays::cases", "data::calibration_cases"])
@@ -85,38 +80,7 @@ def test_a_folder_keeps_its_name(id_, monkeypatch):
         assert typed(**{id_: text}) == {id_: text}
     assert typed(**{id_: "~/x"}) == {id_: "/home/me/x"}
     with pytest.raises(UserError, match=f"--{id_} is missing its value"):
-        override_values({id_: "True"})  # what Fire makes of the option alone
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_of_every_command_is_read_as_it_is_declared(command):
-    """A folder or name is a text whatever it looks like, a switch is true or false, also in small letters."""
-    main = runpy.run_path(str(REPOSITORY / command))["main"]
-    assert fire.decorators.GetMetadata(main)[fire.decorators.FIRE_PARSE_FNS]["default"] is str
-    hints = {
-        name: hint for name, hint in main.__wrapped__.__annotations__.items() if name not in ("overrides", "unknown")
-    }
-    for name, default in zip(main.__wrapped__.__code__.co_varnames, main.__wrapped__.__defaults__, strict=False):
-        assert (hints[name] is bool) == isinstance(default, bool), name
-        assert not name.endswith(("dir", "bundle")) or hints[name] in (str, str | None), name
-
-
-@pytest.mark.parametrize(("text", "value"), [("false", False), ("False", False), ("true", True), ("no", False)])
-def test_a_switch_in_any_spelling(text, value):
-    @typed_options
-    def main(debug: bool = False, name: str = "", number: int = 0):
-        return debug, name, number
-
-    def fire_main(*words):
-        return fire.Fire(main, command=list(words), serialize=lambda result: None)
-
-    assert fire_main(f"--debug={text}", "--name=20240131", "--number=7") == (value, "20240131", 7)
-    assert fire_main("--debug")[0] is True
-    assert fire_main("--nodebug")[0] is False
-    with pytest.raises(UserError, match="--debug must be true or false, not 'perhaps'"):
-        fire_main("--debug=perhaps")
-    with pytest.raises(UserError, match="--name is missing its value"):
-        fire_main("--name")
+        override_values({id_: None})
 
 
 BEGINNERS = {
@@ -268,15 +232,3 @@ class TestIdsThatTheFragmentLacks:
     def test_there_are_no_regions(self, generated, tiny):
         with pytest.raises(UserError, match="data::evaluate is regions, but data::regions is None: give lists"):
             run(str(generated["baseline_ce"]), "train", overrides=tiny | {"data::evaluate": "regions"})
-
-
-def test_help_explains_options_only(capsys):
-    @typed_options
-    def main(debug: bool = False):
-        """Do it."""
-
-    with pytest.raises(fire.core.FireExit):
-        fire.Fire(main, ["--", "--help"])
-    told = capsys.readouterr().err
-    assert "--debug" in told
-    assert "GROUPS" not in told

@@ -3,13 +3,14 @@
 import json
 import shutil
 
-import fire
 import numpy as np
 import pytest
 from tests.data.layouts import write_volume
-from tests.data_check.data_checks import MAIN, SCRIPT, options
+from tests.data_check.data_checks import options
 
 from medcalib.cli.command_line import run_command
+from medcalib.cli.options import call_with_options
+from medcalib.cli.verb_check import main
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def check(capsys):
     def run(bundle, *flags, **settings):
         arguments = ["--bundle", str(bundle), *flags, *options(settings)]
         with pytest.raises(SystemExit) as end:
-            run_command(lambda: fire.Fire(MAIN, command=arguments, name=SCRIPT.name))
+            run_command(call_with_options, main, arguments, "check")
         path = bundle / "data_check" / "data_check.json"
         printed = capsys.readouterr()
         report = json.loads(path.read_text()) if path.exists() else None

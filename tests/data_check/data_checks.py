@@ -1,14 +1,9 @@
-"""What the tests of the check of data share: its command, settings that make it fast, and what can be wrong."""
-
-import runpy
+"""What the tests of the check of data share: settings that make it fast, and what can be wrong."""
 
 import nibabel as nib
 import numpy as np
-from tests.conftest import REPOSITORY
 from tests.data.layouts import write_volume
 
-SCRIPT = REPOSITORY / "scripts" / "check_data.py"
-MAIN = runpy.run_path(str(SCRIPT))["main"]
 SMALL = {
     "data::network::init_filters": 4,
     "data::network::blocks_down": [1, 1],

@@ -11,10 +11,9 @@ import torch
 from ignite.engine import Events
 from PIL import Image
 from tests.bundle.test_datasets import LAYOUTS, tiny_network
-from tests.conftest import REPOSITORY
 from tests.data.layouts import make_kits
 from tests.data.layouts_2d import make_cric
-from tests.data_check.data_checks import CELLS, SCRIPT, SMALL, options, truncated_gzip, volume
+from tests.data_check.data_checks import CELLS, SMALL, options, truncated_gzip, volume
 from torch.utils._pytree import tree_leaves
 
 from medcalib.bundle.layout import Mode
@@ -235,7 +234,7 @@ class TestAgreementWithTheTraining:
 @pytest.mark.slow
 def test_as_a_command(hippocampus, hippocampus_dir):
     """With exit codes, without anything else on stderr, and from any folder."""
-    command = [sys.executable, str(SCRIPT), "--bundle", str(hippocampus)]
+    command = [sys.executable, "-m", "medcalib.cli", "check", "--bundle", str(hippocampus)]
     command += options(SMALL | {"data::dataset_dir": hippocampus_dir})
     done = subprocess.run(command, capture_output=True, text=True, cwd=hippocampus)
     assert (done.returncode, done.stderr) == (0, "")
@@ -244,7 +243,3 @@ def test_as_a_command(hippocampus, hippocampus_dir):
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 2
     assert "1 problem:\n  Case hippocampus_003: " in again.stdout
-    for script in (SCRIPT, REPOSITORY / "run_bundle.py"):
-        told = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
-        assert told.returncode == 0
-        assert "--bundle=BUNDLE" in told.stdout + told.stderr

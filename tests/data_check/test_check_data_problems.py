@@ -1,17 +1,15 @@
 """The check of data before a training: what it finds wrong or strange, and its own errors."""
 
-import fire
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 from tests.bundle.test_datasets import LAYOUTS, tiny_network
 from tests.data.layouts import write_volume
-from tests.data_check.data_checks import DAMAGES, MAIN, SCRIPT, SMALL
+from tests.data_check.data_checks import DAMAGES, SMALL
 
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.workflow import bundle_settings, open_workflow
-from medcalib.cli.command_line import run_command
 from medcalib.data_check.data_warnings import _validation
 
 
@@ -212,11 +210,6 @@ class TestMistakes:
         line = refused(hippocampus, "--output_dir", str(tmp_path / "file"))
         assert "cannot be written" in line
         assert "--output_dir" in line
-
-    def test_no_bundle(self, capsys):
-        with pytest.raises(SystemExit, match="2"):
-            run_command(lambda: fire.Fire(MAIN, command=[], name=SCRIPT.name))
-        assert "--bundle is missing" in capsys.readouterr().err
 
     def test_results_of_an_interrupted_check_stay_as_they_were(self, check, hippocampus, hippocampus_dir, monkeypatch):
         settings = SMALL | {"data::dataset_dir": hippocampus_dir}

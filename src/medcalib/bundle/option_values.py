@@ -18,9 +18,6 @@ __all__ = ["override_values", "read_switch", "read_text", "read_texts", "read_va
 _PATH = re.compile(r"(.*(_|::))?(dir|root|file|path)|data::network::weights")
 _ENTRIES = re.compile(r"[^\s,\[\](){}'\"]+(,\s*[^\s,\[\](){}'\"]+)*,?")
 _KEY = re.compile(r"([{,]\s*[\w.-]+):(?=[^\s:])")
-_SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-# what Fire makes of an option without a value
-_BARE = "True"
 
 # what is no text: tag of YAML, how it is written, the letters it may begin with, how it is read
 _SCALARS = (
@@ -95,34 +92,35 @@ def read_texts(name: str, text: str) -> list[Any] | None:
     return [_unquoted(entry.strip()) for entry in text.split(",") if entry.strip()]
 
 
-def read_text(name: str, text: str) -> str:
+def read_text(name: str, text: str | None) -> str:
     """A text as it was typed, such as the name of a bundle or folder.
 
     Raises:
-        UserError: the option was given without a value.
+        UserError: the option was given without a value, so that the text is None.
     """
-    if text == _BARE:
+    if text is None:
         raise UserError(f"--{name} is missing its value; write --{name}=....")
     return text
 
 
 def read_switch(name: str, text: str) -> bool:
-    """True or false, in the words of YAML, Python or the shell.
+    """True or false, as they are written for every other value.
 
     Raises:
-        UserError: it is none of them.
+        UserError: it is neither.
 
     Example:
         >>> read_switch("debug", "false"), read_switch("debug", "True")
         (False, True)
     """
-    if text.lower() not in _SWITCHES:
+    value = read_value(name, text)
+    if not isinstance(value, bool):
         raise UserError(f"--{name} must be true or false, not {text!r}.")
-    return _SWITCHES[text.lower()]
+    return value
 
 
-def override_values(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by configuration id, from texts as they were typed.
+def override_values(options: Mapping[str, str | None]) -> dict[str, Any]:
+    """Values by configuration id, from texts as they were typed; an id alone, of which the text is None, is true.
 
     Ids of folders and files, and those whose contract says so, such as lists of case ids, keep every letter.
 
@@ -133,22 +131,25 @@ def override_values(options: Mapping[str, Any]) -> dict[str, Any]:
         >>> override_values({"num_bins": "15", "output_dir": "20240131", "calibration_cases": "[006,1_2]"})
         {'num_bins': 15, 'output_dir': '20240131', 'calibration_cases': ['006', '1_2']}
     """
-    return {id_: _override(id_, text) if isinstance(text, str) else text for id_, text in options.items()}
+    return {id_: _override(id_, text) for id_, text in options.items()}
 
 
-def _override(id_: str, text: str) -> Any:
+def _override(id_: str, text: str | None) -> Any:
     if text in ("null", "None"):
         return None
+    field = field_of(id_)
+    holds_path, holds_texts = _PATH.fullmatch(id_), field is not None and field.texts
+    holds_text = field is not None and field.types[0] is str
+    if text is None and not (holds_path or holds_texts or holds_text):
+        return True
+    text = read_text(id_, text)
     if text[:1] in ("$", "@", "%"):
         return text
-    field = field_of(id_)
-    if field is not None and field.texts:
+    if holds_texts:
         return read_texts(id_, text)
-    if _PATH.fullmatch(id_):
-        return str(Path(read_text(id_, text)).expanduser())
-    if field is not None and field.types[0] is str:
-        return read_text(id_, _unquoted(text))
-    return read_value(id_, text)
+    if holds_path:
+        return str(Path(text).expanduser())
+    return _unquoted(text) if holds_text else read_value(id_, text)
 
 
 def _read_nested(name: str, text: str, loader: type) -> Any:

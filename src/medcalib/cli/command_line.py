@@ -1,29 +1,20 @@
-"""What the command lines share: every option as its function declares it, and user errors as one sentence."""
+"""What the commands share: errors and warnings as one sentence, and how they are stopped."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
 import os
 import signal
 import sys
 import threading
-import typing
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import NoneType
 from typing import Any, NoReturn
 
-import fire
-
-from medcalib.bundle.option_values import override_values, read_switch, read_text, read_value
 from medcalib.errors import StoppedError, Terminated, UserError, environment_message
 
-__all__ = ["run_command", "typed_options"]
-
-# Fire's help lists what it keeps at a function as a command of its own, unless the name is private
-fire.decorators.FIRE_METADATA = "__fire_metadata__"
+__all__ = ["run_command"]
 
 # seconds after which a signal that Python swallowed is sent once more
 AGAIN = 0.05
@@ -34,12 +25,8 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     The code is 2 for a `UserError`, a disk that is full or not writable, and lack of memory; 130 after Ctrl-C; 143
     after SIGTERM.
-
-    With ``--help`` among the arguments of the program, Fire explains the command instead; it would otherwise take this
-    for one more option where any are accepted.
+    A warning is printed as one sentence, too, and the same one once.
     """
-    if "--help" in sys.argv[1:] and "--" not in sys.argv:
-        sys.argv[1:] = ["--", "--help"]
     for stream in (sys.stdout, sys.stderr):
         # a file name that is no UTF-8 must not keep a message from being printed
         if hasattr(stream, "reconfigure"):
@@ -47,7 +34,7 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     # of a full disk that keeps a line from the log, a sentence tells, and not a traceback for every line
     logging.raiseExceptions = False
     try:
-        with _stoppable():
+        with _stoppable(), _plain_warnings():
             return command(*args, **kwargs)
     except UserError as error:
         _end(str(error), error.exit_code)
@@ -104,6 +91,26 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print the text of each warning once, without the line of code that warns; what records warnings sees them all."""
+    told = set()
+    formatted = warnings.formatwarning
+
+    def sentence(message: Warning | str, *_where: Any) -> str:
+        text = f"warning: {' '.join(str(message).split())}\n"
+        if text in told:
+            return ""
+        told.add(text)
+        return text
+
+    warnings.formatwarning = sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = formatted
+
+
 def _end(message: str, code: int) -> NoReturn:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     # a thread of the pool that fills MONAI's caches aborts the interpreter if it still runs at its end
@@ -111,45 +118,3 @@ def _end(message: str, code: int) -> NoReturn:
         if thread.name.endswith("(worker)"):
             thread.join()
     sys.exit(code)
-
-
-def typed_options(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Let Fire hand over what was typed, and read each option as the function's annotation says.
-
-    Fire itself guesses: it takes the case 007 for a number and the word false for a text, which is true. A ``str`` is
-    kept letter by letter, a ``bool`` is read from true, false and the like, any other value as YAML has it. What the
-    function takes as ``**overrides`` are values by configuration id.
-
-    Args:
-        main: function of a command line, all of whose parameters have annotations.
-
-    Example:
-        >>> @typed_options
-        ... def main(bundle: str = "", debug: bool = False, **overrides):
-        ...     return bundle, debug, overrides
-        >>> fire.Fire(main, ["--bundle=20240131", "--debug=false", "--num_bins=5"], serialize=lambda result: None)
-        ('20240131', False, {'num_bins': 5})
-    """
-    hints = typing.get_type_hints(main)
-    signature = inspect.signature(main)
-    named = {name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
-
-    @functools.wraps(main)
-    def command(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs).arguments
-        values = {name: _read(name, value, hints[name]) for name, value in bound.items() if name in named}
-        further = [value for name, value in bound.items() if name not in named]
-        return main(**values, **override_values(further[0] if further else {}))
-
-    return fire.decorators.SetParseFn(str)(command)
-
-
-def _read(name: str, value: Any, hint: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    accepted = set(typing.get_args(hint) or (hint,))
-    if accepted <= {str, NoneType}:
-        return read_text(name, value)
-    if accepted == {bool}:
-        return read_switch(name, value)
-    return read_value(name, value)

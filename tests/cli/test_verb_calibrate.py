@@ -2,12 +2,10 @@
 
 import json
 import re
-import runpy
 import shlex
 import subprocess
 import sys
 
-import fire
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -17,10 +15,11 @@ from tests.conftest import REPOSITORY
 from tests.predictions.predictions_on_disk import AFFINE, labels, save, write_archives, write_labels, write_volumes
 
 from medcalib.cli.command_line import run_command
+from medcalib.cli.options import call_with_options
+from medcalib.cli.verb_calibrate import main
 from medcalib.predictions import calibrate_predictions
 
-SCRIPT = REPOSITORY / "scripts" / "calibrate_predictions.py"
-MAIN = runpy.run_path(str(SCRIPT))["main"]
+COMMAND = [sys.executable, "-m", "medcalib.cli", "calibrate"]
 FIT, USE = ["007", "1_2"], ["1e3", "NA"]
 
 
@@ -47,7 +46,7 @@ def options(data, output_dir, /, **changes):
 
 def command(*arguments):
     """Run the command in this process."""
-    run_command(lambda: fire.Fire(MAIN, command=list(arguments), name=SCRIPT.name))
+    run_command(call_with_options, main, arguments, "calibrate")
 
 
 def test_an_export_of_nnunet_is_calibrated(data, tmp_path, capsys):
@@ -98,14 +97,14 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_read(data, tmp_p
 def test_the_command_of_the_page_runs_as_it_stands(tmp_path):
     """The first command of docs/your_own_probabilities.md, word by word, on files that are called as it says."""
     page = (REPOSITORY / "docs" / "your_own_probabilities.md").read_text()
-    typed = re.search(r"    (python scripts/calibrate_predictions.py(?:.*\\\n)*.*)", page)[1].replace("\\\n", " ")
+    typed = re.search(r"    (medcalib calibrate (?:.*\\\n)*.*)", page)[1].replace("\\\n", " ")
     given = dict(word.removeprefix("--").split("=", 1) for word in shlex.split(typed)[2:])
     cases = ["a", "b", "c", "d"]
     write_archives(tmp_path / given["predictions_dir"], cases)
     write_labels(tmp_path / given["labels_dir"], cases)
     (tmp_path / given["calibration_cases"]).write_text("a\nb\n")
     (tmp_path / given["cases"]).write_text("c\nd\n")
-    words = [sys.executable, str(SCRIPT), *shlex.split(typed)[2:]]
+    words = [*COMMAND, *shlex.split(typed)[2:]]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / given["output_dir"] / "after" / "summary.json").exists()
@@ -113,7 +112,7 @@ def test_the_command_of_the_page_runs_as_it_stands(tmp_path):
 
 @pytest.mark.slow
 def test_a_mistake_is_one_sentence_and_exit_code_2(data, tmp_path):
-    words = [sys.executable, str(SCRIPT), *options(data, tmp_path / "out", cases="1e3,b")]
+    words = [*COMMAND, *options(data, tmp_path / "out", cases="1e3,b")]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -158,7 +157,7 @@ def test_an_option_without_value_is_missing(data, tmp_path, capsys):
     assert "--kind is missing" in capsys.readouterr().err
 
 
-def test_options_of_fire_reach_the_function(data, tmp_path):
+def test_options_reach_the_function(data, tmp_path):
     root = write_volumes(tmp_path / "p", [*FIT, *USE], name="{}.nii.gz")
     for case in [*FIT, *USE]:
         channels = [labels(case) > 0, labels(case) == 2]

@@ -1,30 +1,17 @@
-#!/usr/bin/env python
-"""Evaluate and calibrate probabilities or logits that another program predicted.
+"""``medcalib calibrate``: evaluate and calibrate what another program predicted."""
 
-    python scripts/calibrate_predictions.py --predictions_dir nnunet/output --labels_dir labels --kind probabilities \
-        --calibration_cases calibration.txt --cases test.txt --calibrator temperature_scaling --output_dir calibrated
+from medcalib.errors import StoppedError
 
-docs/your_own_probabilities.md says how files are to be called and what comes out.
-"""
-
-from typing import Any
-
-import fire
-
-from medcalib.cli.command_line import run_command, typed_options
-from medcalib.errors import StoppedError, UserError, suggestion
-
-NEEDED = ("predictions_dir", "labels_dir", "output_dir", "kind", "calibration_cases", "cases", "calibrator")
+__all__ = ["main"]
 
 
-@typed_options
 def main(
-    predictions_dir: str | None = None,
-    labels_dir: str | None = None,
-    kind: str | None = None,
-    calibration_cases: str | None = None,
-    cases: str | None = None,
-    output_dir: str | None = None,
+    predictions_dir: str,
+    labels_dir: str,
+    kind: str,
+    calibration_cases: str,
+    cases: str,
+    output_dir: str,
     calibrator: str = "temperature_scaling",
     activation: str = "softmax",
     regions: dict[str, list[int]] | None = None,
@@ -36,9 +23,11 @@ def main(
     include_background: bool = False,
     seed: int = 0,
     device: str | None = None,
-    **unknown: Any,
 ) -> None:
-    """Fit a calibrator on the predictions of some cases, and write those of others calibrated, with tables and figures.
+    """Evaluate and calibrate probabilities or logits that another program predicted.
+
+    A calibrator is fitted on the predictions of some cases; those of others are written calibrated, with tables and
+    figures.
 
     Args:
         predictions_dir: folder of the predictions.
@@ -59,16 +48,8 @@ def main(
         include_background: count class 0 of exclusive classes in means over classes.
         seed: fixes whatever is random in the fit.
         device: cpu, cuda or cuda:1, for example; the first GPU, or the CPU where there is none, when left out.
-        **unknown: options that do not exist are an error.
     """
     options = dict(locals())
-    del options["unknown"]
-    if unknown:
-        name = next(iter(unknown))
-        raise UserError(f"calibrate_predictions.py has no option --{name}{suggestion(name, options)}")
-    for name in NEEDED:
-        if options[name] is None:
-            raise UserError(f"--{name} is missing; python scripts/calibrate_predictions.py --help says what it is.")
     if class_names is not None:
         options["class_names"] = [name.strip() for name in class_names.split(",")]
 
@@ -78,7 +59,3 @@ def main(
         calibrate_predictions(**options)
     except KeyboardInterrupt as stop:
         raise StoppedError.by(stop, "nothing was written") from None
-
-
-if __name__ == "__main__":
-    run_command(fire.Fire, main, name="calibrate_predictions.py")

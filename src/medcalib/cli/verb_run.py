@@ -1,0 +1,46 @@
+"""``medcalib run``: train, predict and evaluate."""
+
+from typing import Any
+
+from medcalib.bundle.layout import Mode
+from medcalib.errors import UserError
+
+__all__ = ["main"]
+
+
+def main(
+    bundle: str | None = None,
+    mode: str | None = None,
+    seed: int | None = None,
+    debug: bool = False,
+    allow_edited: bool = False,
+    allow_unfinished: bool = False,
+    **overrides: Any,
+) -> None:
+    """Train, predict or evaluate with a bundle.
+
+    Args:
+        bundle: name of a bundle under bundles/, or its path.
+        mode: train, inference_pred or inference_eval.
+        seed: whole number that, with the bundle, fixes the run; 12345 when left out.
+        debug: a run of seconds on a few cases, with its results in seed_<seed>_debug.
+        allow_edited: run a bundle whose configs were edited after it was generated.
+        allow_unfinished: predict and evaluate also with weights whose training is not finished.
+        **overrides: replaces a value of the configuration, such as --data::dataset_dir=/data/Task04_Hippocampus.
+    """
+    if bundle is None:
+        raise UserError("--bundle is missing; medcalib generate --list shows the bundles there are.")
+    if mode is None:
+        raise UserError(f"--mode is missing; it is one of {', '.join(Mode)}.")
+
+    from medcalib.bundle.run import run
+
+    run(
+        bundle,
+        mode,
+        seed=seed,
+        debug=debug,
+        allow_edited=allow_edited,
+        overrides=overrides,
+        allow_unfinished=allow_unfinished,
+    )
