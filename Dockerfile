@@ -33,6 +33,9 @@ RUN python3 -m venv /opt/venv \
 COPY --from=pins /tmp/others.txt /opt/pins/others.txt
 RUN pip install --no-cache-dir --constraint /opt/pins/torch.txt --requirement /opt/pins/others.txt
 
+# The project is mounted at run time, so its command is not installed, but finds it then.
+RUN printf '#!/bin/sh\nexec python -m medcalib.cli "$@"\n' > /opt/venv/bin/medcalib && chmod 755 /opt/venv/bin/medcalib
+
 # The container runs as whoever starts it, whom the image does not know: what is written outside of the mounted folders
 # goes to /tmp, where everyone may write. The user is for those who name none. A base image may have given its id away.
 RUN taken="$(id --name --user 1000 2> /dev/null || true)" \

@@ -18,8 +18,8 @@ Usage: scripts/docker_run.sh [options] --mode MODE --bundle BUNDLE [options of r
   --foreground      stay attached and show the output (default for a command)
   --background      return at once (default for a bundle)
 
-COMMAND is a script of the project, such as generate_bundle.py or scripts/check_data.py, or a program of the image, such
-as python; the options of this script stand before it. Options may also be written --option=value.
+COMMAND is a script of the project, such as generate_bundle.py, or a program of the image, such as medcalib or python; the
+options of this script stand before it. Options may also be written --option=value.
 TEXT
 }
 
@@ -175,7 +175,7 @@ user=${SUDO_USER:-$(id -un 2> /dev/null || echo "$user_id")}
 
 if ((${#command[@]})); then
     label=${command[1]:-${command[0]}}
-    [[ ${command[0]} == python ]] || label=${command[0]}
+    [[ ${command[0]} == python || ${command[0]} == medcalib ]] || label=${command[0]}
     label=${label##*/}
     name=${user}_${label%.py}_$(date +%Y%m%d_%H%M%S)_$$
 else

@@ -43,7 +43,7 @@ def project(tmp_path):
     (root / "requirements.lock").touch()
     (root / "requirements-test.lock").touch()
     (root / "generate_bundle.py").touch()
-    (root / "scripts" / "check_data.py").touch()
+    (root / "scripts" / "write_tables.py").touch()
     return root
 
 
@@ -311,8 +311,9 @@ class TestCommand:
         assert done.stdout == "0123456789abcdef\n"  # what the command prints, so that a script can read it
 
     @pytest.mark.parametrize(("command", "expected"), [
-        (["scripts/check_data.py", "--bundle", "net_1"], ["python", "scripts/check_data.py", "--bundle", "net_1"]),
-        (["{project}/scripts/check_data.py"], ["python", "scripts/check_data.py"]),
+        (["scripts/write_tables.py", "--bundle", "net_1"], ["python", "scripts/write_tables.py", "--bundle", "net_1"]),
+        (["{project}/scripts/write_tables.py"], ["python", "scripts/write_tables.py"]),
+        (["medcalib", "check", "--bundle", "net_1"], ["medcalib", "check", "--bundle", "net_1"]),
         (["python", "-c", "print(1)"], ["python", "-c", "print(1)"]),
         (["tensorboard", "--logdir", "bundles"], ["tensorboard", "--logdir", "bundles"]),
     ])  # fmt: skip
@@ -320,10 +321,13 @@ class TestCommand:
         call = run_call(docker("docker_run.sh", *(word.format(project=project) for word in command)))
         assert call[call.index("medcalib:latest") + 1 :] == expected
 
-    def test_background(self, docker):
-        done = docker("docker_run.sh", "--background", "scripts/check_data.py", "--bundle", "net_1")
+    @pytest.mark.parametrize(
+        ("command", "name"), [(["scripts/write_tables.py"], "write_tables"), (["medcalib", "check"], "check")]
+    )
+    def test_background(self, docker, command, name):
+        done = docker("docker_run.sh", "--background", *command, "--bundle", "net_1")
         assert run_call(done)[:2] == ["run", "--detach"]
-        assert "docker logs -f ada_check_data_2" in done.stdout
+        assert f"docker logs -f ada_{name}_2" in done.stdout
 
 
 class TestRunErrors:
@@ -466,6 +470,14 @@ class TestImage:
 
     def test_image_knows_no_user_of_its_builder(self):
         assert not {"USER_ID", "GROUP_ID"} & set(re.findall(r"\w+", (ROOT / "Dockerfile").read_text()))
+
+    def test_the_command_is_that_of_the_mounted_project(self, tmp_path):
+        line = re.search(r"RUN (printf .*/opt/venv/bin/medcalib)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1]
+        command = tmp_path / "medcalib"
+        subprocess.run(["bash", "-c", line.replace("/opt/venv/bin/medcalib", str(command))], check=True)
+        environment = {"PATH": f"{TOOLS}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run([command, "generate", "--help"], env=environment, capture_output=True, text=True)
+        assert done.stdout.startswith("medcalib generate: "), done.stderr
 
     def test_test_tools_stay_out(self):
         tools = {line.split("==")[0] for line in (ROOT / "requirements-test.lock").read_text().splitlines()[1:]}

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 PYTHON = r"""#!/bin/bash
@@ -173,10 +174,21 @@ def test_versions_are_lowest_or_newest(arguments):
     assert "lowest, or newest" in error(done)
 
 
+def test_the_lock_files_hold_what_the_project_names():
+    """Each its own: what runs need, and what only tests need."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for lock, texts in {
+        "requirements.lock": project["dependencies"],
+        "requirements-test.lock": project["optional-dependencies"]["test"],
+    }.items():
+        pinned = [Requirement(line) for line in (ROOT / lock).read_text().splitlines() if line[:1] not in ("#", "")]
+        versions = {pin.name.lower().replace("_", "-"): str(pin.specifier).removeprefix("==") for pin in pinned}
+        for wanted in map(Requirement, texts):
+            assert wanted.specifier.contains(versions[wanted.name.lower()]), wanted
+
+
 def test_monai_of_the_bundles_is_new_enough():
     """1.6.0 knows no `ignore_index`, without which no loss with Dice works."""
-    from packaging.requirements import Requirement
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (monai,) = (Requirement(text) for text in project["dependencies"] if text.startswith("monai"))
     assert "1.6.0" not in monai.specifier
