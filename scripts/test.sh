@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lints and tests the project in its virtual environment, which it sets up first. Arguments go to pytest.
+# Checks and tests the project in its virtual environment, which it sets up first. Arguments go to pytest.
 #
 #   scripts/test.sh                     everything but the tests of over a minute
 #   scripts/test.sh --very_slow         these, too
@@ -22,5 +22,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 ruff check .
 ruff format --check .
+codespell .
+shellcheck --external-sources scripts/*.sh .ci/run
+mypy
 # one thread per process: two processes that both use every core wait for each other
 OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal "${selection[@]}" "$@"

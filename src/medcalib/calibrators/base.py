@@ -46,6 +46,7 @@ class Calibrator(nn.Module):
     learning_rate: ClassVar[float] = 1e-3
     """Step size of Adam, where the calibrator is trained with it."""
     __constants__: ClassVar[list[str]] = ["kind"]
+    fitted: Tensor
 
     def __init__(
         self, num_classes: int, activation: Activation | str = Activation.SOFTMAX, keep_argmax: bool = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,9 +39,10 @@ class CalibrationCase(NamedTuple):
 
     def map(self, function: Callable[[Tensor], Tensor]) -> CalibrationCase:
         """Apply ``function`` to every tensor of the case."""
-        return self._replace(
-            **{key: function(value) for key, value in self._asdict().items() if isinstance(value, Tensor)}
-        )
+        changed: dict[str, Any] = {
+            key: function(value) for key, value in self._asdict().items() if isinstance(value, Tensor)
+        }
+        return self._replace(**changed)
 
 
 class Voxels(NamedTuple):
@@ -161,8 +163,7 @@ def parts_of(case: CalibrationCase) -> Iterator[CalibrationCase]:
         return
     flat = case._replace(image=None).map(lambda tensor: tensor.flatten(2))
     for start in range(0, max(flat.logits.shape[2], 1), CHUNK):
-        part = slice(start, start + CHUNK)
-        yield flat.map(lambda tensor, part=part: tensor[..., part])
+        yield flat.map(itemgetter((..., slice(start, start + CHUNK))))
 
 
 def looks_like_probabilities(case: CalibrationCase, sigmoid: bool) -> bool:

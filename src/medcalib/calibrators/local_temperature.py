@@ -91,7 +91,8 @@ class LocalTemperatureScaling(Calibrator):
         features = features.clamp(-self.largest_input, self.largest_input) / self.largest_input
         if image is not None and self.needs_image:
             features = torch.cat([features, image.to(features.dtype)], 1)
-        features = F.pad(features.to(self.network[0].weight.dtype), self.border, mode="replicate")
+        dtype: torch.dtype = self.network[0].weight.dtype  # type: ignore[assignment]
+        features = F.pad(features.to(dtype), self.border, mode="replicate")
         return self.largest * torch.tanh(self.network(features) / self.largest)
 
     def map_logits(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
@@ -102,13 +103,14 @@ class LocalTemperatureScaling(Calibrator):
         """Draw the hidden layers from ``seed``, and set the last one to 0, so that T is 1."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for layer in self.network[:-1:2]:
+            hidden: Any = self.network[:-1:2]
+            for layer in hidden:
                 drawn = torch.empty(layer.weight.shape)
                 nn.init.kaiming_normal_(drawn, nonlinearity="relu", generator=generator)
                 layer.weight.copy_(drawn)
                 layer.bias.zero_()
-            self.network[-1].weight.zero_()
-            self.network[-1].bias.zero_()
+            for parameter in self.network[-1].parameters():
+                parameter.zero_()
 
     def settings(self) -> dict[str, Any]:
         """Also the shape of the network."""

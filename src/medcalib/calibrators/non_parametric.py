@@ -1,6 +1,7 @@
 """Calibrators that read the observed frequencies off bin statistics."""
 
 from collections.abc import Collection
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,16 @@ LARGEST_LOG_ODDS = 16.0
 class BinnedCalibrator(Calibrator):
     """A calibrator whose map of each class follows from the pooled bin statistics of that class."""
 
+    num_bins: int
+
     def statistics(self, case: CalibrationCase) -> BinStatistics:
         """Bin statistics of a case, pooled over its volumes, (1, C, bins), on the CPU."""
-        merged: BinStatistics | None = None
-        for part in parts_of(case):
+
+        def statistics(part: CalibrationCase) -> BinStatistics:
             scores = self.scores(part.logits.to(torch.promote_types(part.logits.dtype, torch.float32)))
-            own = bin_statistics(scores, part.labels, self.num_bins, mask=part.mask).pool().to("cpu")
-            merged = own if merged is None else merged.merge(own)
-        return merged
+            return bin_statistics(scores, part.labels, self.num_bins, mask=part.mask).pool().to("cpu")
+
+        return reduce(BinStatistics.merge, map(statistics, parts_of(case)))
 
     def scores(self, logits: Tensor) -> Tensor:
         """What is binned: values in [0, 1], (B, C, ...), growing with the probability of the class."""
@@ -75,6 +78,7 @@ class IsotonicCalibrator(BinnedCalibrator):
     """
 
     kind = "isotonic"
+    shift: Tensor
 
     def __init__(
         self,
@@ -157,6 +161,8 @@ class HistogramBinningCalibrator(BinnedCalibrator):
     """
 
     kind = "histogram_binning"
+    log_odds: Tensor
+    identity: Tensor
 
     def __init__(
         self,

@@ -64,7 +64,7 @@ def forward(
     batch, classes, voxels = probs.shape
     arrays, tables = _arrays(probs, y, use_labels), kernel_tables(num_bins)
     use_mask = mask is not None
-    mask_array = mask.contiguous().numpy() if use_mask else np.empty((0, 0), np.bool_)
+    mask_array = np.empty((0, 0), np.bool_) if mask is None else mask.contiguous().numpy()
 
     def part(b: int, start: int, stop: int) -> tuple[NDArray, bool]:
         return _kernels_numba.bin_forward(

@@ -128,7 +128,7 @@ def forward(
     probs, y = probs.contiguous(), y.contiguous()
     use_mask = mask is not None
     truth = y.view(torch.uint8) if y.dtype == torch.bool else y
-    kept = mask.contiguous().view(torch.uint8) if use_mask else truth
+    kept = truth if mask is None else mask.contiguous().view(torch.uint8)
     parts = triton.cdiv(voxels, block * _BLOCKS)
     if sums.numel() and voxels:
         _bin_kernel[(batch * classes * parts,)](

@@ -121,7 +121,7 @@ def mean_pairwise_dice(agreement: Tensor) -> Tensor:
         tensor(0.7778, dtype=torch.float64)
     """
     dice = pairwise_dice(agreement)
-    first, second = torch.triu_indices(*dice.shape[1:], offset=1, device=dice.device)
+    first, second = torch.triu_indices(dice.shape[1], dice.shape[2], offset=1, device=dice.device)
     return dice[:, first, second].nanmean(1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ def bin_volume(
         ValueError: If ``check`` and a probability that counts is NaN or outside [0, 1].
     """
     named, backend = backend is not None, backend or choose_backend(probs.device.type)
-    options = {"use_labels": use_labels, "soft": soft, "right": right, "first_class": first_class}
+    options: dict[str, Any] = {"use_labels": use_labels, "soft": soft, "right": right, "first_class": first_class}
     if backend == "numba":
         from medcalib.functional import _binning_numba
 
@@ -115,7 +116,7 @@ def bin_volume_backward(
 ) -> Tensor:
     """Return the gradient with respect to ``probs`` from those of the counts and of the gap sums (B, C, bins)."""
     backend = backend or choose_backend(probs.device.type)
-    options = {"use_labels": use_labels, "soft": soft, "right": right, "first_class": first_class}
+    options: dict[str, Any] = {"use_labels": use_labels, "soft": soft, "right": right, "first_class": first_class}
     if backend == "numba":
         from medcalib.functional import _binning_numba
 

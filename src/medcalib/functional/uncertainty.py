@@ -166,6 +166,9 @@ class PredictiveMoments:
         (tensor([[[0.]]]), tensor([[[0.6931]]]))
     """
 
+    _shape: torch.Size
+    _mean: Tensor
+
     def __init__(self, activation: Activation | str = "softmax") -> None:
         self.activation = Activation(activation)
         self._num_members = 0

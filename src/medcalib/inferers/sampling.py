@@ -62,7 +62,9 @@ class SamplingInferer(Inferer):
         self.measure_agreement = measure_agreement
         self.member_calibrator = member_calibrator
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(  # type: ignore[override]  # samplers change the modules of the network
+        self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Return logits (B, C, ...) whose activation is the mean of the members' probabilities."""
 
         def mean_logits(window: Tensor) -> Tensor:
@@ -171,7 +173,7 @@ class _Agreement:
             self.total = torch.zeros(shape, dtype=torch.float64, device=labels[0].device)
         for index in range(len(labels[0])):
             case, weight = index, None
-            if coordinates is not None:
+            if coordinates is not None and self._weights is not None:
                 batch, _, *window = coordinates[index]
                 case, weight = batch.start, (self._importance * self._weights[tuple(window)]).flatten()
             channels = labels[0].shape[1:2] if labels[0].dtype == torch.bool else ()

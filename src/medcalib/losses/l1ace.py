@@ -24,6 +24,7 @@ class L1ACELoss(_Loss):
     """
 
     soft: bool
+    class_weight: Tensor | None
 
     def __init__(
         self,

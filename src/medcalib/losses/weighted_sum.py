@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
 
 import monai.losses
 import torch
@@ -36,7 +38,7 @@ def _cross_entropy_from_sums(loss: CrossEntropyLoss, sums: SoftmaxSums) -> Tenso
     return total / sums.bins.present.sum() if loss.reduction == "mean" else total
 
 
-def _from_sums(loss: nn.Module) -> Callable[[nn.Module, SoftmaxSums], Tensor] | None:
+def _from_sums(loss: nn.Module) -> Callable[[Any, SoftmaxSums], Tensor] | None:
     """Return how a plain Dice or cross-entropy loss follows from shared sums; ``None`` where an option forbids it."""
     if type(loss) in (DiceLoss, monai.losses.DiceLoss):
         plain = loss.softmax and loss.to_onehot_y and loss.reduction != "none" and not loss.soft_label
@@ -86,7 +88,8 @@ class WeightedSumLoss(_Loss):
         Raises:
             ValueError: If shapes do not fit, or a value or label is out of range.
         """
-        return sum(weight * term for weight, term in zip(self.weights, self.terms(input, target), strict=True))
+        terms = self.terms(input, target)
+        return reduce(torch.add, (weight * term for weight, term in zip(self.weights, terms, strict=True)))
 
     def terms(self, input: Tensor, target: Tensor) -> list[Tensor]:  # noqa: A002
         """Return the value of each term, unweighted and differentiable."""

@@ -76,7 +76,9 @@ class CalibrationErrorMetric(RegionMetric):
         if num_bins < 1:
             raise ValueError(f"num_bins must be at least 1, got {num_bins}.")
         self.single = isinstance(calibration_reduction, str)
-        self.calibration_reductions = [calibration_reduction] if self.single else list(calibration_reduction)
+        self.calibration_reductions = (
+            [calibration_reduction] if isinstance(calibration_reduction, str) else list(calibration_reduction)
+        )
         unknown = [name for name in self.calibration_reductions if name not in CALIBRATION_NAMES]
         if unknown or not self.calibration_reductions:
             raise ValueError(

@@ -126,7 +126,8 @@ def class_auc(y_pred: Tensor, y: Tensor) -> Tensor:
         has = y[:, 0] == index
         # MONAI warns where there is nothing to compare
         if has.any() and not has.all():
-            areas[index] = float(compute_roc_auc(y_pred[:, index].as_subclass(Tensor), has.as_subclass(Tensor).float()))
+            area = compute_roc_auc(y_pred[:, index].as_subclass(Tensor), has.as_subclass(Tensor).float())
+            areas[index] = torch.as_tensor(area)
     return areas
 
 
@@ -142,7 +143,7 @@ class ClassAUCMetric(CumulativeIterationMetric):
         tensor(0.5000, dtype=torch.float64)
     """
 
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
         return y_pred, y
 
     def aggregate(self) -> Tensor:

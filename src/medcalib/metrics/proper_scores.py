@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from monai.utils import MetricReduction
 from torch import Tensor
@@ -75,7 +77,8 @@ class NegativeLogLikelihoodMetric(RegionMetric):
         Raises:
             ValueError: If the metric has seen no case.
         """
-        return reduce_metric(self.buffered(), reduction or self.metric_reduction, self.get_not_nans)
+        values = cast(Tensor, self.buffered())
+        return reduce_metric(values, reduction or self.metric_reduction, self.get_not_nans)
 
 
 class BrierScoreMetric(RegionMetric):

@@ -52,7 +52,7 @@ class RegionMetric(CumulativeIterationMetric):
     def compute_region(self, y_pred: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | Sequence[Tensor]:
         """Values (B, C, ...) of every class, the background included, or a sequence of them."""
 
-    def _compute_tensor(
+    def _compute_tensor(  # type: ignore[override]  # MONAI's takes any further argument
         self,
         y_pred: Tensor,
         y: Tensor | None = None,
@@ -70,7 +70,7 @@ class RegionMetric(CumulativeIterationMetric):
             return values[:, first:]
         return [value[:, first:] for value in values]
 
-    def _compute_list(
+    def _compute_list(  # type: ignore[override]
         self,
         y_pred: Sequence[Tensor] | Tensor,
         y: Sequence[Tensor] | Tensor | None = None,
@@ -82,7 +82,7 @@ class RegionMetric(CumulativeIterationMetric):
         masks = [None] * len(y_pred) if mask is None else mask
         if not len(y_pred) == len(y) == len(masks):
             raise ValueError(f"y_pred, y and mask differ in length: {len(y_pred)}, {len(y)} and {len(masks)}.")
-        parts = []
+        parts: list[Any] = []
         for place, (p, t, m) in enumerate(zip(y_pred, y, masks, strict=True)):
             try:
                 part = self._compute_tensor(

@@ -37,7 +37,7 @@ class RiskCoverage(NamedTuple):
     oracle: Array
     aurc: float
     oracle_aurc: float
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method, which nobody needs here
     unknown: int = 0
 
     @property

@@ -72,7 +72,7 @@ class ModifiedHausdorffDistanceMetric(CumulativeIterationMetric):
         self.reduction = reduction
         self.get_not_nans = get_not_nans
 
-    def _compute_tensor(
+    def _compute_tensor(  # type: ignore[override]  # MONAI's takes any further argument
         self, y_pred: Tensor, y: Tensor | None = None, spacing: Sequence[float] | None = None
     ) -> Tensor:
         if y is None:
@@ -87,7 +87,7 @@ class ModifiedHausdorffDistanceMetric(CumulativeIterationMetric):
             rows.append([_modified_hausdorff_distance(*pair, voxel_size) for pair in list(pairs)[first:]])
         return torch.tensor(rows, dtype=torch.float64, device=y_pred.device)
 
-    def _compute_list(
+    def _compute_list(  # type: ignore[override]
         self, y_pred: Sequence[Tensor], y: Sequence[Tensor] | None = None, spacing: Sequence[float] | None = None
     ) -> Tensor:
         if y is None:

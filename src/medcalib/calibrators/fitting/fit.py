@@ -157,7 +157,8 @@ def fit_calibrator(
                 f"{gradient_norm:.2g} nats; fit on more cases."
             )
     elif isinstance(calibrator, BinnedCalibrator):
-        calibrator.fit_statistics(statistics, constant)
+        # a split without cases was refused above
+        calibrator.fit_statistics(statistics, constant)  # type: ignore[arg-type]
     else:
         iterations, converged, useful = fit_by_training(
             calibrator,
@@ -188,7 +189,7 @@ def fit_calibrator(
         )
         calibrator.reset_parameters(seed)
         after = before
-    if before.dice is not None and before.dice - after.dice > DICE_TOLERANCE:
+    if before.dice is not None and after.dice is not None and before.dice - after.dice > DICE_TOLERANCE:
         _warn(
             f"The {calibrator.kind} calibrator lowers the mean Dice of the calibration split from {before.dice:.4f} to "
             f"{after.dice:.4f}; set its keep_argmax, or use temperature_scaling, which keeps every decision."

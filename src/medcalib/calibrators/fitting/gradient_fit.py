@@ -163,7 +163,7 @@ def _loss(calibrator: Calibrator, case: CalibrationCase, generator: torch.Genera
     with torch.enable_grad():
         logits = calibrator.training_logits(patch)
         losses = [negative_log_likelihood(voxels, calibrator.sigmoid) for voxels in _voxels(logits, patch)]
-    return sum(losses) * max(math.prod(case.logits.shape[2:]) / math.prod(patch.logits.shape[2:]), 1.0)
+    return sum(losses, torch.zeros(())) * max(math.prod(case.logits.shape[2:]) / math.prod(patch.logits.shape[2:]), 1.0)
 
 
 def _held_out_nll(calibrator: Calibrator, cases: Callable[[], Iterator[CalibrationCase]], held_out: set[int]) -> float:

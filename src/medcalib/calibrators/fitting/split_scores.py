@@ -42,7 +42,8 @@ class SplitScores:
         self._nll = 0.0
         self._moved = 0
         self._dice: list[float] = []
-        self._bins: BinStatistics | None = None
+        empty = torch.zeros(1, num_classes, num_bins, dtype=torch.float64)
+        self._bins = BinStatistics(empty.long(), empty, empty)
 
     def update(self, case: CalibrationCase, logits: Tensor | None = None) -> None:
         """Add calibrated logits of a case, or its own; decisions are compared with those of its own.
@@ -60,7 +61,7 @@ class SplitScores:
                 volumes = list(voxels_of(part.logits, part.labels, part.mask))
             except ValueError as error:
                 raise UserError(f"Case {case.name} of the calibration split: {error}") from error
-            self._bins = bins if self._bins is None else self._bins.merge(bins)
+            self._bins = self._bins.merge(bins)
             originals = voxels_of(own.logits, own.labels, own.mask)
             for voxels, original, tally in zip(volumes, originals, tallies, strict=True):
                 if voxels.truth.ndim == 2 and not self.sigmoid and not _sums_to_one(voxels.truth):

@@ -63,7 +63,8 @@ class VoxelSample:
         self._seen = torch.zeros(0, dtype=torch.int64)
         self._limits = torch.zeros(0, dtype=torch.float64)
         self._parts: list[tuple[Tensor, ...]] = []
-        self._keys: list[Tensor] | None = None
+        self._keys: list[Tensor] = []
+        self._drawn = False
         self._held = 0
 
     def add(self, voxels: Voxels) -> None:
@@ -80,7 +81,7 @@ class VoxelSample:
         whole = self._held == int(self._seen.sum())
         weights = None if whole else self._seen / self._num_kept()
         for logits, truth, strata in self._parts:
-            yield Voxels(logits, truth), None if whole else weights.to(strata.device)[strata.long()]
+            yield Voxels(logits, truth), None if weights is None else weights.to(strata.device)[strata.long()]
 
     def __len__(self) -> int:
         """Number of voxels kept."""
@@ -94,7 +95,7 @@ class VoxelSample:
         self._seen = _pad(self._seen, grown, 0) + _pad(seen, grown, 0)
         self._limits = _pad(self._limits, grown, 1.0)
         part = (voxels.logits, voxels.truth, strata)
-        if self._keys is None:
+        if not self._drawn:
             # Numbers are drawn when the first voxel has to be left out. A copy: the case is not to stay in memory.
             self._parts.append(tuple(values.clone() for values in part))
             self._held += strata.numel()
@@ -115,8 +116,8 @@ class VoxelSample:
     def _trim(self) -> None:
         if self._held <= self.max_voxels:
             return
-        if self._keys is None:
-            self._keys = [self._draw(strata) for _, _, strata in self._parts]
+        if not self._drawn:
+            self._keys, self._drawn = [self._draw(strata) for _, _, strata in self._parts], True
         num_kept = self._num_kept().tolist()
         for stratum, quota in enumerate(_quotas(self._seen.tolist(), self.max_voxels)):
             if num_kept[stratum] > quota:
