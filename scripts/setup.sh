@@ -5,6 +5,7 @@
 #   PYTHON          the Python to make it with (default: python3)
 #   VENV            its folder (default: .venv)
 #   setup_tests     true also installs what the tests need
+#   setup_docs      true also installs what building the documentation needs
 set -euo pipefail
 
 setup_fail() {
@@ -64,6 +65,7 @@ fi
 
 setup_locks=(requirements.lock)
 ! "${setup_tests:-false}" || setup_locks+=(requirements-test.lock)
+! "${setup_docs:-false}" || setup_locks+=(requirements-docs.lock)
 for setup_lock in "${setup_locks[@]}"; do
     setup_done=$VENV/installed-$setup_lock
     setup_wanted=$(cat "$setup_lock" pyproject.toml | sha256sum | cut -d ' ' -f 1)

@@ -6,6 +6,12 @@ import runpy
 import pytest
 from tests.conftest import REPOSITORY
 
+# those that name what others may import
+PACKAGES = sorted(
+    path.parent.name
+    for path in (REPOSITORY / "src" / "medcalib").glob("*/__init__.py")
+    if "__all__" in path.read_text()
+)
 WRITER = runpy.run_path(str(REPOSITORY / "scripts" / "write_tables.py"))
 
 
@@ -16,12 +22,28 @@ def test_tables_are_up_to_date(page):
     assert WRITER["updated"](text) == text, "run python scripts/write_tables.py"
 
 
-def test_links_lead_somewhere():
-    pages = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md")]
-    for page in pages:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+def anchors(page):
+    """Those that GitHub and MyST give to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_package_has_a_page(package):
+    assert f".. automodule:: medcalib.{package}\n" in (REPOSITORY / "docs" / "api" / f"{package}.md").read_text()
 
 
 def test_no_page_or_product_file_points_outside():

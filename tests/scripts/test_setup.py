@@ -43,7 +43,7 @@ def setup(tmp_path):
     root = tmp_path / "my project"
     (root / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "setup.sh", root / "scripts")
-    for name in ("requirements.lock", "requirements-test.lock", "pyproject.toml"):
+    for name in ("requirements.lock", "requirements-test.lock", "requirements-docs.lock", "pyproject.toml"):
         (root / name).write_text(name)
     python, record = tmp_path / "python3", tmp_path / "record"
     python.write_text(PYTHON)
@@ -100,10 +100,11 @@ def test_does_nothing_the_second_time(setup):
     assert done.stdout.startswith("PATH=")
 
 
-def test_installs_what_tests_need_only_for_them(setup):
+@pytest.mark.parametrize(("option", "name"), [("setup_tests", "test"), ("setup_docs", "docs")])
+def test_installs_what_tests_and_pages_need_only_for_them(setup, option, name):
     setup()
-    (install,) = setup("setup_tests=true").installed
-    assert install.endswith("-r requirements-test.lock -c requirements.lock")
+    (install,) = setup(f"{option}=true").installed
+    assert install.endswith(f"-r requirements-{name}.lock -c requirements.lock")
     assert setup().installed == []
 
 
