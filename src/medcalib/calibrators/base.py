@@ -37,6 +37,17 @@ class Calibrator(nn.Module):
         ValueError: ``num_classes`` or ``activation`` is invalid.
         UserError: when it is called, it is not fitted, or the logits have another number of channels or, where it looks
             at neighbours, of axes.
+
+    Example:
+        >>> class Halved(Calibrator):
+        ...     kind = "halved"
+        ...
+        ...     def map_logits(self, logits, image=None):
+        ...         return logits / 2
+        >>> calibrator = Halved(num_classes=2)
+        >>> calibrator.mark_fitted()
+        >>> calibrator(torch.tensor([[4.0, 2.0]]))
+        tensor([[2., 1.]])
     """
 
     kind: ClassVar[str]

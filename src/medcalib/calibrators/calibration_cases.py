@@ -29,6 +29,11 @@ class CalibrationCase(NamedTuple):
         mask: optional (B, 1, ...); voxels where it is zero do not count.
         image: optional (B, channels, ...) on the same grid, for calibrators that look at it.
         name: identifier for messages.
+
+    Example:
+        >>> case = CalibrationCase(torch.zeros(1, 2, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.long), name="patient_7")
+        >>> case.map(lambda tensor: tensor[..., :2]).logits.shape
+        torch.Size([1, 2, 4, 2])
     """
 
     logits: Tensor

@@ -40,6 +40,17 @@ def save_calibrator(
 
     Raises:
         UserError: the calibrator is not fitted.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from medcalib.calibrators import TemperatureScaling, fit_calibrator
+        >>> logits, labels = torch.tensor([[[9.0, 9.0, -9.0], [0.0, 0.0, 0.0]]]), torch.tensor([[[0, 1, 1]]])
+        >>> calibrator = TemperatureScaling(num_classes=2)
+        >>> report = fit_calibrator(calibrator, [(logits, labels)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_calibrator(f"{folder}/calibrator.pt", calibrator, report, split_digest="")
+        ...     read_calibrator(f"{folder}/calibrator.pt")["kind"]
+        'temperature_scaling'
     """
     if not calibrator.is_fitted:
         raise UserError(
@@ -59,8 +70,22 @@ def save_calibrator(
 def read_calibrator(path: str | Path) -> dict[str, Any]:
     """What a file holds: ``kind``, ``settings``, ``state``, ``report``, ``split_digest``, ``details``.
 
+    Args:
+        path: the file.
+
     Raises:
         UserError: the file is missing, damaged, or no calibrator.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from medcalib.calibrators import TemperatureScaling, fit_calibrator
+        >>> logits, labels = torch.tensor([[[9.0, 9.0, -9.0], [0.0, 0.0, 0.0]]]), torch.tensor([[[0, 1, 1]]])
+        >>> calibrator = TemperatureScaling(num_classes=2)
+        >>> report = fit_calibrator(calibrator, [(logits, labels)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_calibrator(f"{folder}/calibrator.pt", calibrator, report, split_digest="")
+        ...     round(read_calibrator(f"{folder}/calibrator.pt")["report"]["nll_before"], 3)
+        3.0
     """
     path = Path(path)
     if not path.exists():
@@ -86,6 +111,18 @@ def load_calibrator(
     Raises:
         UserError: the file is missing or damaged, or holds a calibrator of another kind, of another number of classes,
             with other settings, of other weights, or fitted on the mean instead of the members, or vice versa.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from medcalib.calibrators import TemperatureScaling, fit_calibrator
+        >>> logits, labels = torch.tensor([[[9.0, 9.0, -9.0], [0.0, 0.0, 0.0]]]), torch.tensor([[[0, 1, 1]]])
+        >>> calibrator = TemperatureScaling(num_classes=2)
+        >>> report = fit_calibrator(calibrator, [(logits, labels)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_calibrator(f"{folder}/calibrator.pt", calibrator, report, split_digest="")
+        ...     loaded = load_calibrator(f"{folder}/calibrator.pt", TemperatureScaling(num_classes=2))
+        >>> torch.equal(loaded(logits), calibrator(logits))
+        True
     """
     content = read_calibrator(path)
     if content["kind"] != calibrator.kind:

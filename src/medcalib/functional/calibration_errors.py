@@ -19,6 +19,13 @@ class BrierDecomposition(NamedTuple):
         reliability: count-weighted mean squared gap, in [0, 1]; 0 is perfect calibration.
         resolution: count-weighted variance of the bins' observed frequencies, in [0, 0.25]; more is better.
         uncertainty: variance of the target at its base rate, in [0, 0.25]; a property of the data alone.
+
+    Example:
+        >>> import torch
+        >>> from medcalib.functional import bin_statistics
+        >>> statistics = bin_statistics(torch.tensor([[[0.25, 0.75]]]), torch.tensor([[[0, 1]]]), num_bins=2)
+        >>> brier_decomposition(statistics).reliability
+        tensor([[0.0625]], dtype=torch.float64)
     """
 
     reliability: Tensor

@@ -82,6 +82,12 @@ class EnsembleSampler:
 
     Raises:
         UserError: when called, the network is no ensemble.
+
+    Example:
+        >>> from medcalib.networks import NetworkEnsemble
+        >>> ensemble = NetworkEnsemble(nn.Conv2d(1, 2, 1), num_members=3)
+        >>> [tuple(logits.shape) for logits in EnsembleSampler()(torch.ones(1, 1, 4, 4), ensemble)]
+        [(1, 2, 4, 4), (1, 2, 4, 4), (1, 2, 4, 4)]
     """
 
     def __call__(self, inputs: Tensor, network: nn.Module) -> Iterator[Tensor]:
@@ -102,6 +108,12 @@ class HeadSampler:
 
     Raises:
         UserError: when called, the network has no heads, or none is left.
+
+    Example:
+        >>> def heads(inputs):
+        ...     return [inputs, inputs + 1, inputs + 2]
+        >>> [logits.item() for logits in HeadSampler(skip_heads=1)(torch.zeros(1, 1), heads)]
+        [1.0, 2.0]
     """
 
     def __init__(self, skip_heads: int = 0) -> None:

@@ -103,7 +103,14 @@ class HardL1ACEandCELoss(_L1ACEandCELoss):
 
 
 class SoftL1ACEandCELoss(_L1ACEandCELoss):
-    """Weighted sum of :class:`SoftL1ACELoss` and cross entropy; arguments as :class:`HardL1ACEandCELoss`."""
+    """Weighted sum of :class:`SoftL1ACELoss` and cross entropy; arguments as :class:`HardL1ACEandCELoss`.
+
+    Example:
+        >>> import torch
+        >>> loss = SoftL1ACEandCELoss(to_onehot_y=True, ace_params={"softmax": True})
+        >>> round(loss(torch.zeros(1, 2, 8, 8), torch.ones(1, 1, 8, 8)).item(), 4)
+        0.4716
+    """
 
     ace_class = SoftL1ACELoss
 
@@ -130,7 +137,15 @@ class HardL1ACEandDiceLoss(_L1ACEandDiceLoss):
 
 
 class SoftL1ACEandDiceLoss(_L1ACEandDiceLoss):
-    """Weighted sum of :class:`SoftL1ACELoss` and MONAI's ``DiceLoss``; arguments as :class:`HardL1ACEandDiceLoss`."""
+    """Weighted sum of :class:`SoftL1ACELoss` and MONAI's ``DiceLoss``; arguments as :class:`HardL1ACEandDiceLoss`.
+
+    Example:
+        >>> import torch
+        >>> activation = {"softmax": True}
+        >>> loss = SoftL1ACEandDiceLoss(to_onehot_y=True, ace_params=activation, dice_params=activation)
+        >>> round(loss(torch.zeros(1, 2, 8, 8), torch.ones(1, 1, 8, 8)).item(), 4)
+        0.4583
+    """
 
     ace_class = SoftL1ACELoss
 
@@ -160,6 +175,14 @@ class HardL1ACEandDiceCELoss(_L1ACEandDiceCELoss):
 
 
 class SoftL1ACEandDiceCELoss(_L1ACEandDiceCELoss):
-    """Weighted sum of :class:`SoftL1ACELoss`, Dice and cross entropy; arguments as :class:`HardL1ACEandDiceCELoss`."""
+    """Weighted sum of :class:`SoftL1ACELoss`, Dice and cross entropy; arguments as :class:`HardL1ACEandDiceCELoss`.
+
+    Example:
+        >>> import torch
+        >>> activation = {"softmax": True}
+        >>> loss = SoftL1ACEandDiceCELoss(to_onehot_y=True, ace_params=activation, dice_params=activation)
+        >>> round(loss(torch.zeros(1, 2, 8, 8), torch.ones(1, 1, 8, 8)).item(), 4)
+        0.5312
+    """
 
     ace_class = SoftL1ACELoss

@@ -32,6 +32,12 @@ class ClassificationScores(NamedTuple):
         per_class: values (class,) by name, float64.
         statistics: bin statistics of each image and class, (image, class, bin).
         top_label: bin statistics of the predicted class, (image, 1, bin): its probability against whether it is right.
+
+    Example:
+        >>> probs, classes = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]]), torch.tensor([[0], [1], [1]])
+        >>> scores = classification_scores(probs, classes)
+        >>> round(scores.overall["accuracy"], 4), scores.per_class["sensitivity"].tolist()
+        (0.6667, [1.0, 0.5])
     """
 
     overall: Mapping[str, float]

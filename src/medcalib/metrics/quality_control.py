@@ -37,6 +37,10 @@ class ScoreCorrelation(NamedTuple):
         p_value: probability of a correlation at least as far from 0 if there were none.
         num_cases: how many cases counted.
         left_out: how many cases lacked one of the two numbers.
+
+    Example:
+        >>> score_correlation([0.1, 0.9, 0.3, 0.2], [0.9, 0.4, 0.8, 0.85]).correlation
+        -1.0
     """
 
     correlation: float
@@ -59,6 +63,11 @@ class FlaggingCurve(NamedTuple):
         flagged_at_5_percent: smallest part to flag so that at most 5 % of all cases are poor and not flagged.
         num_cases: how many cases counted.
         unknown: how many of them had no uncertainty and were flagged first.
+
+    Example:
+        >>> curve = flagging_curve([0.1, 0.9, 0.3, 0.2], [0.9, 0.4, 0.8, 0.9], threshold=0.6)
+        >>> curve.poor, curve.flagged_at_5_percent
+        (0.25, 0.2)
     """
 
     fraction: Array
@@ -82,6 +91,10 @@ class FlaggingThreshold(NamedTuple):
         poor_left: poor cases that it does not flag, divided by all cases.
         num_cases: how many cases counted.
         unknown: how many of them had no uncertainty.
+
+    Example:
+        >>> flagging_threshold([0.1, 0.9, 0.3, 0.2], [0.9, 0.4, 0.8, 0.9], poor_below=0.6)
+        FlaggingThreshold(threshold=0.3, flagged=0.25, poor_left=0.0, num_cases=4, unknown=0)
     """
 
     threshold: float

@@ -36,6 +36,18 @@ class RegionMetric(CumulativeIterationMetric):
         include_background: whether the first class counts; a single class always does.
         ignore_empty: whether a class that the ground truth lacks within the region becomes NaN.
         boundary_width: keep only the voxels within this many mm of a voxel with another label.
+
+    Example:
+        >>> class Accuracy(RegionMetric):
+        ...     def compute_region(self, y_pred, y, mask):
+        ...         return ((y_pred > 0.5) == (y > 0.5)).double().flatten(2).mean(-1)
+        ...
+        ...     def aggregate(self):
+        ...         return self.buffered().nanmean(0)
+        >>> metric = Accuracy()
+        >>> _ = metric(torch.tensor([[[0.1, 0.9, 0.9, 0.9]]]), torch.tensor([[[0, 0, 1, 1]]]))
+        >>> metric.aggregate()
+        tensor([0.7500], dtype=torch.float64)
     """
 
     def __init__(

@@ -23,6 +23,10 @@ class Retention(NamedTuple):
         retained: part of the cases at or below it.
         accuracy: part of these that are right; NaN where there are none.
         referred_error: part of the cases at or above it that are wrong; NaN where there are none.
+
+    Example:
+        >>> retained_accuracy([0.1, 0.9, 0.3, 0.2], [True, False, True, True], thresholds=[0.5]).retained
+        array([0.75])
     """
 
     threshold: Array

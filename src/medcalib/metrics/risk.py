@@ -30,6 +30,11 @@ class RiskCoverage(NamedTuple):
         oracle_aurc: area under ``oracle``.
         count: how many cases or voxels counted.
         unknown: how many of them had no uncertainty and came last.
+
+    Example:
+        >>> curve = risk_coverage(uncertainty=[0.1, 0.9, 0.3, 0.2], risk=[0.1, 0.6, 0.2, 0.1])
+        >>> round(curve.aurc, 4), curve.excess_aurc
+        (0.1458, 0.0)
     """
 
     coverage: Array
