@@ -1,11 +1,13 @@
 #!/usr/bin/env python
-"""Write the tables of fragments and of their contracts into README.md and docs/.
+"""Write the tables of fragments, contracts and rooms into README.md, CONTRIBUTING.md and docs/.
 
-A table stands between <!-- table NAME --> and <!-- end -->; run this after adding a fragment. The tests fail when a
-table is out of date.
+A table stands between <!-- table NAME --> and <!-- end -->; run this after adding a fragment or a room. The tests fail
+when a table is out of date.
 """
 
+import ast
 import re
+import runpy
 from pathlib import Path
 
 from medcalib.bundle.contract import CONTRACTS
@@ -15,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGS = REPOSITORY / "bundle_templates" / "configs"
 PAGES = (
     "README.md",
+    "CONTRIBUTING.md",
     "docs/adding_a_dataset.md",
     "docs/adding_a_loss.md",
     "docs/adding_a_method.md",
@@ -22,10 +25,22 @@ PAGES = (
 )
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def rooms() -> list[list[str]]:
+    """Floor, name and first line of the docstring of every room, in the order of the floors."""
+    rows = []
+    for floor, names in enumerate(runpy.run_path(str(REPOSITORY / "tests" / "test_layers.py"))["FLOORS"], start=1):
+        for name in sorted(names):
+            room = REPOSITORY / "src" / "medcalib" / name
+            source = room / "__init__.py" if room.is_dir() else room.with_suffix(".py")
+            docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+            rows.append([floor, f"`{name}`", docstring.split("\n")[0]])
+    return rows
 
 
 def tables() -> dict[str, str]:
@@ -59,6 +74,7 @@ def tables() -> dict[str, str]:
             [f"`{kind}::{name}`", "yes" if field.required else "no", field.meaning] for name, field in fields.items()
         ]
         result[f"contract {kind}"] = table(["id", "required", "meaning"], rows)
+    result["rooms"] = table(["floor", "room", "what it holds"], rooms())
     return result
 
 

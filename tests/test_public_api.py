@@ -25,10 +25,7 @@ def test_has_an_example(item):
 
 @pytest.mark.parametrize("item", exported())
 def test_says_what_its_arguments_are(item):
-    if inspect.isclass(item) and issubclass(item, tuple):
-        names = item._fields
-    else:
-        names = inspect.signature(item).parameters
+    names = inspect.signature(item).parameters
     text = inspect.getdoc(item)
     if not re.search(r"arguments as :class:|the same arguments", text):
         assert [name for name in names if f"{name}: " not in text and f"{name}:\n" not in text] == []
