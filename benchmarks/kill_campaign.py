@@ -41,8 +41,8 @@ FEW_FIGURES = {
 }
 TINY = {
     **{f"data::cases::{name}": number for name, number in SIZE.items()},
-    "data::network::init_filters": 4,
-    "data::network::blocks_down": [1, 1],
+    "network::init_filters": 4,
+    "network::blocks_down": [1, 1],
     "data::max_epochs": 2,
     "data::patch_size": [16, 16, 16],
     "inferer::overlap": 0.0,

@@ -10,7 +10,7 @@ import re
 import runpy
 from pathlib import Path
 
-from medcalib.bundle.contract import CONTRACTS
+from medcalib.bundle.contract import CONTRACTS, MODULES
 from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -21,6 +21,7 @@ PAGES = (
     "docs/adding_a_dataset.md",
     "docs/adding_a_loss.md",
     "docs/adding_a_method.md",
+    "docs/adding_a_network.md",
     "docs/calibrators.md",
 )
 
@@ -65,9 +66,10 @@ def tables() -> dict[str, str]:
             ],
         )
     }
-    for kind in (FragmentKind.LOSS, FragmentKind.METHOD, FragmentKind.CALIBRATOR):
+    result["modules"] = table(["`network_modules::`", "which"], [[f"`{n}`", text] for n, text in MODULES.items()])
+    for kind in set(FragmentKind) - {FragmentKind.DATA}:
         rows = [[f"`{name}`", body["description"], body.get("reference", "")] for name, body in bodies[kind].items()]
-        option = "--loss" if kind is FragmentKind.LOSS else "--method"
+        option = "--method" if kind is FragmentKind.CALIBRATOR else f"--{kind}"
         result[kind] = table([f"`{option}`", "what it is", "reference"], rows)
     for kind, fields in CONTRACTS.items():
         rows = [

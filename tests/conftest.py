@@ -31,8 +31,8 @@ def tiny(phantom_dir):
     return {
         "data::dataset_dir": str(phantom_dir),
         **{f"data::cases::{name}": number for name, number in PHANTOM_SIZE.items()},
-        "data::network::init_filters": 4,
-        "data::network::blocks_down": [1, 1],
+        "network::init_filters": 4,
+        "network::blocks_down": [1, 1],
         "data::max_epochs": 2,
         "inferer::overlap": 0.0,
     }
@@ -43,8 +43,8 @@ def make_bundle():
     """Generate a bundle of the phantom data under a folder."""
     from medcalib.bundle.compose import generate
 
-    def make(folder, data="phantom", loss="baseline_dice_ce", method="deterministic"):
-        return generate(TEMPLATES, folder / "bundles", data, loss, method)[0]
+    def make(folder, data="phantom", loss="baseline_dice_ce", method="deterministic", network=None):
+        return generate(TEMPLATES, folder / "bundles", data, loss, method, network)[0]
 
     return make
 

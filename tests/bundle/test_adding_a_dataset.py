@@ -18,7 +18,7 @@ from medcalib.bundle.fragments import read_yaml
 from medcalib.bundle.run import run
 
 PAGE = (REPOSITORY / "docs" / "adding_a_dataset.md").read_text()
-TINY = {"data::network::init_filters": 4, "data::network::blocks_down": [1, 1], "data::network::dsdepth": 1}
+TINY = {"network::init_filters": 4, "network::blocks_down": [1, 1], "network::dsdepth": 1}
 IDS = ["007", "a b", "a.b", *(f"knee{number}" for number in range(7))]
 
 

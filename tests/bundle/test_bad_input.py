@@ -33,8 +33,8 @@ def hippocampus(tmp_path, make_bundle):
 
 
 FAST = {
-    "data::network::init_filters": 4,
-    "data::network::blocks_down": [1, 1],
+    "network::init_filters": 4,
+    "network::blocks_down": [1, 1],
     "data::patch_size": [8, 8, 8],
     "data::max_epochs": 1,
 }
@@ -222,7 +222,7 @@ def test_checkpoint_of_another_architecture(trained, tiny, tmp_path):
     elsewhere = {"checkpoint": str(shutil.copy(weights, tmp_path)), "output_dir": str(tmp_path / "results")}
     with pytest.warns(UserWarning, match="does not say on which cases"):
         refused(trained, "model.pt holds the weights of another architecture", mode="inference_eval",
-                overrides=tiny | elsewhere | {"data::network::init_filters": 8})  # fmt: skip
+                overrides=tiny | elsewhere | {"network::init_filters": 8})  # fmt: skip
     assert not (tmp_path / "results").exists()
 
 

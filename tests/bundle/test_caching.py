@@ -35,8 +35,8 @@ class TestOnDisk:
         return {
             "data_dir": str(tmp_path),
             "data::dataset_dir": str(make_kits(tmp_path / "kits23")),
-            "data::network::init_filters": 4,
-            "data::network::blocks_down": [1, 1],
+            "network::init_filters": 4,
+            "network::blocks_down": [1, 1],
             "data::patch_size": [16, 16, 8],
             "inferer::overlap": 0.0,
             "num_workers": 0,

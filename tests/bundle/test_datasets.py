@@ -40,8 +40,8 @@ def tiny_network(name):
     patch = fragment(name)["data"]["patch_size"]
     size = [16, 16, 8] if len(patch) == 3 else [32, 32]
     return {
-        "data::network::init_filters": 4,
-        "data::network::blocks_down": [1, 1],
+        "network::init_filters": 4,
+        "network::blocks_down": [1, 1],
         "data::batch_size": 2,
         "data::patch_size": size,
         "inferer::roi_size": size,

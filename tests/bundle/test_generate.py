@@ -47,6 +47,7 @@ def test_name_holds_fragments_and_digest(bundle):
         "data": "phantom",
         "loss": "baseline_dice_ce",
         "method": "deterministic",
+        "network": "segresnet_ds",
     }
     assert bundle_digest(bundle) == metadata["medcalib"]["digest"]
 
@@ -130,7 +131,10 @@ def break_data(key, value=None):
         (lambda c: c.update({"optimizer": 0.1}), "override id optimizer does not exist"),
         (lambda c: c.update({"handlers::overlay": None}), "override id handlers::overlay .*did you mean overlays"),
         (lambda c: c.update({"handlers::overlays::cases": None}), "handlers::overlays::cases does not exist"),
-        (lambda c: c["data"]["network"].update(init_filters="1e-5"), "init_filters is the text '1e-5'.*write 1.0e-5"),
+        (
+            lambda c: c["data"]["networks"]["segresnet_ds"].update(init_filters="1e-5"),
+            "init_filters is the text '1e-5'.*write 1.0e-5",
+        ),
         (
             lambda c: c["data"]["preprocessing"][0].pop("allow_missing_keys"),
             "data::preprocessing::0 .*allow_missing_keys: true",

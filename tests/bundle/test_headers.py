@@ -15,8 +15,8 @@ from medcalib.predictions import calibrate_predictions
 
 REAL = REPOSITORY.parent / "shared" / "data" / "ACDC" / "database"
 TINY = {
-    "data::network::init_filters": 4,
-    "data::network::blocks_down": [1, 1],
+    "network::init_filters": 4,
+    "network::blocks_down": [1, 1],
     "data::patch_size": [96, 96, 8],
     "inferer::overlap": 0.0,
     "max_epochs": 1,

@@ -1,4 +1,4 @@
-"""Every pair of a data fragment with a loss, a method or a calibrator generates, initialises and lacks no property."""
+"""Every pair of a data fragment and a loss, method, calibrator or network generates, initialises and lacks nothing."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.bundle.test_datasets import CONFIGS, DATA, LAYOUTS, is_segmentation, 
 from tests.data.layouts import make_hippocampus
 from tests.data.layouts_2d import make_cric
 
-from medcalib.bundle.compose import DEFAULT_METHOD, read_metadata
+from medcalib.bundle.compose import DEFAULT_METHOD, DEFAULT_NETWORKS, read_metadata
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.siblings import fits_calibrator, trains_network
@@ -19,8 +19,9 @@ from medcalib.calibrators import FitReport, save_calibrator
 from medcalib.data import make_phantom, make_phantom_cells
 from medcalib.errors import UserError
 
-LOSSES, METHODS, CALIBRATORS = (
-    fragment_names(CONFIGS, kind) for kind in (FragmentKind.LOSS, FragmentKind.METHOD, FragmentKind.CALIBRATOR)
+LOSSES, METHODS, CALIBRATORS, NETWORKS = (
+    fragment_names(CONFIGS, kind)
+    for kind in (FragmentKind.LOSS, FragmentKind.METHOD, FragmentKind.CALIBRATOR, FragmentKind.NETWORK)
 )
 FEW = {"num_training": 2, "num_validation": 1, "num_test": 1}
 MAKERS = LAYOUTS | {
@@ -45,7 +46,7 @@ def settings(data, tmp_path):
     """Overrides that make a small network on a tiny dataset."""
     folder = tmp_path / "download"
     MAKERS[data](folder)
-    network = {"data::network::layers": [1, 1, 1, 1], "data::network::widths": [4, 8, 8, 16]}
+    network = {"network::layers": [1, 1, 1, 1], "network::widths": [4, 8, 8, 16]}
     sizes = {f"data::cases::{name}": number for name, number in FEW.items()} if data.startswith("phantom") else {}
     folders = {"data_dir": str(tmp_path), "data::dataset_dir": str(folder)}
     return folders | (tiny_network(data) if is_segmentation(data) else network) | sizes
@@ -80,7 +81,7 @@ def with_weights(bundle, settings, weights):
     """The opened training of a bundle beside weights as a training would leave them."""
     parser = opened(bundle, Mode.TRAIN, settings).parser
     if trains_network(bundle):
-        weights[bundle.name] = parser.get_parsed_content("network").state_dict()
+        weights[bundle.name] = parser.get_parsed_content("placed_network").state_dict()
     state = weights[read_metadata(bundle)["medcalib"]["weights_bundle"] or bundle.name]
     for path in map(Path, parser.get_parsed_content("checkpoints")):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,3 +132,20 @@ def test_every_calibrator_of_every_method(tmp_path, make_bundle, data, settings,
         if name == "fine_tune":
             mark_fitted(parser)
             assert lacking(bundle, Mode.INFERENCE_PRED, settings) == [], joined
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["phantom"], indirect=True)
+@pytest.mark.parametrize("network", sorted(set(NETWORKS) - set(DEFAULT_NETWORKS.values())))
+def test_every_method_of_every_network(tmp_path, make_bundle, data, settings, network):
+    """Those that are not the default of their task, with which the other tests are."""
+    settings = {id_: value for id_, value in settings.items() if not id_.startswith(("network::", "data::patch_size"))}
+    settings["inferer::roi_size"] = [32, 32, 32]
+    weights = {}
+    for method in dict.fromkeys((DEFAULT_METHOD, *METHODS, *CALIBRATORS)):
+        bundle = make_bundle(tmp_path, data=data, loss="baseline_dice_ce", method=method, network=network)
+        parser = with_weights(bundle, settings, weights)
+        assert lacking(bundle, Mode.TRAIN, settings) == [], method
+        if fits_calibrator(bundle):
+            mark_fitted(parser)
+        assert lacking(bundle, Mode.INFERENCE_PRED, settings) == [], method

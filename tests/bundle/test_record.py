@@ -175,8 +175,8 @@ def test_other_patients_of_the_same_ids_need_other_ids(copy, tiny, monkeypatch, 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"data::network::init_filters": 8}, "data::network::init_filters=4, not 8"),
-        ({"network_def::norm": "instance"}, "network_def::norm=nothing, not instance"),
+        ({"network::init_filters": 8}, "network::init_filters=4, not 8"),
+        ({"network_def::norm": "instance"}, "network_def::norm=batch, not instance"),
         ({"data::preprocessing::0::axcodes": "LPS"}, "data::preprocessing::0::axcodes=RAS, not LPS"),
         ({"data::class_names": ["background", "liver", "lesion"]}, "data::class_names.*=organ, not liver"),
         ({"data::label_map": {1: 2, 2: 1}}, "data::label_map"),
@@ -211,7 +211,7 @@ def test_an_unfinished_training_is_not_used(copy, models, tiny, make_bundle):
             copy, "has finished 1 of 2 epochs; go on with it: python run_bundle.py --bundle", mode, overrides=tiny
         )
         assert f"{copy} --mode train --seed 12345 --data::dataset_dir={tiny['data::dataset_dir']}" in message
-        assert "'--data::network::blocks_down=[1,1]'" in message
+        assert "'--network::blocks_down=[1,1]'" in message
         # fewer epochs are asked for now, but the training was to have two
         refused(copy, "2 epochs, but 1 are asked for", mode, overrides=tiny | {"data::max_epochs": 1})
     sibling = make_bundle(copy.parent.parent, method="tta")

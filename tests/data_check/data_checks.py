@@ -5,8 +5,8 @@ import numpy as np
 from tests.data.layouts import write_volume
 
 SMALL = {
-    "data::network::init_filters": 4,
-    "data::network::blocks_down": [1, 1],
+    "network::init_filters": 4,
+    "network::blocks_down": [1, 1],
     "data::patch_size": [8, 8, 8],
     "data::batch_size": 2,
 }
@@ -14,8 +14,8 @@ CELLS = {
     "data::cases::num_training": 24,
     "data::cases::num_validation": 20,
     "data::cases::num_test": 20,
-    "data::network::layers": [1, 1, 1, 1],
-    "data::network::widths": [4, 8, 8, 16],
+    "network::layers": [1, 1, 1, 1],
+    "network::widths": [4, 8, 8, 16],
     "data::batch_size": 8,
 }
 

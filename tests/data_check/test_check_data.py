@@ -103,10 +103,10 @@ class TestReport:
         settings = {
             "data::patch_size": [32, 32],
             "data::batch_size": 4,
-            "data::network::block": "basic",
-            "data::network::layers": [1, 1, 1, 1],
-            "data::network::widths": [4, 8, 8, 16],
-            "data::network::hidden": [8],
+            "network::block": "basic",
+            "network::layers": [1, 1, 1, 1],
+            "network::widths": [4, 8, 8, 16],
+            "network::hidden": [8],
             "data::dataset_dir": data,
         }
         code, printed, report = check(bundle, **settings)

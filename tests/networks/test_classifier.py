@@ -149,7 +149,7 @@ def test_frozen_features_stay_and_the_head_learns():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "does not exist; data::network::weights names"),
+        (None, "does not exist; network::weights names"),
         (b"not a checkpoint", "is not a readable state dict"),
         ({"conv1.weight": 3}, "is not a readable state dict"),
         ({"conv1.weight": torch.zeros(1)}, "another architecture"),

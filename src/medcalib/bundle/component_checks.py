@@ -19,6 +19,9 @@ __all__ = ["check_components", "component_message"]
 
 # none of them reads a file, and on the device meta a network takes neither time nor memory
 _PARTS = ("network_def", "loss::function", "inferer", "method::sampler")
+# of what the network is given
+_SIZES = ("data::patch_size", "inferer::roi_size")
+_MULTIPLES = "network::patch_multiple"
 _FAILED = re.compile(r"Failed to instantiate component '([^']+)' with keywords: ([^\n]*)")
 _LISTED = 2
 
@@ -27,26 +30,60 @@ def check_components(parser: ConfigParser) -> None:
     """Make network, loss, inferer and sampler of a configuration, and throw them away again.
 
     Raises:
-        UserError: one of them does not take its values, or the network does not take patches of ``data::patch_size``.
+        UserError: one of them does not take its values, or the network does not take patches and windows of their size.
     """
     config = {key: value for key, value in parser.get().items() if key != ConfigParser.meta_key}
     trial = ConfigParser(copy.deepcopy(config))
     try:
-        with torch.device("meta"):
-            made = {id_: trial.get_parsed_content(id_) for id_ in _PARTS if lookup(config, id_)[1] is not None}
-        patch = list(trial.get_parsed_content("data::patch_size"))
+        made = {id_: _made(trial, id_) for id_ in _PARTS if lookup(config, id_)[1] is not None}
+        sizes = {id_: list(trial.get_parsed_content(id_)) for id_ in _SIZES if lookup(config, id_)[0]}
+        multiples = trial.get_parsed_content(_MULTIPLES) if lookup(config, _MULTIPLES)[0] else ()
+        channels = len(trial.get_parsed_content("data::channel_names"))
     except Exception as error:
         if cause := user_message(error) or component_message(error, config):
             raise UserError(cause) from None
         raise
-    factors = made["network_def"].shape_factor() if hasattr(made.get("network_def"), "shape_factor") else []
-    factors = [int(factor) for factor in factors]
-    if len(factors) == len(patch) and any(size % factor for size, factor in zip(patch, factors, strict=True)):
-        nearest = [max(factor, round(size / factor) * factor) for size, factor in zip(patch, factors, strict=True)]
+    for id_, size in sizes.items():
+        _check_size(id_, size, [int(multiple) for multiple in multiples], made["network_def"], channels)
+
+
+def _made(trial: ConfigParser, id_: str) -> Any:
+    """A part of the configuration, on the device meta if it can be made there."""
+    try:
+        with torch.device("meta"):
+            return trial.get_parsed_content(id_)
+    except RuntimeError as error:
+        if not _is_about_meta(error):
+            raise
+    return trial.get_parsed_content(id_)
+
+
+def _check_size(id_: str, size: list[int], multiples: list[int], network: torch.nn.Module, channels: int) -> None:
+    nearest = [max(by, round(axis / by) * by) for axis, by in zip(size, multiples, strict=False)]
+    if multiples and nearest != size:
         raise UserError(
-            f"data::patch_size is {patch}, but each axis must be a multiple of {factors}, by which the network of "
-            f"data::network makes images smaller; the nearest is {nearest}."
+            f"{id_} is {size}, but each axis must be a multiple of {multiples}, by which the network makes images "
+            f"smaller; the nearest is {nearest}."
         )
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            network.to("meta").eval()(torch.empty(1, channels, *size))
+    except (RuntimeError, ValueError) as error:
+        if _is_about_meta(error):
+            return  # what the network does cannot be tried without values
+        raise UserError(
+            f"{id_} is {size}, which the network {type(network).__name__} does not take "
+            f"({' '.join(str(error).split()).removesuffix('.')}); choose another size or another network."
+        ) from None
+
+
+def _is_about_meta(error: BaseException | None) -> bool:
+    """Whether something failed only because tensors on the device meta have no values."""
+    while error is not None:
+        if isinstance(error, NotImplementedError) or "meta tensor" in str(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def component_message(error: BaseException, config: Mapping[str, Any]) -> str | None:

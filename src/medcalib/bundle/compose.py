@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -10,10 +11,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import yaml
+
 import medcalib
-from medcalib.bundle.contract import Training, check_fragment, lookup
+from medcalib.bundle.contract import CONTRACTS, MODULES, TASKS, Training, check_fragment, check_value, field_of, lookup
 from medcalib.bundle.digest import bundle_digest, config_digest, training_digest
-from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml
+from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml, walk
 from medcalib.bundle.layout import (
     CALIBRATION_CONFIGS,
     CLASSIFICATION,
@@ -25,17 +28,22 @@ from medcalib.bundle.layout import (
     Mode,
     config_files,
 )
-from medcalib.errors import UserError
+from medcalib.errors import UserError, suggestion
 from medcalib.files.folders import FolderDraft
 
 __all__ = ["DEFAULT_METHOD", "generate", "list_fragments", "read_metadata"]
 
 DEFAULT_METHOD = "deterministic"
+DEFAULT_NETWORKS = {"segmentation": "segresnet_ds", CLASSIFICATION: "resnet50"}
+
+_MODULES_OF_NETWORK = re.compile(r"@network_modules::(\w+)")
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
 
-def generate(templates_dir: Path, bundles_dir: Path, data: str, loss: str, method: str) -> tuple[Path, bool]:
+def generate(
+    templates_dir: Path, bundles_dir: Path, data: str, loss: str, method: str, network: str | None = None
+) -> tuple[Path, bool]:
     """Write the bundle composed of the named fragments, unless it is there already.
 
     Args:
@@ -44,38 +52,45 @@ def generate(templates_dir: Path, bundles_dir: Path, data: str, loss: str, metho
         data: name of a data fragment.
         loss: name of a loss fragment.
         method: name of a method, of a calibrator, or of both joined by ``+``.
+        network: name of a network fragment; the data fragment's default when None.
 
     Returns:
         The bundle's folder, and whether it was written by this call.
 
     Raises:
-        UserError: a name is unknown, a fragment breaks its contract, the calibrator does not go with the method, the
-            bundle is there but was edited, or the folder cannot be written.
+        UserError: a name is unknown, a fragment breaks its contract, network, method and calibrator do not go
+            together, the bundle is there but was edited, or the folder cannot be written.
     """
-    sources = _sources(templates_dir / CONFIGS, data, loss, method)
+    sources = _sources(templates_dir / CONFIGS, data, loss, method, network)
     configs = {name: read_yaml(path) for name, path in sources.items()}
     shared = _shared(configs)
     for kind in FragmentKind:
         if kind in configs:
             check_fragment(sources[kind], kind, configs[kind], shared)
+        if kind is FragmentKind.NETWORK:
+            shared |= configs[kind]
+    settings = _network_settings(configs, sources)
+    configs[FragmentKind.NETWORK] |= settings
+    _check_network_fits(configs, sources)
     _check_calibrator_fits(configs, sources)
 
     digest = config_digest(configs)
     bundle = bundles_dir / f"{data}_{loss}_{method}_{digest[:DIGEST_PREFIX_LENGTH]}"
     if bundle.exists():
         _checked(bundle, digest)
-    siblings = _siblings(templates_dir, bundles_dir, configs, data, loss, sources[FragmentKind.METHOD].stem)
+    network = sources[FragmentKind.NETWORK].stem
+    siblings = _siblings(templates_dir, bundles_dir, configs, data, loss, sources[FragmentKind.METHOD].stem, network)
     if bundle.exists():
         return bundle, False
 
-    metadata = _metadata(configs, digest, {"data": data, "loss": loss, "method": method})
+    metadata = _metadata(configs, digest, {"data": data, "loss": loss, "method": method, "network": network})
     metadata["medcalib"] |= siblings
     if weights_bundle := siblings["weights_bundle"]:
         own = read_metadata(bundles_dir / weights_bundle)["medcalib"]
         metadata["medcalib"]["training_digest"] = own["training_digest"]
     try:
         with FolderDraft(bundle) as draft:
-            _write(draft.folder, bundle, templates_dir, sources, metadata)
+            _write(draft.folder, bundle, templates_dir, sources, metadata, settings)
             draft.publish()
     except FileExistsError:
         # somebody else generated it meanwhile
@@ -95,7 +110,7 @@ def _shared(configs: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("handlers", "additional_metrics"):
         modes = (*INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
         shared[name] = {part: None for mode in modes for part in configs[mode].get(f"+{name}", ())}
-    return shared
+    return shared | {"network_def": {}, "network_modules": {}}
 
 
 def _checked(bundle: Path, digest: str) -> Path:
@@ -145,12 +160,16 @@ def _is_whole(own: dict[str, Any]) -> bool:
     return all(isinstance(text, str) for text in texts) and all(isinstance(name, str | None) for name in names)
 
 
-def _sources(configs_dir: Path, data: str, loss: str, method: str) -> dict[str, Path]:
+def _sources(configs_dir: Path, data: str, loss: str, method: str, network: str | None) -> dict[str, Path]:
     names = [*SHARED_CONFIGS, *INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, "debug"]
     sources = {str(name): configs_dir / f"{name}.yaml" for name in names}
     sources[FragmentKind.DATA] = fragment_path(configs_dir, FragmentKind.DATA, data)
     sources[FragmentKind.LOSS] = fragment_path(configs_dir, FragmentKind.LOSS, loss)
-    if lookup(read_yaml(sources[FragmentKind.DATA]), "data::task")[1] == CLASSIFICATION:
+    about = read_yaml(sources[FragmentKind.DATA])
+    task = lookup(about, "data::task")[1] or TASKS[0]
+    network = network or lookup(about, "data::default_network")[1] or DEFAULT_NETWORKS.get(task, task)
+    sources[FragmentKind.NETWORK] = fragment_path(configs_dir, FragmentKind.NETWORK, network)
+    if task == CLASSIFICATION:
         sources[CLASSIFICATION] = configs_dir / f"{CLASSIFICATION}.yaml"
         for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
             sources[str(mode)] = configs_dir / CLASSIFICATION / f"{mode}.yaml"
@@ -162,6 +181,48 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str) -> dict[str, 
         sources |= {name: configs_dir / f"{name}.yaml" for name in CALIBRATION_CONFIGS}
         sources[FragmentKind.CALIBRATOR] = fragment_path(configs_dir, FragmentKind.CALIBRATOR, calibrator)
     return sources
+
+
+def _network_settings(configs: Mapping[str, Any], sources: Mapping[str, Path]) -> dict[str, Any]:
+    """Settings that the data fragment has for the network, by id; those for other networks are checked, too."""
+    path, folder = sources[FragmentKind.DATA], sources[FragmentKind.NETWORK].parent
+    found: dict[str, Any] = {}
+    for name, given in configs[FragmentKind.DATA]["data"].get("networks", {}).items():
+        what = f"{path}: data::networks::{name}"
+        try:
+            settings = read_yaml(fragment_path(folder.parent, FragmentKind.NETWORK, str(name)))["network"]
+        except UserError as error:
+            raise UserError(f"{what}: {error}") from None
+        if not isinstance(given, dict):
+            raise UserError(f"{what} must be a mapping of settings of network/{name}.yaml, not {given!r}.")
+        known = [key for key in settings if key not in CONTRACTS[FragmentKind.NETWORK]]
+        for key, value in given.items():
+            if key not in known:
+                raise UserError(f"{what}::{key} is no setting of network/{name}.yaml{suggestion(str(key), known)}")
+            if (field := field_of(f"network::{key}")) is not None:
+                check_value(f"{what}::{key}", field, value)
+        if name == sources[FragmentKind.NETWORK].stem:
+            found = {f"network::{key}": value for key, value in given.items()}
+    return found
+
+
+def _check_network_fits(configs: Mapping[str, Any], sources: Mapping[str, Path]) -> None:
+    network, data = configs[FragmentKind.NETWORK], configs[FragmentKind.DATA]["data"]
+    name, task = sources[FragmentKind.NETWORK].stem, data.get("task", TASKS[0])
+    if (made_for := network["network"].get("task", TASKS[0])) != task:
+        raise UserError(
+            f"The network {name} is made for {made_for}, but the task of {sources[FragmentKind.DATA].stem} is {task}; "
+            f"leave out --network, or choose another that --list shows."
+        )
+    for kind in (FragmentKind.METHOD, FragmentKind.CALIBRATOR):
+        for _, value in walk(configs.get(kind, {})):
+            for part in _MODULES_OF_NETWORK.findall(value) if isinstance(value, str) else ():
+                if not network.get("network_modules", {}).get(part):
+                    raise UserError(
+                        f"{sources[kind].stem} attaches to the {part} of a network ({MODULES.get(part)}), which "
+                        f"{sources[FragmentKind.NETWORK]} does not name under network_modules; choose another network "
+                        f"or another {kind}."
+                    )
 
 
 def _check_calibrator_fits(configs: Mapping[str, Any], sources: Mapping[str, Path]) -> None:
@@ -177,12 +238,12 @@ def _check_calibrator_fits(configs: Mapping[str, Any], sources: Mapping[str, Pat
 
 
 def _siblings(
-    templates_dir: Path, bundles_dir: Path, configs: dict[str, Any], data: str, loss: str, sampler: str
+    templates_dir: Path, bundles_dir: Path, configs: dict[str, Any], data: str, loss: str, sampler: str, network: str
 ) -> dict[str, str | None]:
     """Generate the bundles whose weights this one uses, and name them."""
 
     def sibling(method: str) -> str:
-        return generate(templates_dir, bundles_dir, data, loss, method)[0].name
+        return generate(templates_dir, bundles_dir, data, loss, method, network)[0].name
 
     training = configs[FragmentKind.METHOD]["method"].get("training", Training.OWN)
     weights = None
@@ -198,13 +259,22 @@ def _siblings(
 
 
 def _write(
-    folder: Path, bundle: Path, templates_dir: Path, sources: Mapping[str, Path], metadata: dict[str, Any]
+    folder: Path,
+    bundle: Path,
+    templates_dir: Path,
+    sources: Mapping[str, Path],
+    metadata: dict[str, Any],
+    network_settings: dict[str, Any],
 ) -> None:
     configs_dir = folder / CONFIGS
     (folder / "docs").mkdir(parents=True)
     configs_dir.mkdir()
     for name, path in sources.items():
         shutil.copyfile(path, configs_dir / f"{name}.yaml")
+    if network_settings:
+        with (configs_dir / f"{FragmentKind.NETWORK}.yaml").open("a", encoding="utf-8") as file:
+            file.write(f"\n# what suits the data, as {sources[FragmentKind.DATA].name} says\n")
+            yaml.safe_dump(network_settings, file, sort_keys=False, allow_unicode=True)
     shutil.copyfile(templates_dir / CONFIGS / "logging.conf", configs_dir / "logging.conf")
     shutil.copyfile(templates_dir / "LICENSE", folder / "LICENSE")
     (configs_dir / METADATA).write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
@@ -230,6 +300,7 @@ def _readme_fields(configs_dir: Path, bundle: Path, metadata: dict[str, Any]) ->
         "data": own["fragments"]["data"],
         "loss": own["fragments"]["loss"],
         "method": own["fragments"]["method"],
+        "network": own["fragments"]["network"],
         "digest": own["digest"],
         "licence": metadata["data_licence"],
         "source": metadata["data_source"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,10 +10,21 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from medcalib.bundle.fragments import FragmentKind, names_as_written
+from medcalib.bundle.fragments import FragmentKind, names_as_written, walk
 from medcalib.errors import UserError, suggestion
 
-__all__ = ["CONTRACTS", "SHARED", "Field", "Training", "check_fragment", "check_value", "field_of", "lookup"]
+__all__ = [
+    "CONTRACTS",
+    "MODULES",
+    "SHARED",
+    "TASKS",
+    "Field",
+    "Training",
+    "check_fragment",
+    "check_value",
+    "field_of",
+    "lookup",
+]
 
 
 class Training(StrEnum):
@@ -55,10 +67,26 @@ class Field:
     texts: bool = False
 
 
+TASKS = ("segmentation", "classification")
+"""What a bundle is for."""
+
 _NUMBER = (int, float)
 _WORDS = {bool: "true or false", int: "whole number", str: "text", NoneType: "null", dict: "mapping", list: "list"}
 
 CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
+    FragmentKind.NETWORK: {
+        "description": Field((str,), "one line for lists of networks"),
+        "task": Field(
+            (str,),
+            "what it is for: segmentation, if left out, or classification of whole images",
+            required=False,
+            choices=TASKS,
+        ),
+        "patch_multiple": Field(
+            (list,), "numbers of which the axes of patches must be multiples; left out: any size", required=False
+        ),
+        "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
+    },
     FragmentKind.DATA: {
         "dataset_dir": Field((str,), "folder of the download; `--data::dataset_dir=...` points elsewhere"),
         "channel_names": Field((list,), "one name per image channel", texts=True),
@@ -72,7 +100,7 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             (str,),
             "segmentation, if left out, or classification of whole images",
             required=False,
-            choices=("segmentation", "classification"),
+            choices=TASKS,
         ),
         "cases": Field((dict,), "`_target_` of a function that returns the split: training, validation, test cases"),
         "calibration_cases": Field(
@@ -95,7 +123,14 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
         ),
         "batch_size": Field((int,), "training cases per step", least=1),
         "max_epochs": Field((int,), "epochs of one training", least=1),
-        "network": Field((dict,), "size of the SegResNetDS: init_filters, blocks_down, dsdepth, resolution"),
+        "default_network": Field(
+            (str,),
+            "network fragment that is taken where none is named; `segresnet_ds` if left out, `resnet50` of images",
+            required=False,
+        ),
+        "networks": Field(
+            (dict,), "settings of network fragments that suit these data, by the name of the fragment", required=False
+        ),
         "fold": Field(
             (int,), "which fold is the test part, where the published work divides the data so", required=False
         ),
@@ -193,13 +228,26 @@ SHARED: dict[str, Field] = {
     "overlays::num_cases": Field((int,), "cases of which a figure is drawn", least=0),
     "overlays::cases": Field((list, NoneType), "ids of the test cases of which a figure is drawn", texts=True),
     "calibrator::options::max_voxels": Field((int, NoneType), "voxels that are drawn, null for all", least=1),
-    "data::network::init_filters": Field((int,), "channels of the first level", least=1),
-    "data::network::blocks_down": Field(
+    "network::init_filters": Field((int,), "channels of the first level", least=1),
+    "network::blocks_down": Field(
         (list,), "blocks of every level", items=Field((int,), "blocks of one level", least=1)
     ),
-    "data::network::dsdepth": Field((int,), "levels whose output is compared with the label", least=1),
+    "network::dsdepth": Field((int,), "levels whose output is compared with the label", least=1),
+    "network::features": Field((list,), "channels of every level", items=Field((int,), "channels", least=1)),
+    "network::filters": Field((list,), "channels of every level", items=Field((int,), "channels", least=1)),
+    "network::feature_size": Field((int,), "channels of the first level", least=1),
 }
 """Ids besides the fragments' own that a mistake of a beginner may reach, whichever file they stand in."""
+
+MODULES: dict[str, str] = {
+    "blocks": "convolution blocks of all levels, which return one tensor each",
+    "deepest_blocks": "those of the two deepest levels",
+    "decoder_blocks": "those after the deepest level; of a classifier those of the head",
+    "heads": "the last modules, which return logits",
+    "layers": "those whose features (B, channels, ...) get an output head of their own",
+    "last_layers": "the part at the end that a calibrator may train on",
+}
+"""What `network_modules` of a network fragment may name."""
 
 # of tables of results, beside those of the classes
 _COLUMNS = ("filename", "mean")
@@ -234,9 +282,16 @@ def check_fragment(path: Path, kind: FragmentKind, content: dict[str, Any], shar
                 raise UserError(f"{path} lacks the id {kind}::{name} ({field.meaning}).")
             continue
         check_value(f"{path}: {kind}::{name}", field, body[name])
+    own = kind is FragmentKind.NETWORK
+    if own:
+        _check_network(path, content)
     for name in body:
-        if name not in fields:
-            raise UserError(f"{path}: the id {kind}::{name} is unknown{suggestion(name, fields)}")
+        if name not in fields and not (own and _uses(content, f"network::{name}")):
+            raise UserError(
+                f"{path}: the setting network::{name} is used nowhere in the file; refer to it as @network::{name}."
+                if own
+                else f"{path}: the id {kind}::{name} is unknown{suggestion(name, fields)}"
+            )
     if kind is FragmentKind.DATA:
         _check_data(path, body, content.get("activation") == "sigmoid")
     for key, value in content.items():
@@ -326,6 +381,20 @@ def _check_data(path: Path, body: dict[str, Any], independent: bool) -> None:
             else f"{path}: data::class_names must hold at least two different names, background first; a fragment of "
             f"independent labels, which has none, needs the id activation: sigmoid."
         )
+
+
+def _uses(content: dict[str, Any], id_: str) -> bool:
+    uses = re.compile(rf"@{id_}\b")
+    return any(isinstance(value, str) and uses.search(value) for _, value in walk(content))
+
+
+def _check_network(path: Path, content: dict[str, Any]) -> None:
+    if not isinstance(content.get("network_def"), dict) or "_target_" not in content["network_def"]:
+        raise UserError(f"{path} lacks the id network_def, a mapping with the _target_ of the network.")
+    modules = content.get("network_modules", {})
+    for name in modules if isinstance(modules, dict) else ():
+        if name not in MODULES:
+            raise UserError(f"{path}: the id network_modules::{name} is unknown{suggestion(name, MODULES)}")
 
 
 def _check_names(path: Path, names: Mapping[str, list[Any]]) -> None:

@@ -20,8 +20,12 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 class FragmentKind(StrEnum):
-    """Folders of fragments under ``configs/``; also the one top-level key that a fragment of that folder has."""
+    """Folders of fragments under ``configs/``; also the one top-level key that a fragment of that folder has.
 
+    In the order in which they are merged.
+    """
+
+    NETWORK = "network"
     DATA = "data"
     LOSS = "loss"
     METHOD = "method"

@@ -15,7 +15,7 @@ from medcalib.errors import UserError
 
 __all__ = ["override_values", "read_switch", "read_text", "read_texts", "read_value"]
 
-_PATH = re.compile(r"(.*(_|::))?(dir|root|file|path)|data::network::weights")
+_PATH = re.compile(r"(.*(_|::))?(dir|root|file|path)|network::weights")
 _ENTRIES = re.compile(r"[^\s,\[\](){}'\"]+(,\s*[^\s,\[\](){}'\"]+)*,?")
 _KEY = re.compile(r"([{,]\s*[\w.-]+):(?=[^\s:])")
 

@@ -68,6 +68,7 @@ def trainings_before(bundle: Path, settings: Mapping[str, Any], debug: bool) -> 
         raise UserError(
             f"{bundle.name} uses the weights of {name}, which is not there; make it again: python generate_bundle.py "
             f"--data {fragments['data']} --loss {fragments['loss']} --method {fragments['method']}"
+            + (f" --network {fragments['network']}" if "network" in fragments else "")
         )
     config = _config(bundle, settings, debug)
     seed, (given, num_networks) = int(config["seed"]), lookup(config, "method::num_networks")

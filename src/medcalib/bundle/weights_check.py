@@ -26,7 +26,7 @@ __all__ = ["Purpose", "check_settings", "check_trained", "check_weights"]
 
 LISTED_CASES = 5
 # what network, preprocessing and classes depend on must be as in the training, whatever else is done with the weights
-ROOTS = ("network", "preprocessing", "activation", "data::class_names", "data::channel_names")
+ROOTS = ("placed_network", "preprocessing", "activation", "data::class_names", "data::channel_names")
 # settings that divide the cases, to say how those of a training were divided
 _DIVIDES = re.compile(r"data::fold|data::cases::(?!.*(_target_|dir|image|label)).*")
 

@@ -14,6 +14,7 @@ def main(
     data: str | None = None,
     loss: str | None = None,
     method: str = DEFAULT_METHOD,
+    network: str | None = None,
     bundles_dir: str = "bundles",
     list: bool = False,  # noqa: A002
     check: bool = False,
@@ -26,6 +27,7 @@ def main(
         data: name of a data fragment, such as phantom.
         loss: name of a loss fragment, such as baseline_dice_ce.
         method: name of a method or a calibrator, or both joined by +.
+        network: name of a network fragment, such as unet; the data fragment's default if left out.
         bundles_dir: folder in which bundles lie.
         list: print what exists instead.
         check: also resolve every _target_ and $import with MONAI (takes some seconds).
@@ -36,7 +38,7 @@ def main(
     for option, value in (("data", data), ("loss", loss)):
         if value is None:
             raise UserError(f"--{option} is missing; --list shows what there is.")
-    bundle, created = generate(find_templates(), Path(bundles_dir), data, loss, method)
+    bundle, created = generate(find_templates(), Path(bundles_dir), data, loss, method, network)
     if check:
         from medcalib.bundle.resolve import check_bundle
 

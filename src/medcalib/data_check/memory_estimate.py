@@ -151,7 +151,7 @@ def step_memory(parser: ConfigParser, batch: Mapping[str, Any] | None, problems:
         cause = reason(error)
         problems.append(
             f"The network cannot be trained with batches of shape {shape} ({cause}); change data::patch_size, "
-            f"data::batch_size or data::network."
+            f"data::batch_size or the settings under network."
         )
         return cause
     return StepEstimate(memory, input_shape)

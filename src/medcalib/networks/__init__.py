@@ -7,6 +7,7 @@ from medcalib.networks.freezing import freeze_before_dropout
 from medcalib.networks.layer_ensemble import LayerEnsemble
 from medcalib.networks.multi_head import MultiHead
 from medcalib.networks.reuse import reuse_deterministic
+from medcalib.networks.strides import suited_strides
 from medcalib.networks.weights import load_weights, weights_digest
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "load_weights",
     "reuse_deterministic",
     "stochastic_dropout",
+    "suited_strides",
     "weights_digest",
 ]

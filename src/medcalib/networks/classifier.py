@@ -154,7 +154,7 @@ def load_features(network: nn.Module, path: str | Path | None, frozen: bool = Fa
         >>> load_features(network, "resnet18.pth")
         Traceback (most recent call last):
         ...
-        medcalib.errors.UserError: resnet18.pth does not exist; data::network::weights names the weights of the \
+        medcalib.errors.UserError: resnet18.pth does not exist; network::weights names the weights of the \
 feature extractor, so correct it, or set it to null to begin with random weights.
     """
     features = next((module.features for module in network.modules() if isinstance(module, ImageClassifier)), None)
@@ -176,7 +176,7 @@ feature extractor, so correct it, or set it to null to begin with random weights
 def _feature_state(path: str | Path, features: nn.Module) -> dict[str, torch.Tensor]:
     if not Path(path).exists():
         raise UserError(
-            f"{path} does not exist; data::network::weights names the weights of the feature extractor, so correct it, "
+            f"{path} does not exist; network::weights names the weights of the feature extractor, so correct it, "
             f"or set it to null to begin with random weights."
         )
     try:
@@ -184,7 +184,7 @@ def _feature_state(path: str | Path, features: nn.Module) -> dict[str, torch.Ten
     except UserError:
         state = None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path}, which data::network::weights names, is not a readable state dict; fetch it again.")
+        raise UserError(f"{path}, which network::weights names, is not a readable state dict; fetch it again.")
     # older files of torchvision lack the numbers of batches, which nothing depends on
     counters = {name: value for name, value in features.state_dict().items() if name.endswith("num_batches_tracked")}
     return counters | {
