@@ -161,7 +161,7 @@ def test_bundle_that_does_not_exist(tmp_path, monkeypatch, make_bundle):
 
 def test_folder_that_is_no_bundle(tmp_path):
     (tmp_path / "configs").mkdir()
-    refused(tmp_path, "is not a bundle made by generate_bundle.py")
+    refused(tmp_path, "is not a bundle made by medcalib generate")
 
 
 @pytest.mark.parametrize("seed", ["text", 1.5, -1, True])

@@ -319,7 +319,7 @@ def test_a_lost_sibling_is_named(tmp_path, make_bundle, tiny):
     bundle = make_bundle(tmp_path, method="tta")
     sibling = read_metadata(bundle)["medcalib"]["weights_bundle"]
     shutil.rmtree(bundle.parent / sibling)
-    with pytest.raises(UserError, match=f"{sibling}, which is not there; make it again: python generate_bundle.py"):
+    with pytest.raises(UserError, match=f"{sibling}, which is not there; make it again: medcalib generate"):
         run(str(bundle), "train", overrides=tiny)
     generate(TEMPLATES, bundle.parent, "phantom", "baseline_dice_ce", "tta")
     assert (bundle.parent / sibling).is_dir()

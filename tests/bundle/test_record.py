@@ -208,7 +208,7 @@ def test_an_unfinished_training_is_not_used(copy, models, tiny, make_bundle):
     edit(models / "checkpoint.pt", lambda state: state.update(epoch=1, best_epoch=1))
     for mode in ("inference_eval", "inference_pred"):
         message = refused(
-            copy, "has finished 1 of 2 epochs; go on with it: python run_bundle.py --bundle", mode, overrides=tiny
+            copy, "has finished 1 of 2 epochs; go on with it: medcalib run --bundle", mode, overrides=tiny
         )
         assert f"{copy} --mode train --seed 12345 --data::dataset_dir={tiny['data::dataset_dir']}" in message
         assert "'--network::blocks_down=[1,1]'" in message

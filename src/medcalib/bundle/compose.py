@@ -147,7 +147,7 @@ def read_metadata(bundle: Path) -> dict[str, Any]:
         whole = False
     if not whole:
         raise UserError(
-            f"{bundle} is not a bundle made by generate_bundle.py: {path} is missing, damaged or lacks the medcalib "
+            f"{bundle} is not a bundle made by medcalib generate: {path} is missing, damaged or lacks the medcalib "
             f"part; generate it again in another folder."
         )
     return metadata

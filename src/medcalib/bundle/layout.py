@@ -38,7 +38,7 @@ CALIBRATION_CONFIGS = ("calibration", "calibration_fit")
 
 
 class Mode(StrEnum):
-    """What `run_bundle.py` does with a bundle."""
+    """What `medcalib run` does with a bundle."""
 
     TRAIN = "train"
     INFERENCE_PRED = "inference_pred"

@@ -113,7 +113,7 @@ def training_command(folder: Path, record: TrainingRecord | None, seed: int, deb
         record = TrainingRecord({}, seed=seed, debug=debug)
     words = ["--bundle", str(folder), "--mode", "train", "--seed", str(record.seed)] + ["--debug"] * record.debug
     words += [f"--{id_}={_on_command_line(value)}" for id_, value in record.overrides.items()]
-    return f"python run_bundle.py {shlex.join(words)}"
+    return f"medcalib run {shlex.join(words)}"
 
 
 def lost_weights(lost: list[Path], epochs: int) -> str:

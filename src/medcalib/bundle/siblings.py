@@ -66,7 +66,7 @@ def trainings_before(bundle: Path, settings: Mapping[str, Any], debug: bool) -> 
     if not (sibling / CONFIGS).is_dir():
         fragments = read_metadata(bundle)["medcalib"]["fragments"]
         raise UserError(
-            f"{bundle.name} uses the weights of {name}, which is not there; make it again: python generate_bundle.py "
+            f"{bundle.name} uses the weights of {name}, which is not there; make it again: medcalib generate "
             f"--data {fragments['data']} --loss {fragments['loss']} --method {fragments['method']}"
             + (f" --network {fragments['network']}" if "network" in fragments else "")
         )

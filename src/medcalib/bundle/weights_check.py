@@ -57,7 +57,7 @@ def check_trained(workflow: ConfigWorkflow, folder: Path, debug: bool) -> None:
     if not missing:
         return
     seed = workflow.parser.get_parsed_content("seed")
-    command = f"python run_bundle.py --bundle {folder} --mode train --seed {seed}{' --debug' if debug else ''}"
+    command = f"medcalib run --bundle {folder} --mode train --seed {seed}{' --debug' if debug else ''}"
     if (missing[0].parent / CHECKPOINT).exists():
         state = training_state(missing[0].parent)
         if state.best_epoch in (-1, state.epochs):

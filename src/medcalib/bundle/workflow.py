@@ -36,7 +36,7 @@ def find_bundle(bundle: str, bundles_dir: Path = Path("bundles")) -> Path:
     names = [path.parent.parent.name for path in bundles_dir.glob(f"[!.]*/{CONFIGS}/{METADATA}")]
     if not names:
         raise UserError(
-            f"There is no bundle {bundle!r}, and none under {bundles_dir}; generate one with generate_bundle.py."
+            f"There is no bundle {bundle!r}, and none under {bundles_dir}; generate one with medcalib generate."
         )
     raise UserError(f"There is no bundle {bundle!r}{suggestion(bundle, names, list_all=True)}")
 

@@ -79,7 +79,7 @@ def write_record(models_dir: str | Path, record: TrainingRecord) -> None:
 class TrainingRecordHandler:
     """Record which cases a training sees, where nothing is recorded yet.
 
-    ``run_bundle.py`` writes the whole record before; this is for trainings that MONAI's own runner starts.
+    ``medcalib run`` writes the whole record before; this is for trainings that MONAI's own runner starts.
 
     Args:
         save_dir: folder of the weights.

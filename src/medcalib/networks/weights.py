@@ -28,7 +28,7 @@ def read_checkpoint(path: str | Path) -> Any:
     path = Path(path)
     if not path.exists():
         raise UserError(
-            f"{path} does not exist: train first, with python run_bundle.py --mode train and the same bundle and seed."
+            f"{path} does not exist: train first, with medcalib run --mode train and the same bundle and seed."
         )
     return load_tensors(path, "checkpoint", "delete it and train again")
 
