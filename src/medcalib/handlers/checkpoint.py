@@ -47,6 +47,20 @@ class CheckpointHandler:
 
     Raises:
         UserError: when training starts, the checkpoint is damaged, or belongs to another architecture.
+
+    Example:
+        >>> import tempfile
+        >>> from monai.engines import SupervisedEvaluator, SupervisedTrainer
+        >>> network, data = nn.Linear(1, 1), [{"image": torch.ones(1, 1), "label": torch.ones(1, 1)}]
+        >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        >>> scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
+        >>> evaluator = SupervisedEvaluator(torch.device("cpu"), data, network)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer = SupervisedTrainer(torch.device("cpu"), 2, data, network, optimizer, nn.MSELoss())
+        ...     CheckpointHandler(folder, network, optimizer, scheduler, evaluator).attach(trainer)
+        ...     trainer.run()
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['checkpoint.pt', 'model.pt']
     """
 
     def __init__(

@@ -24,6 +24,15 @@ class EpochSeedHandler:
     Args:
         seed: seed of the run.
         dataset: the training data, told the epoch when it is a `SeededDataset`.
+
+    Example:
+        >>> drawn = []
+        >>> for _ in range(2):
+        ...     trainer = Engine(lambda engine, batch: drawn.append(torch.rand(()).item()))
+        ...     EpochSeedHandler(seed=7, dataset=[0]).attach(trainer)
+        ...     _ = trainer.run([0], max_epochs=2)
+        >>> drawn[:2] == drawn[2:], drawn[0] == drawn[1]
+        (True, False)
     """
 
     def __init__(self, seed: int, dataset: torch.utils.data.Dataset) -> None:

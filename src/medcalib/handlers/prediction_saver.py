@@ -47,6 +47,18 @@ class PredictionSaver:
         label_map: label value on disk: class index, for those that differ.
         num_values: number of values that a segmentation can have.
         batch_transform: from ``engine.state.batch`` to lists of case ids and of preprocessed images.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> engine = Engine(lambda engine, batch: [{"pred": torch.rand(2, 8, 8), "seg": torch.ones(1, 8, 8)}])
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     folder = ResultFolder(f"{parent}/predictions")
+        ...     folder.attach(engine)
+        ...     PredictionSaver(folder, {"prob": "pred", "seg": "seg"}).attach(engine)
+        ...     _ = engine.run([[{"case": "a", "image": torch.rand(1, 8, 8)}]])
+        ...     sorted(path.name for path in Path(parent).glob("predictions/a/*"))
+        ['a_prob.npy', 'a_seg.png']
     """
 
     def __init__(

@@ -28,6 +28,12 @@ class ProgressBarHandler:
         title: first word of the bar.
         evaluator: validation engine whose metrics are shown; none when None.
         metrics: names of those metrics, and how to show them.
+
+    Example:
+        >>> engine = Engine(lambda engine, batch: {"loss": 0.5})
+        >>> ProgressBarHandler("training").attach(engine)
+        >>> engine.run([0, 1], max_epochs=2).iteration
+        4
     """
 
     def __init__(self, title: str, evaluator: Engine | None = None, metrics: Mapping[str, str] | None = None) -> None:

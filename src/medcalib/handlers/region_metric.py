@@ -30,6 +30,20 @@ class RegionMetricHandler(IgniteMetricHandler):
         metric_fn: the metric.
         output_transform: from ``engine.state.output`` to ``y_pred``, ``y`` and ``mask``, lists of tensors.
         save_details: whether the values of each case are kept in ``engine.state.metric_details``.
+
+    Example:
+        >>> import torch
+        >>> from ignite.engine import Engine
+        >>> from medcalib.metrics import BrierScoreMetric
+        >>> engine = Engine(lambda engine, batch: batch)
+        >>> RegionMetricHandler(BrierScoreMetric()).attach(engine, "brier")
+        >>> case = {
+        ...     "pred": torch.tensor([[0.5, 0.1]]),
+        ...     "label": torch.tensor([[1, 1]]),
+        ...     "mask": torch.tensor([[1, 0]]),
+        ... }
+        >>> engine.run([[case]]).metrics["brier"]
+        0.25
     """
 
     def __init__(

@@ -11,6 +11,12 @@ class ReleaseHandler:
     """Forget batch and output when an iteration is completed, so that two of them never have to be in memory.
 
     It must come last, since handlers after it find nothing.
+
+    Example:
+        >>> engine = Engine(lambda engine, batch: 2 * batch)
+        >>> ReleaseHandler().attach(engine)
+        >>> engine.run([1, 2]).output is None
+        True
     """
 
     def attach(self, engine: Engine) -> None:

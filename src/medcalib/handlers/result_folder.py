@@ -35,6 +35,17 @@ class ResultFolder:
 
     Raises:
         UserError: when the engine starts, the folder cannot be written or replaced; and whenever the disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> engine = Engine(lambda engine, batch: None)
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     folder = ResultFolder(f"{parent}/evaluation", provenance={"seed": 7})
+        ...     folder.attach(engine)
+        ...     _ = engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: folder.file("dice.txt").write_text("0.9"))
+        ...     _ = engine.run([0])
+        ...     sorted(path.name for path in Path(parent).glob("evaluation/*"))
+        ['dice.txt', 'provenance.json']
     """
 
     def __init__(self, path: str | Path, provenance: dict[str, Any] | None = None) -> None:

@@ -85,6 +85,17 @@ class TrainingRecordHandler:
         save_dir: folder of the weights.
         training: cases on which the network is trained.
         validation: cases by which the best epoch is chosen.
+
+    Example:
+        >>> import tempfile
+        >>> trainer = Engine(lambda engine, batch: None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "a.nii.gz").touch()
+        ...     case = {"case": "a", "image": f"{folder}/a.nii.gz"}
+        ...     TrainingRecordHandler(folder, training=[case], validation=[]).attach(trainer)
+        ...     _ = trainer.run([0])
+        ...     [case["case"] for case in read_record(folder).cases["training"]]
+        ['a']
     """
 
     def __init__(

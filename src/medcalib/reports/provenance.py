@@ -48,6 +48,12 @@ def collect_provenance(
     Returns:
         A dictionary of plain values: name and digest of the bundle, files and digest of the weights, how far each
         training came and which cases it saw, seed, digest of the split, settings, package versions.
+
+    Example:
+        >>> network, split = nn.Linear(1, 1), {"test": []}
+        >>> found = collect_provenance("bundles/x", ["models/model.pt"], network, split, seed=7, num_bins=20)
+        >>> found["bundle"], found["num_bins"], sorted(found["versions"])[:2]
+        ('x', 20, ['medcalib', 'monai'])
     """
     metadata_file = Path(bundle_root) / "configs" / "metadata.json"
     metadata = read_json(metadata_file, "generate the bundle again") if metadata_file.exists() else {}
