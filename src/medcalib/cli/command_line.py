@@ -104,7 +104,7 @@ def _plain_warnings() -> Iterator[None]:
         told.add(text)
         return text
 
-    warnings.formatwarning = sentence
+    warnings.formatwarning = sentence  # type: ignore[assignment]  # it may be given more
     try:
         yield
     finally:

@@ -35,9 +35,8 @@ def main(
     if list:
         _print_list(Path(bundles_dir))
         return
-    for option, value in (("data", data), ("loss", loss)):
-        if value is None:
-            raise UserError(f"--{option} is missing; --list shows what there is.")
+    if data is None or loss is None:
+        raise UserError(f"--{'data' if data is None else 'loss'} is missing; --list shows what there is.")
     bundle, created = generate(find_templates(), Path(bundles_dir), data, loss, method, network)
     if check:
         from medcalib.bundle.resolve import check_bundle
