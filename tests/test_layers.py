@@ -12,7 +12,7 @@ FLOORS = [
     {"processes", "devices"},
     {"files"},
     {"functional", "networks", "image_files", "data"},
-    {"losses", "metrics", "calibrators"},
+    {"losses", "metrics", "calibrators", "task"},
     {"inferers", "transforms", "visualize"},
     {"engines", "handlers"},
     {"reports"},

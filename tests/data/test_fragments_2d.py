@@ -12,6 +12,7 @@ from PIL import Image
 from tests.data import layouts, layouts_2d
 
 from medcalib.bundle.fragments import read_yaml
+from medcalib.task import Task
 from medcalib.transforms import CheckLabeld, InvertProbabilitiesd, LoadPictured
 
 CONFIGS = Path(__file__).parents[2] / "bundle_templates" / "configs"
@@ -123,7 +124,7 @@ def test_predictions_come_back_to_the_pixels_of_the_input(parser):
         prepared = prepare(case)
         certain = prepared["label"].float()
         prepared["pred"] = torch.cat([1 - certain, certain])
-        pred = InvertProbabilitiesd("pred", transform=prepare)(prepared)["pred"]
+        pred = InvertProbabilitiesd("pred", prepare, Task(["background", "object"]))(prepared)["pred"]
         stored = prepare.transforms[0](case)["label"]
         size = case["crop"][2:] if "crop" in case else Image.open(case["image"]).size
         assert pred.shape == (2, *size)

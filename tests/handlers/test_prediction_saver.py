@@ -12,8 +12,10 @@ from tests.image_files.headers import KINDS, SIZES, write
 from tests.image_files.test_grids import same_header
 
 from medcalib.handlers import PredictionSaver, ResultFolder
+from medcalib.task import Task
 from medcalib.transforms import CheckLabeld, InvertProbabilitiesd, LoadCased
 
+NAMES = ["background", "shell", "core"]
 OUTPUTS = {"prob": "pred", "seg": "seg", "entropy": "entropy"}
 
 
@@ -42,14 +44,14 @@ def predict(tmp_path, source_image, source_label, label_map=None, frame=None):
             CropForegroundd(["image", "label"], source_key="image"),
             Orientationd(["image", "label"], axcodes="RAS", labels=None),
             Spacingd(["image", "label"], pixdim=(1.0, 1.0, 1.5), mode=["bilinear", "nearest"]),
-            CheckLabeld("label", ["background", "shell", "core"]),
+            CheckLabeld("label", NAMES),
         ]
     )
     case = {"case": "a", "image": source_image, "label": source_label} | ({} if frame is None else {"frame": frame})
     case = prepare(case)
     onehot = torch.nn.functional.one_hot(case["label"][0].long(), 3).movedim(-1, 0).float()
     case["pred"] = MetaTensor(onehot).copy_meta_from(case["image"])
-    moved = InvertProbabilitiesd("pred", prepare)(case)
+    moved = InvertProbabilitiesd("pred", prepare, Task(NAMES))(case)
     pred = moved["pred"]
     outputs = [{"pred": pred, "seg": pred.argmax(0, keepdim=True).float(), "entropy": pred[:1] * 0}]
     return write_outputs(tmp_path, ["a"], [case["image"]], outputs, label_map=label_map, num_values=3) / "a"

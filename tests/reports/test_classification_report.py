@@ -13,10 +13,13 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from medcalib.errors import UserError
 from medcalib.functional import bin_statistics, calibration_error
 from medcalib.handlers import ImagePredictionsHandler, PredictionTableHandler, ResultFolder
+from medcalib.handlers.results import IMAGES
 from medcalib.metrics import aurc, classification_scores, retained_accuracy
 from medcalib.reports import ClassificationReportHandler, ClassificationScoresHandler, RetentionReportHandler
+from medcalib.task import Task
 
 CLASSES = ["negative", "low_grade", "high_grade"]
+TASK = Task(CLASSES)
 
 
 def make_images(number=40, seed=0, labelled=True):
@@ -50,10 +53,10 @@ def report(path, images, split=None, **kwargs):
     folder = ResultFolder(path, {"seed": 3})
     handlers = [
         folder,
-        ImagePredictionsHandler(),
+        ImagePredictionsHandler(TASK),
         ClassificationScoresHandler(num_bins=5),
         RetentionReportHandler(folder),
-        ClassificationReportHandler(folder, CLASSES, split),
+        ClassificationReportHandler(folder, split),
     ]
     return run(images, handlers, **kwargs)
 
@@ -77,7 +80,7 @@ def stacked(images):
 def test_predictions_are_one_table(images, tmp_path):
     folder = ResultFolder(tmp_path / "predictions")
     unlabelled = [image | {"label": None} for image in images]
-    run(unlabelled, [folder, ImagePredictionsHandler(), PredictionTableHandler(folder, CLASSES)])
+    run(unlabelled, [folder, ImagePredictionsHandler(TASK), PredictionTableHandler(folder)])
     table = pd.read_csv(tmp_path / "predictions" / "predictions.csv")
     p, _ = stacked(images)
     assert list(table.columns) == [
@@ -232,10 +235,10 @@ def test_a_validation_leaves_metrics(images):
     """Without members and without files."""
     state = run(
         [{key: image[key] for key in ("case", "pred", "label")} for image in images],
-        [ImagePredictionsHandler(), ClassificationScoresHandler(num_bins=5)],
+        [ImagePredictionsHandler(TASK), ClassificationScoresHandler(num_bins=5)],
     )
     assert state.metrics == pytest.approx(classification_scores(*stacked(images), 5).overall)
-    assert list(state.image_predictions.uncertainties) == ["entropy", "sample_mean_uncertainty"]
+    assert list(state.results[IMAGES].uncertainties) == ["entropy", "sample_mean_uncertainty"]
 
 
 def test_attributes_are_columns_and_strata(images, tmp_path, capsys):
@@ -254,14 +257,28 @@ def test_attributes_are_columns_and_strata(images, tmp_path, capsys):
         assert strata[value] == pytest.approx({"num_cases": 20 - first, **expected})
 
 
-@pytest.mark.parametrize(
-    "handler", [lambda f: PredictionTableHandler(f, CLASSES), lambda f: ClassificationReportHandler(f, CLASSES)]
-)
+@pytest.mark.parametrize("handler", [PredictionTableHandler, RetentionReportHandler, ClassificationReportHandler])
 def test_handlers_say_what_they_need(images, tmp_path, handler):
     folder = ResultFolder(tmp_path / "results")
-    with pytest.raises(RuntimeError, match="needs an ImagePredictionsHandler attached before it"):
+    message = f"{handler.__name__} needs the image predictions of the epoch, .* attach .*ImagePredictionsHandler"
+    with pytest.raises(UserError, match=message):
         run(images, [folder, handler(folder)])
     assert not (tmp_path / "results").exists()
+
+
+def test_the_order_of_handlers_does_not_matter(images, folder, tmp_path):
+    results = ResultFolder(tmp_path / "evaluation", {"seed": 3})
+    handlers = [
+        ClassificationReportHandler(results),
+        RetentionReportHandler(results),
+        ClassificationScoresHandler(num_bins=5),
+        ImagePredictionsHandler(TASK),
+        results,
+    ]
+    run(images, handlers)
+    found, expected = (json.loads((path / "summary.json").read_text()) for path in (tmp_path / "evaluation", folder))
+    assert found == expected
+    assert "entropy_aurc" in found
 
 
 @pytest.mark.parametrize("thresholds", [0.5, [1.5], [-0.1], ["0.3"], "0.3", [float("nan")]])

@@ -10,11 +10,13 @@ from ignite.engine import Engine
 from monai.metrics import DiceMetric
 
 from medcalib.functional import entropy
-from medcalib.handlers import BinningDataHandler, ResultFolder, UncertaintyScoresHandler
+from medcalib.handlers import CalibrationErrorHandler, ResultFolder, UncertaintyScoresHandler
 from medcalib.metrics import aurc
 from medcalib.reports import EvaluationReportHandler, QualityControlHandler
+from medcalib.task import Task
 
 SCORE = "entropy_foreground_mean"
+TASK = Task(["background", "square"])
 
 
 def make_case(name, blur, found=True, present=True):
@@ -31,8 +33,8 @@ def make_case(name, blur, found=True, present=True):
 
 
 def attach_scores(engine):
-    BinningDataHandler(num_bins=10).attach(engine)
-    UncertaintyScoresHandler(["square"], patch_size=3).attach(engine)
+    CalibrationErrorHandler(TASK, num_bins=10).attach(engine)
+    UncertaintyScoresHandler(TASK, patch_size=3).attach(engine)
 
 
 def evaluator(cases):
@@ -41,7 +43,6 @@ def evaluator(cases):
     dice = DiceMetric(include_background=False, num_classes=2)
     values = [dice(case["seg"][None], case["label"][None]) for case in cases]
     engine.state.metric_details = {"mean_dice": torch.cat(values)}
-    engine.state.dataset_details = {}
     attach_scores(engine)
     run = engine.run
     engine.run = lambda: run([[case] for case in cases])
@@ -55,12 +56,13 @@ def control(folder, cases, calibration, poor_below=0.7, figure_scores=()):
     engine = evaluator(cases)
     handler = QualityControlHandler(
         ResultFolder(folder),
+        TASK,
         poor_below,
         threshold_evaluator=evaluator(calibration),
         figure_scores=figure_scores,
         formats=["png"],
     )
-    EvaluationReportHandler(handler.folder, ["square"]).attach(engine)
+    EvaluationReportHandler(handler.folder).attach(engine)
     handler.attach(engine)
     handler.folder.attach(engine)
     engine.run()

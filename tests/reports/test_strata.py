@@ -10,12 +10,12 @@ from ignite.engine import Engine
 from monai.handlers import IgniteMetricHandler, from_engine
 
 from medcalib.errors import UserError
-from medcalib.handlers import BinningDataHandler, ResultFolder
+from medcalib.handlers import CalibrationErrorHandler, ResultFolder
 from medcalib.metrics import BrierScoreMetric
-from medcalib.reports import CalibrationErrorHandler, EvaluationReportHandler
+from medcalib.reports import EvaluationReportHandler
 from medcalib.reports.strata import case_attributes, strata_text, with_attributes
+from medcalib.task import Task
 
-CLASSES = ["left", "right"]
 VENDORS = ["B", "A", "B", None, "A", "B"]
 CENTRES = [10, 2, 10, 9, 2, 2]
 
@@ -42,9 +42,8 @@ def evaluate(folder, cases, split="own", metric="brier", brier=None):
     IgniteMetricHandler(brier, output_transform=from_engine(["pred", "label"])).attach(engine, metric)
     handlers = [
         results,
-        BinningDataHandler(num_bins=5),
-        CalibrationErrorHandler(CLASSES, results),
-        EvaluationReportHandler(results, CLASSES, {"test": cases} if split == "own" else split),
+        CalibrationErrorHandler(Task(["background", "left", "right"]), num_bins=5),
+        EvaluationReportHandler(results, {"test": cases} if split == "own" else split),
     ]
     for handler in handlers:
         handler.attach(engine)
@@ -146,7 +145,7 @@ def test_an_attribute_with_very_many_values_is_not_printed_row_by_row():
 def test_an_attribute_called_like_a_known_column_is_refused_before_the_evaluation(tmp_path, name):
     split = {"test": [{"case": "a", "attributes": {name: 1}}]}
     with pytest.raises(UserError, match=f"attribute '{name}', which is also the name of a column") as caught:
-        EvaluationReportHandler(ResultFolder(tmp_path / "evaluation"), CLASSES, split)
+        EvaluationReportHandler(ResultFolder(tmp_path / "evaluation"), split)
     assert "\n" not in str(caught.value)
 
 

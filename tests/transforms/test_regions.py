@@ -8,6 +8,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Flipd, Invertd, Orientationd, Spacingd
 
 from medcalib.errors import UserError
+from medcalib.task import Task
 from medcalib.transforms import (
     CheckLabeld,
     InvertProbabilitiesd,
@@ -15,7 +16,6 @@ from medcalib.transforms import (
     RegionOfInterestd,
     Regionsd,
     ToEvaluationSpaced,
-    evaluated_regions,
     label_regions,
 )
 
@@ -66,7 +66,7 @@ def test_a_region_of_a_single_class_is_the_class_and_that_of_all_is_certain():
 
 def test_without_regions_nothing_changes():
     data = {"pred": probabilities(), "label": labels()}
-    found = Regionsd(["pred", "label"], None, num_classes=4, activation="sigmoid")(data)
+    found = Regionsd(["pred", "label"], None, num_classes=4)(data)
     assert found["pred"] is data["pred"]
     assert found["label"] is data["label"]
 
@@ -100,29 +100,6 @@ def test_where_a_label_lies_is_kept():
 def test_a_region_of_classes_that_do_not_exist(regions, message):
     with pytest.raises(UserError, match=message):
         Regionsd("pred", regions, num_classes=4)
-
-
-@pytest.mark.parametrize(("evaluate", "expected"), [("regions", REGIONS), ("labels", None), (None, None)])
-def test_what_is_evaluated(evaluate, expected):
-    assert evaluated_regions(REGIONS, evaluate) == expected
-    assert evaluated_regions() is None
-
-
-@pytest.mark.parametrize("evaluate", ["region", "true", True, 1, ""])
-def test_what_cannot_be_evaluated(evaluate):
-    with pytest.raises(UserError, match=f"^data::evaluate is {evaluate!r}: it must be labels or regions"):
-        evaluated_regions(REGIONS, evaluate)
-
-
-@pytest.mark.parametrize("regions", [None, {}, ["tumour"], "tumour"])
-def test_regions_that_are_none(regions):
-    with pytest.raises(UserError, match="^data::evaluate is regions, but data::regions is "):
-        evaluated_regions(regions, "regions")
-
-
-def test_probabilities_of_independent_labels_are_not_added():
-    with pytest.raises(UserError, match="the activation is sigmoid, whose labels may overlap already"):
-        Regionsd("pred", REGIONS, num_classes=4, activation="sigmoid")
 
 
 @pytest.mark.parametrize("wrong", [4.0, -1.0, 0.5])
@@ -178,7 +155,7 @@ def test_overlapping_labels_are_read_as_they_are_stored(stored):
     assert prepared["label"].shape[0] == 2
     assert prepared["label"].shape != (2, 20, 18, 14)
     prepared["pred"] = prepared["image"].expand(2, -1, -1, -1) / 4
-    invert = InvertProbabilitiesd("pred", transform=prepare, activation="sigmoid")
+    invert = InvertProbabilitiesd("pred", prepare, Task(["all", "core"], "sigmoid"))
     moved = ToEvaluationSpaced("original", invert, load, label_regions(prepare))(prepared)
     values = np.asarray(nib.load(stored["label"]).dataobj)
     np.testing.assert_array_equal(moved["label"].numpy(), [values > 0, values == 3])
@@ -200,7 +177,7 @@ def test_independent_probabilities_come_back_channel_by_channel(stored):
     prepare = Compose([LoadCased(), *spatial(), CropForegroundd("image", "image", select_fn=lambda x: x > 1.2)])
     prepared = prepare({key: value for key, value in stored.items() if key != "label"})
     channels = [prepared["image"] / 4, 1 - prepared["image"] / 2, prepared["image"] / 2]
-    invert = InvertProbabilitiesd("pred", transform=prepare, activation="sigmoid")
+    invert = InvertProbabilitiesd("pred", prepare, Task(["all", "core"], "sigmoid"))
     together = invert(prepared | {"pred": torch.cat(channels)})["pred"]
     alone = [invert(prepared | {"pred": channel})["pred"] for channel in channels]
     torch.testing.assert_close(together.as_tensor(), torch.cat(alone).as_tensor(), rtol=0, atol=0)

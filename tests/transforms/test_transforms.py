@@ -7,8 +7,10 @@ import torch
 from monai.transforms import Compose, CropForegroundd, Orientationd, Spacingd
 
 from medcalib.errors import UserError
+from medcalib.task import Task
 from medcalib.transforms import CheckForegroundd, CheckPredictiond, InvertProbabilitiesd, LoadCased, ToEvaluationSpaced
 
+TASK = Task(["background", "structure"])
 LAS_OBLIQUE = np.array([[-1.5, 0.1, 0, 10], [0.1, 1.5, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1]])
 
 
@@ -48,7 +50,7 @@ def test_probabilities_come_back_to_where_they_were(smooth_case):
     prepare = preprocessing()
     prepared = as_probabilities(prepare(smooth_case))
     assert prepared["pred"].shape[1:] != (24, 20, 16)
-    pred = InvertProbabilitiesd("pred", transform=prepare)(prepared)["pred"]
+    pred = InvertProbabilitiesd("pred", prepare, TASK)(prepared)["pred"]
     stored = nib.load(smooth_case["image"]).get_fdata()
     assert pred.shape == (2, *stored.shape)
     inner = (slice(2, -2),) * 3
@@ -59,7 +61,7 @@ def test_probabilities_come_back_to_where_they_were(smooth_case):
 def test_what_was_cropped_away_becomes_background(smooth_case):
     prepare = preprocessing(CropForegroundd(["image"], source_key="image", select_fn=lambda x: x > 0.6))
     prepared = as_probabilities(prepare({k: v for k, v in smooth_case.items() if k != "label"}))
-    pred = InvertProbabilitiesd("pred", transform=prepare)(prepared)["pred"]
+    pred = InvertProbabilitiesd("pred", prepare, TASK)(prepared)["pred"]
     torch.testing.assert_close(pred.sum(0).as_tensor(), torch.ones(24, 20, 16))
     assert pred[0, 0, 0, 0] == 1
 
@@ -68,7 +70,7 @@ def test_original_space_takes_the_stored_label(smooth_case):
     prepare = preprocessing(label_map={4: 1})
     prepared = as_probabilities(prepare(smooth_case))
     load = LoadCased(label_map={4: 1})
-    invert = InvertProbabilitiesd("pred", transform=prepare)
+    invert = InvertProbabilitiesd("pred", prepare, TASK)
     same = ToEvaluationSpaced("resampled", invert, load)(prepared)
     assert same["pred"] is prepared["pred"]
     moved = ToEvaluationSpaced("original", invert, load)(prepared)
@@ -188,7 +190,7 @@ def test_a_frame_is_prepared_and_brought_back_as_a_volume(recording):
     prepare = preprocessing()
     prepared = as_probabilities(prepare(recording | {"frame": 0}))
     assert prepared["image"].shape[1:] != (6, 5, 4)
-    assert InvertProbabilitiesd("pred", transform=prepare)(prepared)["pred"].shape == (2, 6, 5, 4)
+    assert InvertProbabilitiesd("pred", prepare, TASK)(prepared)["pred"].shape == (2, 6, 5, 4)
 
 
 def test_a_stored_label_is_read_of_one_frame(recording):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from medcalib.calibrators.base import Calibrator
 from medcalib.calibrators.calibration_cases import CalibrationCase, parts_of
-from medcalib.functional import BinStatistics, bin_indices, bin_statistics
+from medcalib.functional import BinStatistics, bin_indices, bin_statistics, to_probabilities
 from medcalib.functional.temperature import log_odds
 from medcalib.keys import Activation
 
@@ -197,7 +197,7 @@ class HistogramBinningCalibrator(BinnedCalibrator):
 
     def scores(self, logits: Tensor) -> Tensor:
         """Probabilities."""
-        return logits.sigmoid() if self.sigmoid else logits.softmax(1)
+        return to_probabilities(logits, self.sigmoid)
 
     def fit_statistics(self, statistics: BinStatistics, identity_classes: Collection[int] = ()) -> None:
         """Take over the frequencies of each class."""

@@ -104,7 +104,7 @@ def _check(folder: Path, settings: Mapping[str, Any], overrides: Mapping[str, An
         "seed": content("seed"),
         "dataset_dir": str(content("dataset_dir")),
         "task": parser.get()["data"].get("task", "segmentation"),
-        "foreground_classes": list(content("segmented_classes")),
+        "foreground_classes": list(content("task").segmented_classes),
         **describe_cases(checked, content("data::class_names"), content("data::channel_names")),
         "patch_size": list(content("data::patch_size")),
         "first_batch": None if batch is None else [str(case) for case in batch["case"]],

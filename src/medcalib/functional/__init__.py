@@ -3,6 +3,7 @@
 Nothing here reads files or imports more than torch; compiled kernels load on their first use.
 """
 
+from medcalib.functional.activation import to_decisions, to_probabilities
 from medcalib.functional.aggregation import (
     above_threshold_mean,
     foreground_mean,
@@ -13,9 +14,11 @@ from medcalib.functional.aggregation import (
 from medcalib.functional.agreement import aula, mean_pairwise_dice, member_agreement, pairwise_dice
 from medcalib.functional.binning import BinStatistics, bin_indices, bin_statistics
 from medcalib.functional.calibration_errors import (
+    CALIBRATION_ERRORS,
     BrierDecomposition,
     brier_decomposition,
     calibration_error,
+    calibration_errors,
     calibration_gap,
     mean_calibration_gap,
 )
@@ -29,6 +32,7 @@ from medcalib.functional.temperature import keep_decisions, log_odds, scale_temp
 from medcalib.functional.uncertainty import PredictiveMoments, entropy, sample_mean_uncertainty
 
 __all__ = [
+    "CALIBRATION_ERRORS",
     "BinStatistics",
     "BrierDecomposition",
     "PredictiveMoments",
@@ -39,6 +43,7 @@ __all__ = [
     "brier_decomposition",
     "brier_score",
     "calibration_error",
+    "calibration_errors",
     "calibration_gap",
     "categorical_brier_score",
     "categorical_negative_log_likelihood",
@@ -56,4 +61,6 @@ __all__ = [
     "patch_maximum",
     "sample_mean_uncertainty",
     "scale_temperature",
+    "to_decisions",
+    "to_probabilities",
 ]

@@ -9,7 +9,18 @@ from torch import Tensor
 
 from medcalib.functional.binning import BinStatistics
 
-__all__ = ["BrierDecomposition", "brier_decomposition", "calibration_error", "calibration_gap", "mean_calibration_gap"]
+__all__ = [
+    "CALIBRATION_ERRORS",
+    "BrierDecomposition",
+    "brier_decomposition",
+    "calibration_error",
+    "calibration_errors",
+    "calibration_gap",
+    "mean_calibration_gap",
+]
+
+CALIBRATION_ERRORS = {"ece": "expected", "ace": "average", "mce": "maximum"}
+"""How each calibration error reduces the gaps of the bins, by the name under which it stands in results."""
 
 
 class BrierDecomposition(NamedTuple):
@@ -122,6 +133,28 @@ def calibration_error(
         largest = gap.nan_to_num(-1.0).amax(-1)
         return largest.masked_fill(largest < 0, torch.nan)
     raise ValueError(f'reduction must be "expected", "average" or "maximum", got {reduction!r}.')
+
+
+def calibration_errors(statistics: BinStatistics, ignore_empty: bool = True) -> dict[str, Tensor]:
+    """Every :func:`calibration_error`, by the name under which it stands in results.
+
+    Args:
+        statistics: bin statistics (batch, class, bin).
+        ignore_empty: whether a class that the target lacks is NaN.
+
+    Returns:
+        ``ece``, ``ace`` and ``mce``, each (batch, class), float64, in [0, 1]; NaN also where no bin is filled.
+
+    Example:
+        >>> from medcalib.functional import bin_statistics
+        >>> p, y = torch.tensor([[[0.2, 0.2, 0.2, 0.9]]]), torch.tensor([[[0.0, 0.0, 0.0, 1.0]]])
+        >>> errors = calibration_errors(bin_statistics(p, y, num_bins=2))
+        >>> {name: round(value.item(), 3) for name, value in errors.items()}
+        {'ece': 0.175, 'ace': 0.15, 'mce': 0.2}
+    """
+    errors = {name: calibration_error(statistics, reduction) for name, reduction in CALIBRATION_ERRORS.items()}
+    absent = statistics.sum_true.sum(-1) == 0
+    return {name: error.masked_fill(absent & ignore_empty, torch.nan) for name, error in errors.items()}
 
 
 def brier_decomposition(statistics: BinStatistics) -> BrierDecomposition:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from medcalib.functional.activation import to_probabilities
 from medcalib.functional.inputs import check_probabilities, plain
 from medcalib.keys import Activation
 
@@ -38,12 +39,6 @@ def _check_activation(values: Tensor, activation: Activation | str) -> Activatio
     if activation == Activation.SOFTMAX and values.shape[1] < 2:
         raise ValueError("the softmax of one channel is always 1: give two channels, or use the activation 'sigmoid'.")
     return activation
-
-
-def _to_probabilities(logits: Tensor, activation: Activation) -> Tensor:
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    probs = logits.softmax(1, dtype=wide) if activation == Activation.SOFTMAX else logits.to(wide).sigmoid()
-    return probs.float()
 
 
 def _weighted_log(probs: Tensor) -> Tensor:
@@ -204,7 +199,7 @@ class PredictiveMoments:
         _check_activation(logits, self.activation)
         self._allocate(logits.shape, logits.device)
         # Not part by part: the last bit of an exponential can depend on where the value lies in its tensor.
-        probs = _to_probabilities(plain(logits), self.activation).reshape(self._mean.shape)
+        probs = to_probabilities(plain(logits), self.activation == Activation.SIGMOID).float().reshape(self._mean.shape)
         for part in _parts(probs):
             self._combine(part, 1, probs[part], _entropy_of_part(probs[part], self.activation))
         self._num_members += 1

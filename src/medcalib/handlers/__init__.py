@@ -1,6 +1,6 @@
 """Ignite handlers; the only place that writes files while an engine runs."""
 
-from medcalib.handlers.binning_data import BinnedCases, BinningDataHandler
+from medcalib.handlers.binned_cases import BinnedCases, CalibrationErrorHandler
 from medcalib.handlers.case_overlay import CaseOverlayHandler
 from medcalib.handlers.checkpoint import CheckpointHandler
 from medcalib.handlers.epoch_seed import EpochSeedHandler
@@ -10,13 +10,14 @@ from medcalib.handlers.progress_bar import ProgressBarHandler
 from medcalib.handlers.region_metric import RegionMetricHandler
 from medcalib.handlers.release import ReleaseHandler
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.results import Results, results_of
 from medcalib.handlers.switches import switched_on
 from medcalib.handlers.training_record import TrainingRecordHandler
 from medcalib.handlers.uncertainty_scores import UncertaintyScoresHandler
 
 __all__ = [
     "BinnedCases",
-    "BinningDataHandler",
+    "CalibrationErrorHandler",
     "CaseOverlayHandler",
     "CheckpointHandler",
     "EpochSeedHandler",
@@ -28,7 +29,9 @@ __all__ = [
     "RegionMetricHandler",
     "ReleaseHandler",
     "ResultFolder",
+    "Results",
     "TrainingRecordHandler",
     "UncertaintyScoresHandler",
+    "results_of",
     "switched_on",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from medcalib.errors import UserError
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.keys import CaseKeys, SplitKeys, UncertaintyKeys
+from medcalib.task import Task
 from medcalib.visualize import draw_case_overlay
 from medcalib.visualize.rendering import render
 
@@ -29,8 +30,7 @@ class CaseOverlayHandler:
         folder: where the files go.
         split: the dataset's split, which names the files of each case.
         load: from the files of a case to image and label, such as a `medcalib.transforms.LoadCased`.
-        class_names: one name per class; the background first, if there is one.
-        maximum: upper end of the scale of the uncertainty.
+        task: names of the classes, and the upper end of the scale of the uncertainty.
         num_cases: how many cases are drawn, the first ones that are seen.
         cases: ids of the cases that are drawn instead.
         uncertainty: which map is drawn.
@@ -46,8 +46,7 @@ class CaseOverlayHandler:
         folder: ResultFolder,
         split: Mapping[str, Sequence[Mapping[str, Any]]],
         load: Callable[[dict], Mapping],
-        class_names: Sequence[str],
-        maximum: float,
+        task: Task,
         num_cases: int = 4,
         cases: Sequence[str] | None = None,
         uncertainty: str = UncertaintyKeys.ENTROPY,
@@ -60,8 +59,7 @@ class CaseOverlayHandler:
             if str(case) not in self.files:
                 raise UserError(f"overlays::cases names {case}, which is not in the test split.")
         self.load = load
-        self.class_names = [str(name) for name in class_names]
-        self.maximum = maximum
+        self.task = task
         self.num_cases = num_cases
         self.cases = None if cases is None else {str(case) for case in cases}
         self.uncertainty = str(uncertainty)
@@ -92,24 +90,21 @@ class CaseOverlayHandler:
         loaded = self.load(files)
         image, label = loaded[CaseKeys.IMAGE], loaded.get(CaseKeys.LABEL)
         seg = output["seg"]
-        names = self.class_names
-        if seg.shape[0] == len(names):  # one channel per label, and none for the background
-            names = ["background", *names]
+        names = self.task.class_names if self.task.exclusive else ("background", *self.task.class_names)
         picture = image.ndim == 3
         figure = draw_case_overlay(
             image.cpu().numpy(),
             _label_map(seg),
             output[self.uncertainty].cpu().numpy(),
             None if label is None else _label_map(label),
-            class_names=names,
+            class_names=list(names),
             affine=None if picture else image.affine.cpu().numpy(),
             rgb=picture and image.shape[0] == 3,
             origin="upper" if picture else "lower",
-            maximum=self.maximum,
+            maximum=self.task.max_entropy,
             title=case,
         )
-        for suffix, content in render(figure, self.formats, self.dpi).items():
-            self.folder.file(f"{case}/{case}_overlay.{suffix}").write_bytes(content)
+        self.folder.write_figures({f"{case}/{case}_overlay": render(figure, self.formats, self.dpi)})
 
 
 def _label_map(labels: Tensor) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor
 from medcalib.files.result_tables import write_table
 from medcalib.functional import entropy, sample_mean_uncertainty
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.results import IMAGES, results_of
 from medcalib.keys import CaseKeys, UncertaintyKeys
+from medcalib.task import Task
 
-__all__ = ["ImagePredictions", "ImagePredictionsHandler", "PredictionTableHandler", "image_predictions"]
+__all__ = ["ImagePredictions", "ImagePredictionsHandler", "PredictionTableHandler"]
 
 _FROM_MEMBERS = (UncertaintyKeys.MUTUAL_INFORMATION, UncertaintyKeys.VARIANCE)
 SAMPLE_MEAN = "sample_mean_uncertainty"
@@ -28,6 +30,7 @@ class ImagePredictions(NamedTuple):
 
     Attributes:
         cases: case ids in the order in which they were seen.
+        classes: names of the classes.
         probabilities: (case, class), float32.
         labels: class indices (case, 1); None where images have no label.
         uncertainties: one number a case, (case,), by name: ``entropy`` in nats, ``sample_mean_uncertainty`` in
@@ -35,21 +38,28 @@ class ImagePredictions(NamedTuple):
     """
 
     cases: list[str]
+    classes: tuple[str, ...]
     probabilities: Tensor
     labels: Tensor | None
     uncertainties: dict[str, Tensor]
 
 
 class ImagePredictionsHandler:
-    """Keep the predictions of an epoch for the handlers that are attached after this one.
-
-    ``engine.state.image_predictions`` holds the `ImagePredictions` when the epoch ends, gathered from all ranks.
+    """Leave the `ImagePredictions` of an epoch, gathered from all ranks, in the results of the engine.
 
     Args:
+        task: names of the classes, and whether they exclude each other.
         batch_transform: from ``engine.state.batch`` to the list of case ids.
+
+    Example:
+        >>> engine = Engine(lambda engine, batch: batch)
+        >>> ImagePredictionsHandler(Task(["healthy", "ill"])).attach(engine)
+        >>> engine.run([[{"case": "a", "pred": torch.tensor([0.2, 0.8])}]]).results[IMAGES].cases
+        ['a']
     """
 
-    def __init__(self, batch_transform: Callable = from_engine(CaseKeys.CASE)) -> None:
+    def __init__(self, task: Task, batch_transform: Callable = from_engine(CaseKeys.CASE)) -> None:
+        self.task = task
         self.batch_transform = batch_transform
         self._cases: list[str] = []
         self._rows: list[dict[str, Tensor]] = []
@@ -58,11 +68,11 @@ class ImagePredictionsHandler:
         """Register the handler."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._gather)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: results_of(engine)[IMAGES])
+        results_of(engine).offer(IMAGES, self._gather)
 
-    def _start(self, engine: Engine) -> None:
+    def _start(self, _engine: Engine) -> None:
         self._cases, self._rows = [], []
-        engine.state.image_predictions = None
 
     def _update(self, engine: Engine) -> None:
         kept = (CommonKeys.PRED, CommonKeys.LABEL, *_FROM_MEMBERS)
@@ -72,7 +82,7 @@ class ImagePredictionsHandler:
             for case in engine.state.output
         ]
 
-    def _gather(self, engine: Engine) -> None:
+    def _gather(self) -> ImagePredictions:
         cases = string_list_all_gather(self._cases)
         first = sorted({case: row for row, case in reversed(list(enumerate(cases)))}.values())
         gathered = {
@@ -80,14 +90,15 @@ class ImagePredictionsHandler:
             for key in self._rows[0]
         }
         probabilities = gathered[CommonKeys.PRED].float()
-        engine.state.image_predictions = ImagePredictions(
+        return ImagePredictions(
             [cases[row] for row in first],
+            self.task.class_names,
             probabilities,
             gathered.get(CommonKeys.LABEL),
             {
-                str(UncertaintyKeys.ENTROPY): entropy(probabilities)[:, 0],
+                str(UncertaintyKeys.ENTROPY): entropy(probabilities, self.task.activation)[:, 0],
                 **{str(key): gathered[key][:, 0] for key in _FROM_MEMBERS if key in gathered},
-                SAMPLE_MEAN: sample_mean_uncertainty(probabilities)[:, 0],
+                SAMPLE_MEAN: sample_mean_uncertainty(probabilities, self.task.activation)[:, 0],
             },
         )
 
@@ -96,41 +107,29 @@ class PredictionTableHandler:
     """Write ``predictions.csv``, one row per image.
 
     Its columns are ``case``, ``predicted`` (the name of the class of the largest probability), ``probability_<class>``
-    of every class, and the uncertainties of `ImagePredictions`. Attach it after an `ImagePredictionsHandler`.
+    of every class, and the uncertainties of `ImagePredictions`. It needs an
+    `ImagePredictionsHandler` on the same engine.
 
     Args:
         folder: where the file goes.
-        class_names: one name for each class.
     """
 
-    def __init__(self, folder: ResultFolder, class_names: Sequence[str]) -> None:
+    def __init__(self, folder: ResultFolder) -> None:
         self.folder = folder
-        self.class_names = [str(name) for name in class_names]
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
+        results_of(engine).need(self, IMAGES)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Write the table."""
-        found = image_predictions(engine, self)
+        found: ImagePredictions = results_of(engine)[IMAGES]
         if self.folder.writes:
             columns = {
                 "case": found.cases,
-                "predicted": [self.class_names[index] for index in found.probabilities.argmax(1)],
-                **{f"probability_{name}": found.probabilities[:, i] for i, name in enumerate(self.class_names)},
+                "predicted": [found.classes[index] for index in found.probabilities.argmax(1)],
+                **{f"probability_{name}": found.probabilities[:, i] for i, name in enumerate(found.classes)},
                 **found.uncertainties,
             }
             write_table(pd.DataFrame(columns), self.folder.file("predictions.csv"))
-
-
-def image_predictions(engine: Engine, reader: Any) -> ImagePredictions:
-    """The predictions that an `ImagePredictionsHandler` left on the engine.
-
-    Raises:
-        RuntimeError: none is attached before the reader.
-    """
-    found = getattr(engine.state, "image_predictions", None)
-    if found is None:
-        raise RuntimeError(f"{type(reader).__name__} needs an ImagePredictionsHandler attached before it.")
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class ResultFolder:
         self.provenance = provenance or {}
         self.is_complete = False
         self._draft = FolderDraft(self.path)
+        self._told: list[str] = []
+        self._figures: list[str] = []
 
     @property
     def writes(self) -> bool:
@@ -71,7 +74,19 @@ class ResultFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def write_figures(self, figures: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Write figures, contents by suffix by name, whose paths are printed when the results have their name."""
+        for name, contents in figures.items():
+            for suffix, content in contents.items():
+                self.file(f"{name}.{suffix}").write_bytes(content)
+                self._figures.append(f"{name}.{suffix}")
+
+    def tell(self, text: str) -> None:
+        """Print a text as soon as the results have their name; of several in this order, and figures last."""
+        self._told.append(text)
+
     def _start(self, _engine: Engine) -> None:
+        self._told, self._figures = [], []
         if not self.writes:
             return
         self.is_complete = False
@@ -101,6 +116,10 @@ class ResultFolder:
                 print(f"The file {self.path} was in the place of a folder of results and is kept as {kept}.")
             self._draft.publish()
         self.is_complete = True
+        for text in self._told:
+            print(text)
+        if self._figures:
+            print("Figures:", *(self.path / name for name in sorted(self._figures)), sep="\n  ")
 
     def _discard(self, _engine: Engine, error: BaseException) -> None:
         if self.writes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from ignite.engine import Engine, Events
@@ -18,9 +19,11 @@ from medcalib.functional.aggregation import (
 )
 from medcalib.functional.agreement import aula, mean_pairwise_dice
 from medcalib.functional.uncertainty import sample_mean_uncertainty
-from medcalib.keys import Activation, UncertaintyKeys
+from medcalib.handlers.results import CASE_SCORES, results_of
+from medcalib.keys import UncertaintyKeys
+from medcalib.task import Task
 
-__all__ = ["CLASS_SCORES", "CONFIDENCE_SCORES", "UncertaintyScoresHandler"]
+__all__ = ["CLASS_SCORES", "CONFIDENCE_SCORES", "UncertaintyScores", "UncertaintyScoresHandler"]
 
 MAPS = (UncertaintyKeys.ENTROPY, UncertaintyKeys.MUTUAL_INFORMATION, UncertaintyKeys.VARIANCE)
 
@@ -29,6 +32,18 @@ CLASS_SCORES = ("pairwise_dice", "aula", "aula_normalized")
 
 CONFIDENCE_SCORES = ("pairwise_dice", "mean_foreground_confidence")
 """Scores that are high where a prediction can be trusted; all others are high where it cannot."""
+
+
+class UncertaintyScores(NamedTuple):
+    """Scores of the cases that an engine has seen in one epoch, on the CPU.
+
+    Attributes:
+        classes: names of the columns of scores per class.
+        values: (row, 1) or (row, class) by name, with the rows of `medcalib.handlers.BinnedCases`.
+    """
+
+    classes: tuple[str, ...]
+    values: dict[str, Tensor]
 
 
 class UncertaintyScoresHandler:
@@ -40,23 +55,24 @@ class UncertaintyScoresHandler:
     ``mean_foreground_confidence`` and ``sample_mean_uncertainty`` (predicted foreground). Of the members, per class:
     ``pairwise_dice``, and for three or more ``aula`` and ``aula_normalized`` of neighbours.
 
-    Leaves ``engine.state.case_scores``: name -> (row, 1) or (row, class), with the rows of
-    ``engine.state.binned_cases``, gathered from all ranks.
+    Leaves the `UncertaintyScores` of all ranks in the results of the engine.
 
     Args:
-        class_names: classes of scores per class; without the first where the background is left out.
-        activation: how logits became probabilities.
+        task: which classes have scores of their own, and whether probabilities exclude each other.
         patch_size: edge length in voxels of the most uncertain cube.
+
+    Example:
+        >>> engine = Engine(lambda engine, batch: batch)
+        >>> UncertaintyScoresHandler(Task(["background", "organ"])).attach(engine)
+        >>> maps = dict.fromkeys(MAPS, torch.full((1, 4, 4), 0.1))
+        >>> case = {"pred": torch.full((2, 4, 4), 0.5), "seg": torch.ones(1, 4, 4), **maps}
+        >>> scores = engine.run([[case]]).results[CASE_SCORES]
+        >>> round(scores.values["entropy_image_mean"].item(), 4)
+        0.1
     """
 
-    def __init__(
-        self,
-        class_names: Sequence[str],
-        activation: Activation | str = Activation.SOFTMAX,
-        patch_size: int = 10,
-    ) -> None:
-        self.class_names = [str(name) for name in class_names]
-        self.activation = Activation(activation)
+    def __init__(self, task: Task, patch_size: int = 10) -> None:
+        self.task = task
         self.patch_size = patch_size
         self._rows: list[dict[str, Tensor]] = []
 
@@ -64,22 +80,22 @@ class UncertaintyScoresHandler:
         """Register the handler."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._gather)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: results_of(engine)[CASE_SCORES])
+        results_of(engine).offer(CASE_SCORES, self._gather)
 
-    def _start(self, engine: Engine) -> None:
+    def _start(self, _engine: Engine) -> None:
         self._rows = []
-        engine.state.case_scores = None
-        engine.state.case_score_classes = self.class_names
 
     def _update(self, engine: Engine) -> None:
         for case in engine.state.output:
             self._rows.append({name: value.reshape(-1).double().cpu() for name, value in self._scores(case)})
 
-    def _gather(self, engine: Engine) -> None:
+    def _gather(self) -> UncertaintyScores:
         names = list(self._rows[0]) if self._rows else []
-        engine.state.case_scores = {
-            name: evenly_divisible_all_gather(torch.stack([row[name] for row in self._rows])) for name in names
-        }
+        return UncertaintyScores(
+            self.task.segmented_classes,
+            {name: evenly_divisible_all_gather(torch.stack([row[name] for row in self._rows])) for name in names},
+        )
 
     def _scores(self, case: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         plain = {key: value.as_subclass(torch.Tensor) for key, value in case.items() if isinstance(value, Tensor)}
@@ -93,11 +109,11 @@ class UncertaintyScoresHandler:
             yield f"{name}_patch_maximum", patch_maximum(values, self.patch_size)
             yield f"{name}_above_threshold", above_threshold_mean(values, fraction)
         yield "mean_foreground_confidence", mean_foreground_confidence(probs, foreground)
-        unsure = sample_mean_uncertainty(probs[None], self.activation)[0]
+        unsure = sample_mean_uncertainty(probs[None], self.task.reported_activation)[0]
         yield "sample_mean_uncertainty", foreground_mean(unsure, foreground)
         if (agreement := plain.get(UncertaintyKeys.AGREEMENT)) is None or agreement.shape[-1] < 2:
             return
-        agreement = agreement[-len(self.class_names) :]
+        agreement = agreement[self.task.segmented_channels]
         yield "pairwise_dice", mean_pairwise_dice(agreement)
         if agreement.shape[-1] > 2:
             yield "aula", aula(agreement)

@@ -13,6 +13,7 @@ from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from medcalib.calibrators import Calibrator
+from medcalib.functional.activation import to_decisions
 from medcalib.functional.agreement import member_agreement
 from medcalib.functional.uncertainty import PredictiveMoments
 from medcalib.inferers.samplers import Sampler, single_member
@@ -131,7 +132,8 @@ class SamplingInferer(Inferer):
         for logits in self._members(window, network):
             probs = moments.update(logits)
             if keep_labels:
-                labels.append(self._labels(probs))
+                # of probabilities, as the segmentation is: where rounding makes two equal, logits may still differ
+                labels.append(to_decisions(probs, self.activation is Activation.SIGMOID))
         return moments, labels
 
     def _members(self, window: Tensor, network: nn.Module) -> Iterator[Tensor]:
@@ -141,13 +143,6 @@ class SamplingInferer(Inferer):
                 continue
             image = window if self.member_calibrator.needs_image else None
             yield self.member_calibrator.to(logits.device)(logits, image)
-
-    def _labels(self, probs: Tensor) -> Tensor:
-        # of probabilities, as the segmentation is: where rounding makes two equal, logits may still differ
-        if self.activation is Activation.SIGMOID:
-            return probs >= 0.5
-        # argmax takes ten times as long on CPUs
-        return probs.max(1).indices.to(torch.uint8 if probs.shape[1] <= 256 else torch.int32)
 
 
 PART = 1 << 14
@@ -167,7 +162,7 @@ class _Agreement:
             self._importance, self._weights = _window_weights(self.inferer, inputs)
 
     def add(self, labels: Sequence[Tensor], num_classes: int, coordinates: Sequence | None) -> None:
-        """Count the voxels of a batch of windows, labels of each member (B, ...) or (B, C, ...)."""
+        """Count the voxels of a batch of windows, labels of each member (B, 1, ...) or (B, C, ...)."""
         if self.total is None:
             shape = (self._batch_size, num_classes, len(labels), len(labels))
             self.total = torch.zeros(shape, dtype=torch.float64, device=labels[0].device)

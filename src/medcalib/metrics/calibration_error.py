@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.metrics import CalibrationReduction
 from monai.utils import MetricReduction
 from torch import Tensor
 
-from medcalib.functional import BinStatistics, bin_statistics, calibration_error, mean_calibration_gap
+from medcalib.functional import (
+    CALIBRATION_ERRORS,
+    BinStatistics,
+    bin_statistics,
+    calibration_error,
+    mean_calibration_gap,
+)
 from medcalib.metrics.region import RegionMetric, reduce_metric
 
-__all__ = ["CALIBRATION_NAMES", "BinStatisticsMetric", "CalibrationErrorMetric"]
+__all__ = ["BinStatisticsMetric", "CalibrationErrorMetric"]
 
 SIGNED = "signed"
-CALIBRATION_NAMES = {
-    CalibrationReduction.EXPECTED.value: "ece",
-    CalibrationReduction.AVERAGE.value: "ace",
-    CalibrationReduction.MAXIMUM.value: "mce",
-    SIGNED: "gap",
-}
+_NAMES = {reduction: name for name, reduction in CALIBRATION_ERRORS.items()} | {SIGNED: "gap"}
 
 
 class CalibrationErrorMetric(RegionMetric):
@@ -79,11 +79,10 @@ class CalibrationErrorMetric(RegionMetric):
         self.calibration_reductions = (
             [calibration_reduction] if isinstance(calibration_reduction, str) else list(calibration_reduction)
         )
-        unknown = [name for name in self.calibration_reductions if name not in CALIBRATION_NAMES]
+        unknown = [name for name in self.calibration_reductions if name not in _NAMES]
         if unknown or not self.calibration_reductions:
             raise ValueError(
-                f"calibration_reduction must be one or more of {', '.join(CALIBRATION_NAMES)}, "
-                f"got {calibration_reduction!r}."
+                f"calibration_reduction must be one or more of {', '.join(_NAMES)}, got {calibration_reduction!r}."
             )
         self.num_bins = num_bins
         self.metric_reduction = metric_reduction
@@ -123,7 +122,7 @@ class CalibrationErrorMetric(RegionMetric):
         reduced = [reduce_metric(value, reduction, self.get_not_nans) for value in values]
         if self.single:
             return reduced[0]
-        names = [CALIBRATION_NAMES[name] for name in self.calibration_reductions]
+        names = [_NAMES[name] for name in self.calibration_reductions]
         return dict(zip(names, reduced, strict=True))
 
 

@@ -13,15 +13,13 @@ from medcalib.functional import (
     BinStatistics,
     bin_statistics,
     brier_score,
-    calibration_error,
+    calibration_errors,
     categorical_brier_score,
     categorical_negative_log_likelihood,
     negative_log_likelihood,
 )
 
 __all__ = ["ClassAUCMetric", "ClassificationScores", "class_auc", "classification_scores"]
-
-_CALIBRATION_ERRORS = {"ece": "expected", "ace": "average", "mce": "maximum"}
 
 
 class ClassificationScores(NamedTuple):
@@ -80,7 +78,6 @@ def classification_scores(y_pred: Tensor, y: Tensor, num_bins: int = 20) -> Clas
             f"{tuple(y_pred.shape)} and {tuple(y.shape)}."
         )
     statistics = bin_statistics(y_pred, y, num_bins)
-    pooled = statistics.pool()
     probabilities, labels = y_pred.as_subclass(Tensor).detach(), y.as_subclass(Tensor)[:, 0].long()
     confidence, predicted = probabilities.max(1)
     right = predicted == labels
@@ -97,7 +94,7 @@ def classification_scores(y_pred: Tensor, y: Tensor, num_bins: int = 20) -> Clas
         "specificity": (~given & ~has).sum(0) / (len(labels) - number),
         "nll": negative_log_likelihood(*dataset)[0],
         "brier": brier_score(*dataset)[0],
-        **{f"micro_{name}": calibration_error(pooled, kind)[0] for name, kind in _CALIBRATION_ERRORS.items()},
+        **{f"micro_{name}": errors[0] for name, errors in calibration_errors(statistics.pool()).items()},
     }
     per_class = {name: values.cpu().masked_fill(number.cpu() == 0, torch.nan) for name, values in per_class.items()}
     overall = {
@@ -106,8 +103,8 @@ def classification_scores(y_pred: Tensor, y: Tensor, num_bins: int = 20) -> Clas
         "nll_categorical": categorical_negative_log_likelihood(*dataset).item(),
         "brier_categorical": categorical_brier_score(*dataset).item(),
         **{
-            f"top_label_{name}": calibration_error(top_label.pool(), kind).item()
-            for name, kind in _CALIBRATION_ERRORS.items()
+            f"top_label_{name}": errors.item()
+            for name, errors in calibration_errors(top_label.pool(), ignore_empty=False).items()
         },
     }
     return ClassificationScores(overall, per_class, statistics.to("cpu"), top_label.to("cpu"))

@@ -43,6 +43,7 @@ from medcalib.predictions.prediction_folder import PredictedCase, PredictionFold
 from medcalib.predictions.prediction_paths import read_case_list
 from medcalib.predictions.prediction_values import PredictionKind
 from medcalib.predictions.volumes import Geometry, write_channels
+from medcalib.task import Task
 
 __all__ = ["calibrate_predictions", "make_calibrator"]
 
@@ -143,7 +144,8 @@ def calibrate_predictions(
         for case in lists[SplitKeys.TEST]:
             predictions.find(case, with_label=evaluate)
         names = checked_class_names(predictions, lists[SplitKeys.CALIBRATION][0], class_names)
-        fitted = make_calibrator(calibrator, len(names), predictions.activation, keep_argmax, num_bins)
+        task = Task(names, predictions.activation, include_background=include_background)
+        fitted = make_calibrator(calibrator, task.num_classes, task.activation, keep_argmax, num_bins)
         report = fit_calibrator(
             fitted.to(chosen),
             lambda: (predictions.read(case).calibration_case() for case in lists[SplitKeys.CALIBRATION]),
@@ -185,9 +187,8 @@ def calibrate_predictions(
                     source,
                     lists[SplitKeys.TEST],
                     draft / title,
-                    class_names=names,
+                    task=task,
                     num_bins=num_bins,
-                    include_background=include_background,
                     provenance=told | {"calibrator": by},
                     device=chosen,
                     title=f"evaluating {title}",

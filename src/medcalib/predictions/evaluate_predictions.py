@@ -17,12 +17,20 @@ from medcalib.compare.evaluations import Evaluation, read_evaluation
 from medcalib.devices import named_device
 from medcalib.errors import UserError
 from medcalib.files.folders import complete_folder
-from medcalib.handlers import BinningDataHandler, ProgressBarHandler, RegionMetricHandler, ReleaseHandler, ResultFolder
+from medcalib.functional import to_probabilities
+from medcalib.handlers import (
+    CalibrationErrorHandler,
+    ProgressBarHandler,
+    RegionMetricHandler,
+    ReleaseHandler,
+    ResultFolder,
+)
 from medcalib.keys import Activation, CaseKeys
 from medcalib.metrics import BrierScoreMetric, NegativeLogLikelihoodMetric
 from medcalib.predictions.prediction_folder import PredictionFolder, most_probable
 from medcalib.predictions.prediction_paths import read_case_list
-from medcalib.reports import CalibrationErrorHandler, EvaluationReportHandler
+from medcalib.reports import EvaluationReportHandler
+from medcalib.task import Task
 from medcalib.visualize.rendering import render_dataset
 
 __all__ = ["evaluate_predictions"]
@@ -73,9 +81,12 @@ def evaluate_predictions(
             predictions,
             listed,
             draft,
-            class_names=checked_class_names(predictions, listed[0], class_names),
+            task=Task(
+                checked_class_names(predictions, listed[0], class_names),
+                predictions.activation,
+                include_background=include_background,
+            ),
             num_bins=num_bins,
-            include_background=include_background,
             provenance=provenance,
             device=chosen,
         )
@@ -87,9 +98,8 @@ def write_evaluation(
     cases: Sequence[str],
     folder: Path,
     *,
-    class_names: Sequence[str],
+    task: Task,
     num_bins: int,
-    include_background: bool,
     provenance: Mapping[str, Any] | None,
     device: torch.device,
     title: str = "evaluating",
@@ -100,9 +110,8 @@ def write_evaluation(
         predictions: the predictions.
         cases: case ids.
         folder: where the files go.
-        class_names: one name for each predicted class.
+        task: what is predicted.
         num_bins: number of bins.
-        include_background: whether class 0 of exclusive classes counts.
         provenance: what ``summary.json`` is to say about where the predictions come from.
         device: where metrics are computed.
         title: first word of the progress bar.
@@ -110,37 +119,33 @@ def write_evaluation(
     Raises:
         UserError: as :func:`evaluate_predictions`.
     """
-    exclusive = predictions.activation is Activation.SOFTMAX
-    first = 0 if include_background or not exclusive else 1
-    names = list(class_names)
-    settings = {"num_bins": num_bins, "include_background": include_background, "space": "original"}
+    settings = {"num_bins": num_bins, "include_background": task.include_background, "space": "original"}
     results = ResultFolder(folder, {**(provenance or {}), **settings})
     metrics = {
-        "nll": RegionMetricHandler(NegativeLogLikelihoodMetric(include_background=first == 0)),
-        "brier": RegionMetricHandler(BrierScoreMetric(include_background=first == 0)),
+        "nll": RegionMetricHandler(NegativeLogLikelihoodMetric(task.include_first_channel)),
+        "brier": RegionMetricHandler(BrierScoreMetric(task.include_first_channel)),
     }
-    if exclusive:
+    if task.exclusive:
         metrics["nll_categorical"] = RegionMetricHandler(NegativeLogLikelihoodMetric(categorical=True))
     evaluator = SupervisedEvaluator(
         device=device,
         val_data_loader=_Batches(predictions, cases),
         # the predictions are made already
         network=nn.Identity(),
-        postprocessing=_decide_exclusive if exclusive else _decide_independent,
+        postprocessing=_decide_exclusive if task.exclusive else _decide_independent,
         key_val_metric={
             "mean_dice": MeanDice(
-                include_background=first == 0,
-                num_classes=len(names) if exclusive else None,
+                include_background=task.include_first_channel,
+                num_classes=task.num_exclusive_classes,
                 output_transform=from_engine(["seg", CommonKeys.LABEL]),
             )
         },
         additional_metrics=metrics,
         val_handlers=[
             results,
-            BinningDataHandler(num_bins=num_bins, include_background=first == 0),
-            CalibrationErrorHandler(names[first:], results),
+            CalibrationErrorHandler(task, num_bins),
             ProgressBarHandler(title),
-            EvaluationReportHandler(results, names[first:]),
+            EvaluationReportHandler(results),
             ReleaseHandler(),
         ],
     )
@@ -148,7 +153,7 @@ def write_evaluation(
     evaluator.run()
     statistics = [part.numpy() for part in read_evaluation(folder).statistics]
     for kind in ("diagram", "histogram"):
-        for suffix, content in render_dataset(kind, statistics, tuple(names[first:]), ("png", "pdf"), 150).items():
+        for suffix, content in render_dataset(kind, statistics, task.reported_classes, ("png", "pdf"), 150).items():
             path = folder / "reliability" / f"dataset_{kind}.{suffix}"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
@@ -175,7 +180,7 @@ def checked_class_names(predictions: PredictionFolder, case: str, class_names: S
 def activate_in_place(logits: Tensor, activation: Activation) -> Tensor:
     """Turn logits (B, C, X, Y, Z) into probabilities, slab by slab, so that no second volume is needed."""
     for slab in logits.split(1, 2):
-        slab.copy_(slab.softmax(1) if activation is Activation.SOFTMAX else slab.sigmoid())
+        slab.copy_(to_probabilities(slab, activation is Activation.SIGMOID))
     return logits
 
 

@@ -1,6 +1,5 @@
 """What an evaluation writes: tables, figures and summaries, by Ignite handlers."""
 
-from medcalib.reports.calibration_report import CalibrationErrorHandler
 from medcalib.reports.classification_report import ClassificationReportHandler, ClassificationScoresHandler
 from medcalib.reports.evaluation_report import EvaluationReportHandler
 from medcalib.reports.provenance import collect_provenance
@@ -9,7 +8,6 @@ from medcalib.reports.reliability_report import ReliabilityDiagramHandler
 from medcalib.reports.retention_report import RetentionReportHandler
 
 __all__ = [
-    "CalibrationErrorHandler",
     "ClassificationReportHandler",
     "ClassificationScoresHandler",
     "EvaluationReportHandler",

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ignite.engine import Engine, Events
-from torch import Tensor
 
 from medcalib.files.result_tables import case_table, write_metrics, write_table
 from medcalib.files.writing import write_json
 from medcalib.functional import categorical_brier_score, categorical_negative_log_likelihood
-from medcalib.handlers.image_predictions import ImagePredictions, image_predictions
+from medcalib.handlers.image_predictions import ImagePredictions
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.results import CLASSIFIED, IMAGES, results_of
 from medcalib.metrics import ClassificationScores, classification_scores
 from medcalib.reports.strata import case_attributes, strata_text, with_attributes
 from medcalib.visualize import ReliabilityStyle, draw_case_reliability_diagrams
@@ -45,8 +45,8 @@ _PRINTED_STRATA = {
 class ClassificationScoresHandler:
     """Score the images of an epoch with `medcalib.metrics.classification_scores`.
 
-    Leaves the scores in ``engine.state.classification_scores`` and their overall numbers in ``engine.state.metrics``.
-    Attach it after an `ImagePredictionsHandler`.
+    Leaves the scores in the results of the engine and their overall numbers in ``engine.state.metrics``. It needs an
+    `ImagePredictionsHandler` on the same engine.
 
     Args:
         num_bins: number of equal bins on [0, 1].
@@ -57,14 +57,16 @@ class ClassificationScoresHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        results = results_of(engine)
+        results.need(self, IMAGES)
+        results.offer(CLASSIFIED, lambda: self._score(engine))
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: results_of(engine)[CLASSIFIED])
 
-    def __call__(self, engine: Engine) -> None:
-        """Score the epoch."""
-        found = image_predictions(engine, self)
+    def _score(self, engine: Engine) -> ClassificationScores:
+        found: ImagePredictions = results_of(engine)[IMAGES]
         scores = classification_scores(found.probabilities, found.labels, self.num_bins)
-        engine.state.classification_scores = scores
         engine.state.metrics.update(scores.overall)
+        return scores
 
 
 class ClassificationReportHandler:
@@ -79,11 +81,10 @@ class ClassificationReportHandler:
     Where cases have attributes, such as a centre, these are columns of ``cases.csv`` after ``filename``, and
     ``summary.json`` holds, as ``strata``, by attribute and value the overall numbers of the images that have it.
 
-    Attach it after the handlers that leave metrics, a `ClassificationScoresHandler` among them.
+    It needs a `ClassificationScoresHandler` and an `medcalib.handlers.ImagePredictionsHandler` on the same engine.
 
     Args:
         folder: where the files go.
-        class_names: one name for each class.
         split: the dataset's split, which says what the attributes of its cases are; none when None.
         formats: file formats of the figure.
         dpi: resolution of raster formats.
@@ -95,34 +96,32 @@ class ClassificationReportHandler:
     def __init__(
         self,
         folder: ResultFolder,
-        class_names: Sequence[str],
         split: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         formats: Sequence[str] = ("png", "pdf"),
         dpi: int = 150,
     ) -> None:
         self.folder = folder
-        self.class_names = [str(name) for name in class_names]
         self.attributes = case_attributes(split or {})
         self.formats = tuple(formats)
         self.dpi = dpi
-        self._printed = ""
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
+        results_of(engine).need(self, IMAGES, CLASSIFIED)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
-        engine.add_event_handler(Events.COMPLETED, self._print)
 
     def _write(self, engine: Engine) -> None:
-        found = image_predictions(engine, self)
-        scores: ClassificationScores | None = getattr(engine.state, "classification_scores", None)
-        if scores is None:
-            raise RuntimeError("ClassificationReportHandler needs a ClassificationScoresHandler attached before it.")
+        results = results_of(engine)
+        # metrics of other handlers, too
+        results.complete()
+        found: ImagePredictions = results[IMAGES]
+        scores: ClassificationScores = results[CLASSIFIED]
         if not self.folder.writes:
             return
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         write_metrics(metrics, self.folder.file("metrics.csv"))
         for name, values in scores.per_class.items():
-            table = case_table([DATASET], self.class_names, values.numpy()[None])
+            table = case_table([DATASET], found.classes, values.numpy()[None])
             write_table(table, self.folder.file(f"{name}_raw.csv"))
         cases = with_attributes(self._cases(found), self.attributes)
         write_table(cases, self.folder.file("cases.csv"))
@@ -132,23 +131,24 @@ class ClassificationReportHandler:
             **{name: part.numpy() for name, part in scores.statistics._asdict().items()},
             **{f"top_label_{name}": part.numpy() for name, part in scores.top_label._asdict().items()},
             cases=np.array(found.cases),
-            classes=np.array(self.class_names),
+            classes=np.array(found.classes),
         )
-        numbers = np.bincount(found.labels[:, 0].long().numpy(), minlength=len(self.class_names))
+        numbers = np.bincount(found.labels[:, 0].long().numpy(), minlength=len(found.classes))
         summary = {
             **metrics,
             "num_cases": len(found.cases),
             "per_class": {
-                name: dict(zip(self.class_names, values.tolist(), strict=True))
+                name: dict(zip(found.classes, values.tolist(), strict=True))
                 for name, values in scores.per_class.items()
             },
-            "num_values": dict(zip(self.class_names, numbers.tolist(), strict=True)),
+            "num_values": dict(zip(found.classes, numbers.tolist(), strict=True)),
             **({"strata": strata} if strata else {}),
             "provenance": self.folder.provenance,
         }
         write_json(self.folder.file("summary.json"), summary)
-        self._draw(scores)
-        self._printed = "\n".join([self._text(scores, numbers), strata_text(strata, _PRINTED_STRATA)]).rstrip()
+        self._draw(scores, found.classes)
+        text = self._text(scores, numbers, found.classes)
+        self.folder.tell("\n".join([text, strata_text(strata, _PRINTED_STRATA)]).rstrip())
 
     def _cases(self, found: ImagePredictions) -> pd.DataFrame:
         probabilities, labels = found.probabilities, found.labels[:, 0].long()
@@ -157,8 +157,8 @@ class ClassificationReportHandler:
         return pd.DataFrame(
             {
                 "filename": found.cases,
-                "label": self._names(labels),
-                "predicted": self._names(predicted),
+                "label": [found.classes[index] for index in labels],
+                "predicted": [found.classes[index] for index in predicted],
                 "correct": (predicted == labels).int(),
                 "confidence": confidence,
                 "nll_categorical": categorical_negative_log_likelihood(*single),
@@ -180,23 +180,19 @@ class ClassificationReportHandler:
             for name in names
         }
 
-    def _names(self, indices: Tensor) -> list[str]:
-        return [self.class_names[index] for index in indices.tolist()]
-
-    def _draw(self, scores: ClassificationScores) -> None:
+    def _draw(self, scores: ClassificationScores, classes: Sequence[str]) -> None:
         pooled = [
             np.concatenate([of_classes[0], of_predicted[0]])
             for of_classes, of_predicted in zip(scores.statistics.pool(), scores.top_label.pool(), strict=True)
         ]
         style = ReliabilityStyle(count_label="images", empty_label="no images")
-        figure = draw_case_reliability_diagrams(*pooled, [*self.class_names, TOP_LABEL], style=style)
-        for suffix, content in render(figure, self.formats, self.dpi).items():
-            self.folder.file(f"reliability/dataset_diagram.{suffix}").write_bytes(content)
+        figure = draw_case_reliability_diagrams(*pooled, [*classes, TOP_LABEL], style=style)
+        self.folder.write_figures({"reliability/dataset_diagram": render(figure, self.formats, self.dpi)})
 
-    def _text(self, scores: ClassificationScores, numbers: np.ndarray) -> str:
+    def _text(self, scores: ClassificationScores, numbers: np.ndarray, classes: Sequence[str]) -> str:
         rows = pd.DataFrame(
             {title: [*scores.per_class[name].tolist(), scores.overall[name]] for name, title in _PRINTED.items()},
-            index=[*self.class_names, "mean"],
+            index=[*classes, "mean"],
         )
         rows.insert(0, "images", [*numbers, numbers.sum()])
         overall = scores.overall
@@ -206,7 +202,3 @@ class ClassificationReportHandler:
             f"All classes together: accuracy {overall['accuracy']:.4f}, NLL {overall['nll_categorical']:.4f}, "
             f"Brier {overall['brier_categorical']:.4f}, ECE of the predicted class {overall['top_label_ece']:.4f}."
         )
-
-    def _print(self, _engine: Engine) -> None:
-        if self.folder.writes:
-            print(self._printed)

@@ -19,9 +19,10 @@ from medcalib.files.result_tables import (
     write_table,
 )
 from medcalib.files.writing import write_json
-from medcalib.handlers.binning_data import binned_cases
+from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
-from medcalib.handlers.uncertainty_scores import CLASS_SCORES
+from medcalib.handlers.results import BINNED, CASE_SCORES, results_of
+from medcalib.handlers.uncertainty_scores import CLASS_SCORES, UncertaintyScores
 from medcalib.reports.strata import (
     case_attributes,
     check_attribute_names,
@@ -45,21 +46,21 @@ _PRINTED = {
 class EvaluationReportHandler:
     """Turn the metrics of an evaluation into tables, ``summary.json`` and a printed table.
 
-    Reads ``engine.state.metric_details`` (case, class), ``engine.state.dataset_details`` (class) and the bin statistics
-    of a `BinningDataHandler`; attach it after the handlers that fill them. A case that several ranks saw counts once.
-    A class that the ground truth of a case lacks is NaN in that case's row of every metric.
+    Reads ``engine.state.metric_details`` (case, class) and the bins of a `medcalib.handlers.CalibrationErrorHandler`,
+    which it needs on the same engine. A case that several ranks saw counts once. A class that the ground truth of a
+    case lacks is NaN in that case's row of every metric.
 
     Writes, for every metric and every score of an `UncertaintyScoresHandler`, ``<metric>_raw.csv`` (one row per case,
     or one row called ``dataset``) and ``<metric>_summary.csv``; ``cases.csv`` with the mean of each, one row per case;
     ``metrics.csv`` with the mean of each over the cases; and ``summary.json`` with the same numbers, the values per
-    class, over how many cases each was taken, the cases that lack a class, and the provenance.
+    class, over how many cases each was taken, the cases that lack a class, and the provenance;
+    ``bin_statistics.npz`` with ``counts``, ``sum_pred``, ``sum_true`` (case, class, bin), ``cases`` and ``classes``.
 
     Where cases have attributes, such as vendor and centre, these are columns of ``cases.csv`` after ``filename``, and
     ``summary.json`` holds, as ``strata``, by attribute and value the results of the cases that have it.
 
     Args:
         folder: where the files go.
-        class_names: names of the evaluated classes.
         split: the dataset's split, which says what the attributes of its cases are; none when None.
         overall_metrics: metrics that have one value per case, over all classes together, and none per class.
 
@@ -71,29 +72,27 @@ class EvaluationReportHandler:
     def __init__(
         self,
         folder: ResultFolder,
-        class_names: list[str],
         split: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         overall_metrics: Sequence[str] = ("nll_categorical",),
     ) -> None:
         self.folder = folder
-        self.class_names = [str(name) for name in class_names]
         self.overall_metrics = frozenset(overall_metrics)
         self.attributes = case_attributes(split or {})
         # before anything is predicted
         check_attribute_names(self.attributes, ["filename", *_PRINTED])
-        self._printed = ""
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
+        results_of(engine).need(self, BINNED)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
-        engine.add_event_handler(Events.COMPLETED, self._print)
 
     def _write(self, engine: Engine) -> None:
+        results_of(engine).complete()
         if not self.folder.writes:
             return
-        rows, binned = binned_cases(engine, self).first_rows(), binned_cases(engine, self).unique()
+        binned = results_of(engine)[BINNED].unique()
         absent = binned.absent().numpy()
-        tables = self._tables(engine, rows, binned.cases, absent)
+        tables = self._tables(engine, binned, absent)
         for name, table in tables.items():
             write_table(table, self.folder.file(f"{name}_raw.csv"))
             write_table(summary_table(table), self.folder.file(f"{name}_summary.csv"))
@@ -112,47 +111,51 @@ class EvaluationReportHandler:
             },
             "cases_without_class": {
                 name: [case for case, without in zip(binned.cases, absent[:, index], strict=True) if without]
-                for index, name in enumerate(self.class_names)
+                for index, name in enumerate(binned.classes)
             },
             **({"strata": by_attribute} if by_attribute else {}),
             "provenance": self.folder.provenance,
         }
         write_json(self.folder.file("summary.json"), summary)
-        self._printed = "\n".join([self._text(tables), strata_text(by_attribute, _PRINTED)]).rstrip()
+        np.savez_compressed(
+            self.folder.file("bin_statistics.npz"),
+            **{name: part.numpy() for name, part in binned.statistics._asdict().items()},
+            cases=np.array(binned.cases),
+            classes=np.array(binned.classes),
+        )
+        self.folder.tell("\n".join([self._text(tables, binned.classes), strata_text(by_attribute, _PRINTED)]).rstrip())
 
-    def _tables(self, engine: Engine, rows: list[int], cases: list[str], absent: np.ndarray) -> dict[str, pd.DataFrame]:
-        tables = {}
+    def _tables(self, engine: Engine, binned: BinnedCases, absent: np.ndarray) -> dict[str, pd.DataFrame]:
+        results, cases, classes, tables = results_of(engine), binned.cases, binned.classes, {}
+        rows = results[BINNED].first_rows()
         for metric, details in engine.state.metric_details.items():
             values = np.array(details.detach().cpu(), dtype=float)[rows]
-            if metric in self.overall_metrics or (values.shape[1] == 1 and len(self.class_names) > 1):
+            if metric in self.overall_metrics or (values.shape[1] == 1 and len(classes) > 1):
                 tables[metric] = overall_table(cases, values[:, 0])
                 continue
-            self._check_columns(metric, values.shape[1])
-            tables[metric] = case_table(cases, self.class_names, np.where(absent, np.nan, values))
+            if values.shape[1] != len(classes):
+                raise UserError(
+                    f"The metric {metric} has {values.shape[1]} values for each case, but {len(classes)} classes are "
+                    f"evaluated, {', '.join(classes)}; give it the same include_background as the others."
+                )
+            tables[metric] = case_table(cases, classes, np.where(absent, np.nan, values))
         # made without looking at labels, so that a class that the label lacks does not matter
-        for score, details in (getattr(engine.state, "case_scores", None) or {}).items():
+        scores: UncertaintyScores | None = results.get(CASE_SCORES)
+        for score, details in scores.values.items() if scores is not None else ():
             values = details.numpy()[rows]
             if score in CLASS_SCORES:
-                tables[score] = case_table(cases, engine.state.case_score_classes, values)
+                tables[score] = case_table(cases, scores.classes, values)
             else:
                 tables[score] = overall_table(cases, values[:, 0])
-        for metric, details in engine.state.dataset_details.items():
-            self._check_columns(metric, len(details))
-            tables[metric] = case_table(["dataset"], self.class_names, details.numpy()[None])
+        for metric, details in binned.micro_errors().items():
+            tables[metric] = case_table(["dataset"], classes, details.numpy()[None])
         return tables
 
-    def _check_columns(self, metric: str, number: int) -> None:
-        if number != len(self.class_names):
-            raise UserError(
-                f"The metric {metric} has {number} values for each case, but {len(self.class_names)} classes are "
-                f"evaluated, {', '.join(self.class_names)}; give it the same include_background as the others."
-            )
-
-    def _text(self, tables: dict[str, pd.DataFrame]) -> str:
+    def _text(self, tables: dict[str, pd.DataFrame], classes: Sequence[str]) -> str:
         shown = {title: tables[name] for name, title in _PRINTED.items() if name in tables}
         rows = pd.DataFrame(
-            {title: [table[c].mean() for c in [*self.class_names, "mean"]] for title, table in shown.items()},
-            index=[*self.class_names, "mean"],
+            {title: [table[c].mean() for c in [*classes, "mean"]] for title, table in shown.items()},
+            index=[*classes, "mean"],
         )
         micro = {name.removeprefix("micro_").upper(): table for name, table in tables.items() if "micro_" in name}
         pooled = ", ".join(f"{name} {table['mean'].mean():.4f}" for name, table in micro.items())
@@ -162,7 +165,3 @@ class EvaluationReportHandler:
             f"Mean over {num_cases} cases; a case that lacks a class is left out of its row.\n"
             f"Pooled over all voxels of all cases: {pooled}."
         )
-
-    def _print(self, _engine: Engine) -> None:
-        if self.folder.writes:
-            print(self._printed)

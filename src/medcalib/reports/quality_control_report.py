@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 
 from medcalib.errors import UserError
 from medcalib.files.writing import write_json
-from medcalib.handlers.binning_data import binned_cases
+from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
-from medcalib.handlers.uncertainty_scores import CONFIDENCE_SCORES
+from medcalib.handlers.results import BINNED, CASE_SCORES, results_of
+from medcalib.handlers.uncertainty_scores import CONFIDENCE_SCORES, UncertaintyScores
 from medcalib.keys import UncertaintyKeys
 from medcalib.metrics import (
     VoxelRiskCoverage,
@@ -25,6 +25,7 @@ from medcalib.metrics import (
     risk_coverage,
     score_correlation,
 )
+from medcalib.task import Task
 from medcalib.visualize import draw_flagging_curves, draw_risk_coverage_curves, draw_score_scatter
 from medcalib.visualize.rendering import render
 
@@ -59,14 +60,15 @@ class QualityControlHandler:
     without Dice, whose label and prediction both lack the classes, are left out of what is said of poor cases
     (``without_dice``).
 
-    Attach it after the handlers that make the scores.
+    It needs an `UncertaintyScoresHandler` and a `medcalib.handlers.CalibrationErrorHandler` on the same engine, which
+    has Dice as ``mean_dice``, and on ``threshold_evaluator``.
 
     Args:
         folder: where the files go.
         poor_below: a case whose mean Dice is below it is poor.
         max_poor: how many poor cases may pass, divided by all cases.
         threshold_evaluator: engine over the calibration split, with the same scores; no thresholds when None.
-        max_entropy: the largest entropy that there can be, in nats.
+        task: says what the largest entropy is that there can be.
         figure_scores: scores that are drawn, those of them that exist.
         formats: file formats of the figures.
         dpi: resolution of raster formats.
@@ -78,10 +80,10 @@ class QualityControlHandler:
     def __init__(
         self,
         folder: ResultFolder,
+        task: Task,
         poor_below: float = 0.8,
         max_poor: float = 0.05,
         threshold_evaluator: Engine | None = None,
-        max_entropy: float = math.log(2),
         figure_scores: Sequence[str] = (
             "entropy_foreground_mean",
             "mutual_information_foreground_mean",
@@ -97,23 +99,26 @@ class QualityControlHandler:
         self.poor_below = poor_below
         self.max_poor = max_poor
         self.threshold_evaluator = threshold_evaluator
-        self.max_entropy = max_entropy
+        self.task = task
         self.figure_scores = tuple(figure_scores)
         self.formats = tuple(formats)
         self.dpi = dpi
         self.output_transform = from_engine([UncertaintyKeys.ENTROPY, "seg", CommonKeys.LABEL])
-        self._voxels = VoxelRiskCoverage(max_entropy)
-        self._printed = ""
+        self._voxels = VoxelRiskCoverage(task.max_entropy)
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
+        for of_split in filter(None, (engine, self.threshold_evaluator)):
+            results = results_of(of_split)
+            results.need(self, BINNED, CASE_SCORES)
+            # before anything is predicted
+            engine.add_event_handler(Events.STARTED, results.check)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
-        engine.add_event_handler(Events.COMPLETED, self._print)
 
     def _start(self, _engine: Engine) -> None:
-        self._voxels = VoxelRiskCoverage(self.max_entropy)
+        self._voxels = VoxelRiskCoverage(self.task.max_entropy)
 
     def _update(self, engine: Engine) -> None:
         for entropy, seg, label in zip(*self.output_transform(engine.state.output), strict=True):
@@ -123,12 +128,13 @@ class QualityControlHandler:
     def _finish(self, engine: Engine) -> None:
         if self.threshold_evaluator is not None:
             self.threshold_evaluator.run()
+        results_of(engine).complete()
         if not self.folder.writes:
             return
-        cases = _case_scores(engine, self)
+        cases = _case_scores(engine)
         scores = {name: self._of_score(values, cases) for name, values in cases.uncertainties.items()}
         if self.threshold_evaluator is not None:
-            others = _case_scores(self.threshold_evaluator, self)
+            others = _case_scores(self.threshold_evaluator)
             for name, result in scores.items():
                 result["threshold"] = self._threshold(others, cases, name)
         report = {
@@ -144,9 +150,8 @@ class QualityControlHandler:
             },
         }
         write_json(self.folder.file("quality_control.json"), report)
-        engine.state.quality_control = report
+        self.folder.tell(_text(report))
         self._draw(cases)
-        self._printed = _text(report)
 
     def _of_score(self, values: NDArray, cases: CaseScores) -> dict[str, Any]:
         risk = risk_coverage(values, 1 - cases.dice)
@@ -208,20 +213,14 @@ class QualityControlHandler:
                 {"entropy": self._voxels.curve()}, risk_label="part of the voxels that is wrong"
             ),
         }
-        for name, figure in figures.items():
-            for suffix, content in render(figure, self.formats, self.dpi).items():
-                self.folder.file(f"quality_control/{name}.{suffix}").write_bytes(content)
-
-    def _print(self, _engine: Engine) -> None:
-        if self.folder.writes:
-            print(self._printed)
-            figures = self.folder.path / "quality_control"
-            if figures.is_dir():
-                print(f"Figures of quality control: {figures}")
+        self.folder.write_figures(
+            {f"quality_control/{name}": render(figure, self.formats, self.dpi) for name, figure in figures.items()}
+        )
 
 
-def _case_scores(engine: Engine, reader: Any) -> CaseScores:
-    binned = binned_cases(engine, reader)
+def _case_scores(engine: Engine) -> CaseScores:
+    binned: BinnedCases = results_of(engine)[BINNED]
+    scores: UncertaintyScores = results_of(engine)[CASE_SCORES]
     rows = binned.first_rows()
 
     def mean(values: Any) -> NDArray:
@@ -230,12 +229,11 @@ def _case_scores(engine: Engine, reader: Any) -> CaseScores:
         return np.where(known, values, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
 
     details: Mapping = engine.state.metric_details
+    if "mean_dice" not in details:
+        raise UserError("QualityControlHandler needs the metric mean_dice; give its engine a monai.handlers.MeanDice.")
     return CaseScores(
         [binned.cases[row] for row in rows],
-        {
-            name: mean(values) * (-1 if name in CONFIDENCE_SCORES else 1)
-            for name, values in engine.state.case_scores.items()
-        },
+        {name: mean(values) * (-1 if name in CONFIDENCE_SCORES else 1) for name, values in scores.values.items()},
         mean(details["mean_dice"]),
         mean(details["mhd"]) if "mhd" in details else None,
     )

@@ -9,8 +9,9 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from medcalib.handlers.binning_data import BinnedCases, binned_cases
+from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.results import BINNED, results_of
 from medcalib.processes import without_interrupts
 from medcalib.visualize.rendering import render_case, render_dataset
 
@@ -25,7 +26,6 @@ class ReliabilityDiagramHandler:
 
     Args:
         folder: where the files go.
-        class_names: names of the binned classes.
         num_cases: for how many cases a diagram is drawn, the first ones that are seen; all when None.
         formats: file formats of the dataset figures.
         case_formats: file formats of the figures of cases.
@@ -36,7 +36,6 @@ class ReliabilityDiagramHandler:
     def __init__(
         self,
         folder: ResultFolder,
-        class_names: Sequence[str],
         num_cases: int | None = 4,
         formats: Sequence[str] = ("png", "pdf"),
         case_formats: Sequence[str] = ("png",),
@@ -44,7 +43,6 @@ class ReliabilityDiagramHandler:
         num_workers: int = 0,
     ) -> None:
         self.folder = folder
-        self.class_names = tuple(str(name) for name in class_names)
         self.num_cases = num_cases
         self.formats = tuple(formats)
         self.case_formats = tuple(case_formats)
@@ -54,11 +52,11 @@ class ReliabilityDiagramHandler:
         self._drawn: dict[str, Future] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler; attach it after the `BinningDataHandler`."""
+        """Register the handler."""
+        results_of(engine).need(self, BINNED)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw_batch)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
-        engine.add_event_handler(Events.COMPLETED, self._announce)
 
     def _start(self, _engine: Engine) -> None:
         self._drawn = {}
@@ -67,20 +65,19 @@ class ReliabilityDiagramHandler:
             self._pool = ProcessPoolExecutor(self.num_workers, mp_context=get_context("spawn"))
 
     def _draw_batch(self, engine: Engine) -> None:
-        if self._pool is not None:
-            self._draw_cases(engine.state.binned_batch)
+        if self._pool is not None and BINNED in results_of(engine).batch:
+            self._draw_cases(results_of(engine).batch[BINNED])
 
     def _finish(self, engine: Engine) -> None:
+        binned: BinnedCases = results_of(engine)[BINNED].unique()
         if not self.folder.writes:
             return
-        binned = binned_cases(engine, self).unique()
         self._draw_cases(binned)
         arrays = [part.numpy() for part in binned.statistics]
         for kind in ("diagram", "histogram"):
-            self._submit(f"dataset_{kind}", render_dataset, kind, arrays, self.class_names, self.formats, self.dpi)
-        for name, future in self._drawn.items():
-            for suffix, content in future.result().items():
-                self.folder.file(f"reliability/{name}.{suffix}").write_bytes(content)
+            self._submit(f"dataset_{kind}", render_dataset, kind, arrays, binned.classes, self.formats, self.dpi)
+        contents = {f"reliability/{name}": future.result() for name, future in self._drawn.items()}
+        self.folder.write_figures(contents)
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
@@ -90,7 +87,7 @@ class ReliabilityDiagramHandler:
             name = f"case_{case}"
             if name not in self._drawn and (self.num_cases is None or len(self._drawn) < self.num_cases):
                 arrays = [part[row].numpy() for part in binned.statistics]
-                self._submit(name, render_case, arrays, self.class_names, case, self.case_formats, self.dpi)
+                self._submit(name, render_case, arrays, binned.classes, case, self.case_formats, self.dpi)
 
     def _submit(self, name: str, render: Callable[..., dict[str, bytes]], *args: Any) -> None:
         if self._pool is not None:
@@ -100,7 +97,3 @@ class ReliabilityDiagramHandler:
             return
         self._drawn[name] = Future()
         self._drawn[name].set_result(render(*args))
-
-    def _announce(self, _engine: Engine) -> None:
-        if self.folder.writes:
-            print("Figures:", *sorted((self.folder.path / "reliability").iterdir()), sep="\n  ")

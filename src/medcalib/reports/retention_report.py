@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from medcalib.errors import UserError
 from medcalib.files.writing import write_json
-from medcalib.handlers.image_predictions import image_predictions
+from medcalib.handlers.image_predictions import ImagePredictions
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.results import IMAGES, results_of
 from medcalib.metrics import retained_accuracy, risk_coverage
 from medcalib.visualize import draw_retention, draw_risk_coverage_curves
 from medcalib.visualize.rendering import render
 
 __all__ = ["RetentionReportHandler"]
+
+RETENTION = "retention"
 
 
 class RetentionReportHandler:
@@ -30,7 +33,7 @@ class RetentionReportHandler:
     ``retention/retention`` (right and wrong predictions across uncertainty ranges) and ``retention/risk_coverage``. An
     uncertainty that is the same for all images, as the variance of a single member is, is left out of the figures.
 
-    Attach it after an `ImagePredictionsHandler`.
+    It needs an `medcalib.handlers.ImagePredictionsHandler` on the same engine.
 
     Args:
         folder: where the files go.
@@ -58,11 +61,13 @@ class RetentionReportHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
-        engine.add_event_handler(Events.COMPLETED, self._announce)
+        results = results_of(engine)
+        results.need(self, IMAGES)
+        results.offer(RETENTION, lambda: self._report(engine))
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: results_of(engine)[RETENTION])
 
-    def _report(self, engine: Engine) -> None:
-        found = image_predictions(engine, self)
+    def _report(self, engine: Engine) -> dict[str, Any]:
+        found: ImagePredictions = results_of(engine)[IMAGES]
         correct = (found.probabilities.argmax(1) == found.labels[:, 0]).numpy()
         uncertainties = {name: values.double().numpy() for name, values in found.uncertainties.items()}
         report = {name: self._of_uncertainty(values, correct) for name, values in uncertainties.items()}
@@ -72,6 +77,7 @@ class RetentionReportHandler:
         if self.folder.writes:
             write_json(self.folder.file("retention.json"), report)
             self._draw(uncertainties, correct)
+        return report
 
     def _of_uncertainty(self, values: NDArray, correct: NDArray) -> dict[str, Any]:
         risk = risk_coverage(values, ~correct)
@@ -99,14 +105,9 @@ class RetentionReportHandler:
                 {name: risk_coverage(values, ~correct) for name, values in known.items()}, "part that is wrong"
             ),
         }
-        for name, figure in figures.items():
-            for suffix, content in render(figure, self.formats, self.dpi).items():
-                self.folder.file(f"retention/{name}.{suffix}").write_bytes(content)
-
-    def _announce(self, _engine: Engine) -> None:
-        folders = [self.folder.path / name for name in ("reliability", "retention")]
-        if self.folder.writes:
-            print("Figures:", *sorted(file for folder in folders for file in folder.glob("*")), sep="\n  ")
+        self.folder.write_figures(
+            {f"retention/{name}": render(figure, self.formats, self.dpi) for name, figure in figures.items()}
+        )
 
 
 def _is_share(number: Any) -> bool:

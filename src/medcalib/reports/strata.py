@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from medcalib.errors import UserError
-from medcalib.functional import BinStatistics, calibration_error
-from medcalib.handlers.binning_data import BinnedCases
+from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.keys import CaseKeys
-from medcalib.reports.calibration_report import CALIBRATION_ERRORS
 
 __all__ = ["case_attributes", "check_attribute_names", "strata", "strata_text", "with_attributes"]
 
@@ -157,11 +154,8 @@ def _stratum(tables: Mapping[str, pd.DataFrame], binned: BinnedCases, chosen: Se
     inside = np.array(chosen)
     of_cases = {name: table[inside] for name, table in tables.items() if table[FILENAME].tolist() == binned.cases}
     means: dict[str, Any] = {name: float(table["mean"].mean()) for name, table in of_cases.items()}
-    pooled = BinStatistics(*(part[torch.from_numpy(inside)] for part in binned.statistics)).pool()
-    absent = pooled.sum_true.sum(-1) == 0
-    for name, reduction in CALIBRATION_ERRORS.items():
-        errors = calibration_error(pooled, reduction).masked_fill(absent, torch.nan)
-        means[f"micro_{name}"] = errors.nanmean().item()
+    micro = binned.rows(np.flatnonzero(inside).tolist()).micro_errors()
+    means |= {name: errors.nanmean().item() for name, errors in micro.items()}
     means[NUM_VALUES] = {
         name: {column: int(table[column].notna().sum()) for column in table.columns[1:]}
         for name, table in of_cases.items()

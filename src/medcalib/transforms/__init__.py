@@ -3,18 +3,16 @@
 from medcalib.transforms.calibrate import Calibrated
 from medcalib.transforms.checks import CheckForegroundd, CheckLabeld, CheckPredictiond
 from medcalib.transforms.crops import LoadCropd
-from medcalib.transforms.entropy import Entropyd
 from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
 from medcalib.transforms.loading import LoadCased
-from medcalib.transforms.regions import RegionOfInterestd, Regionsd, evaluated_regions, label_regions
+from medcalib.transforms.regions import RegionOfInterestd, Regionsd, label_regions
 
 __all__ = [
     "Calibrated",
     "CheckForegroundd",
     "CheckLabeld",
     "CheckPredictiond",
-    "Entropyd",
     "InvertProbabilitiesd",
     "LoadCased",
     "LoadCropd",
@@ -22,6 +20,5 @@ __all__ = [
     "RegionOfInterestd",
     "Regionsd",
     "ToEvaluationSpaced",
-    "evaluated_regions",
     "label_regions",
 ]

@@ -10,7 +10,8 @@ from monai.transforms import Invertd, InvertibleTransform, MapTransform, Transfo
 from monai.utils import CommonKeys
 
 from medcalib.errors import UserError
-from medcalib.keys import Activation, CaseKeys, EvaluationSpace
+from medcalib.keys import CaseKeys, EvaluationSpace
+from medcalib.task import Task
 from medcalib.transforms.loading import LoadCased
 
 __all__ = ["InvertProbabilitiesd", "ToEvaluationSpaced"]
@@ -23,22 +24,17 @@ class InvertProbabilitiesd(MapTransform):
     cropped the input away there is no prediction: those voxels become background with certainty.
 
     Args:
-        keys: keys of probabilities (C, ...), background first.
+        keys: keys of probabilities (C, ...).
         transform: the preprocessing, as it was applied to ``orig_keys``.
+        task: what is predicted; independent labels are certainly absent where there is no prediction.
         orig_keys: key of the preprocessed image.
-        activation: ``softmax`` for exclusive classes, as above; ``sigmoid`` for independent ones, which are certainly
-            absent where there is no prediction.
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        transform: InvertibleTransform,
-        orig_keys: str = "image",
-        activation: Activation | str = Activation.SOFTMAX,
+        self, keys: KeysCollection, transform: InvertibleTransform, task: Task, orig_keys: str = "image"
     ) -> None:
         super().__init__(keys)
-        self.activation = Activation(activation)
+        self.task = task
         self._invert = Invertd(
             keys=self.keys, transform=transform, orig_keys=orig_keys, nearest_interp=False, to_tensor=True
         )
@@ -48,7 +44,7 @@ class InvertProbabilitiesd(MapTransform):
         inverted = dict(self._invert(dict(data)))
         for key in self.keys:
             probs = inverted[key].clamp(0, 1)
-            if self.activation is Activation.SOFTMAX:
+            if self.task.exclusive:
                 probs[0] += (1 - probs.sum(0)).clamp(min=0)
                 probs = probs / probs.sum(0, keepdim=True)
             inverted[key] = probs

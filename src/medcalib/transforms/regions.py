@@ -12,38 +12,9 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from medcalib.errors import UserError
-from medcalib.keys import Activation, CaseKeys
+from medcalib.keys import CaseKeys
 
-__all__ = ["RegionOfInterestd", "Regionsd", "evaluated_regions", "label_regions"]
-
-
-def evaluated_regions(
-    regions: Mapping[str, Sequence[int]] | None = None, evaluate: str | None = None
-) -> Mapping[str, Sequence[int]] | None:
-    """The regions on which results are reported, None if it is the classes.
-
-    Args:
-        regions: what a data fragment calls so.
-        evaluate: ``regions``, or ``labels`` for the classes, as it is when left out.
-
-    Raises:
-        UserError: ``evaluate`` is something else, there are no regions, or they are no lists of classes by name.
-
-    Example:
-        >>> evaluated_regions({"core": [2]}, "regions")
-        {'core': [2]}
-        >>> evaluated_regions({"core": [2]}, "labels")
-    """
-    if evaluate not in (None, "labels", "regions"):
-        raise UserError(f"data::evaluate is {evaluate!r}: it must be labels or regions.")
-    if evaluate != "regions":
-        return None
-    if not regions or not isinstance(regions, Mapping):
-        raise UserError(
-            f"data::evaluate is regions, but data::regions is {regions!r}: give lists of classes by name, such as "
-            f"{{core: [1, 3]}}, or set data::evaluate to labels."
-        )
-    return regions
+__all__ = ["RegionOfInterestd", "Regionsd", "label_regions"]
 
 
 class Regionsd(MapTransform):
@@ -57,11 +28,9 @@ class Regionsd(MapTransform):
         regions: classes of each region by its name, as indices; nothing is changed when None.
         num_classes: number of classes, background included.
         allow_missing_keys: whether a key that a case lacks is passed over.
-        activation: how the probabilities were made; those of independent labels cannot be added.
 
     Raises:
-        UserError: a region has no class, or one that does not exist, or the activation is ``sigmoid``; on call, naming
-            the case: a label is no class.
+        UserError: a region has no class, or one that does not exist; on call, naming the case: a label is no class.
 
     Example:
         >>> regions = Regionsd("pred", {"any": [1, 2], "core": [2]}, num_classes=3)
@@ -77,16 +46,10 @@ class Regionsd(MapTransform):
         regions: Mapping[str, Sequence[int]] | None,
         num_classes: int,
         allow_missing_keys: bool = True,
-        activation: Activation | str = Activation.SOFTMAX,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.regions = None if regions is None else {name: _classes(name, of) for name, of in regions.items()}
         self.num_classes = num_classes
-        if self.regions is not None and Activation(activation) is Activation.SIGMOID:
-            raise UserError(
-                "data::regions are sets of exclusive classes, but the activation is sigmoid, whose labels may overlap "
-                "already; set data::evaluate to labels."
-            )
         for name, classes in (self.regions or {}).items():
             if not classes or any(isinstance(i, bool) or i not in range(num_classes) for i in classes):
                 raise UserError(

@@ -8,7 +8,7 @@ from torch import Tensor
 from medcalib.calibrators.calibration_cases import CalibrationCase, Voxels, parts_of, voxels_of
 from medcalib.calibrators.fitting.likelihood import negative_log_likelihood
 from medcalib.errors import UserError
-from medcalib.functional import BinStatistics, bin_statistics, calibration_error
+from medcalib.functional import BinStatistics, bin_statistics, calibration_error, to_probabilities
 
 __all__ = ["SplitScores"]
 
@@ -55,7 +55,7 @@ class SplitScores:
         tallies = [_DiceTally(len(self.class_voxels)) for _ in range(case.logits.shape[0])]
         for part, own in zip(parts_of(calibrated), parts_of(case), strict=True):
             part, own = (of_case._replace(logits=_widened(of_case.logits)) for of_case in (part, own))
-            probs = part.logits.sigmoid() if self.sigmoid else part.logits.softmax(1)
+            probs = to_probabilities(part.logits, self.sigmoid)
             try:
                 bins = bin_statistics(probs, part.labels, self.num_bins, mask=part.mask).pool().to("cpu")
                 volumes = list(voxels_of(part.logits, part.labels, part.mask))

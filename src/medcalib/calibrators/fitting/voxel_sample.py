@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medcalib.calibrators.calibration_cases import Voxels
+from medcalib.functional import to_probabilities
 
 __all__ = ["SAMPLING", "VoxelSample"]
 
@@ -147,7 +148,7 @@ class VoxelSample:
         if self.sampling == "uniform":
             return torch.zeros(truth.shape[-1], dtype=torch.int64, device=truth.device)
         if self.sampling == "error_balanced":
-            probs = voxels.logits.sigmoid() if self.sigmoid else voxels.logits.softmax(0)
+            probs = to_probabilities(voxels.logits, self.sigmoid, dim=0)
             difference = probs.sub_(voxels.target()).abs_()
             error = difference.amax(0) if self.sigmoid else difference.sum(0) / 2
             return torch.bucketize(error, error.new_tensor(ERRORS))

@@ -11,11 +11,14 @@ from monai.handlers import IgniteMetricHandler, from_engine
 
 from medcalib.errors import UserError
 from medcalib.functional import bin_statistics, calibration_error
-from medcalib.handlers import BinnedCases, BinningDataHandler, ResultFolder
+from medcalib.handlers import BinnedCases, CalibrationErrorHandler, ResultFolder
+from medcalib.handlers.results import BINNED
 from medcalib.metrics import BrierScoreMetric
-from medcalib.reports import CalibrationErrorHandler, EvaluationReportHandler, ReliabilityDiagramHandler
+from medcalib.reports import EvaluationReportHandler, ReliabilityDiagramHandler
+from medcalib.task import Task
 
 CLASSES = ["left", "right"]
+TASK = Task(["background", *CLASSES])
 
 
 def make_cases(number, shape=(6, 5, 4), seed=0):
@@ -41,8 +44,12 @@ def evaluate(cases, handlers, batch_size=1, epochs=1, metrics=()):
     return engine.state
 
 
-def binning(**kwargs):
-    return [BinningDataHandler(num_bins=10, **kwargs), CalibrationErrorHandler(CLASSES)]
+def binning(task=TASK):
+    return [CalibrationErrorHandler(task, num_bins=10)]
+
+
+def binned(state):
+    return state.results[BINNED]
 
 
 @pytest.mark.parametrize("reduction", ["expected", "average", "maximum"])
@@ -78,22 +85,22 @@ def test_perfectly_calibrated_cases_pool_to_zero():
         return {"case": name, "pred": pred, "label": label}
 
     cases = [case("many", 0.75, 10_000), case("few", 0.5, 4)]
-    state = evaluate(cases, [BinningDataHandler(num_bins=1), CalibrationErrorHandler(CLASSES)])
-    assert state.dataset_details["micro_ece"][0] == pytest.approx(0, abs=1e-7)
+    state = evaluate(cases, [CalibrationErrorHandler(TASK, num_bins=1)])
+    assert binned(state).micro_errors()["micro_ece"][0] == pytest.approx(0, abs=1e-7)
 
 
 def test_batches_equal_cases_one_by_one():
     cases = make_cases(5)
     one, many = (evaluate(cases, binning(), batch_size=size) for size in (1, 3))
-    assert one.binned_cases.cases == many.binned_cases.cases
-    for first, second in zip(one.binned_cases.statistics, many.binned_cases.statistics, strict=True):
+    assert binned(one).cases == binned(many).cases
+    for first, second in zip(binned(one).statistics, binned(many).statistics, strict=True):
         assert torch.equal(first, second)
 
 
 def test_epochs_do_not_add_up():
     cases = make_cases(2)
     once, thrice = (evaluate(cases, binning(), epochs=epochs) for epochs in (1, 3))
-    assert torch.equal(once.binned_cases.statistics.counts, thrice.binned_cases.statistics.counts)
+    assert torch.equal(binned(once).statistics.counts, binned(thrice).statistics.counts)
 
 
 def test_a_case_seen_twice_counts_once():
@@ -114,8 +121,9 @@ def test_missing_class_is_nan_and_left_out():
 
 
 def test_background_is_kept_on_demand():
-    state = evaluate(make_cases(2), [BinningDataHandler(include_background=True)])
-    assert state.binned_cases.statistics.counts.shape[1] == 3
+    state = evaluate(make_cases(2), binning(Task(["background", *CLASSES], include_background=True)))
+    assert binned(state).classes == ("background", *CLASSES)
+    assert binned(state).statistics.counts.shape[1] == 3
 
 
 def test_a_nan_prediction_names_the_case():
@@ -125,11 +133,6 @@ def test_a_nan_prediction_names_the_case():
         evaluate(cases, binning())
 
 
-def test_a_reader_without_binning_says_so():
-    with pytest.raises(RuntimeError, match="CalibrationErrorHandler needs a BinningDataHandler"):
-        evaluate(make_cases(1), [CalibrationErrorHandler(CLASSES)])
-
-
 def report(tmp_path, cases, provenance=None, drawing=None, **kwargs):
     folder = ResultFolder(tmp_path / "evaluation", provenance)
     brier = BrierScoreMetric(include_background=False)
@@ -137,10 +140,9 @@ def report(tmp_path, cases, provenance=None, drawing=None, **kwargs):
         cases,
         [
             folder,
-            BinningDataHandler(num_bins=10),
-            CalibrationErrorHandler(CLASSES, folder),
-            EvaluationReportHandler(folder, CLASSES),
-            ReliabilityDiagramHandler(folder, CLASSES, **{"num_cases": 1, **(drawing or {})}),
+            CalibrationErrorHandler(TASK, num_bins=10),
+            EvaluationReportHandler(folder),
+            ReliabilityDiagramHandler(folder, **{"num_cases": 1, **(drawing or {})}),
         ],
         metrics={"brier": IgniteMetricHandler(brier, output_transform=from_engine(["pred", "label"]))},
         **kwargs,
@@ -200,7 +202,7 @@ def test_a_failed_evaluation_leaves_the_results_before(tmp_path):
 
 def test_unique_keeps_the_first():
     statistics = bin_statistics(torch.rand(3, 2, 4), torch.zeros(3, 1, 4, dtype=torch.long), 4)
-    unique = BinnedCases(["a", "b", "a"], statistics).unique()
+    unique = BinnedCases(["a", "b", "a"], ("x", "y"), statistics).unique()
     assert unique.cases == ["a", "b"]
     assert torch.equal(unique.statistics.sum_pred, statistics.sum_pred[:2])
 

@@ -1,0 +1,144 @@
+"""Bin the predictions of an epoch once, for everybody who needs calibration numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from ignite.engine import Engine
+from monai.handlers import from_engine
+from monai.utils import string_list_all_gather
+from torch import Tensor
+
+from medcalib.errors import UserError
+from medcalib.functional import BinStatistics, calibration_errors
+from medcalib.handlers.region_metric import RegionMetricHandler, masked_output
+from medcalib.handlers.results import BINNED, results_of
+from medcalib.keys import CaseKeys
+from medcalib.metrics import BinStatisticsMetric
+from medcalib.task import Task
+
+__all__ = ["BinnedCases", "CalibrationErrorHandler"]
+
+
+class BinnedCases(NamedTuple):
+    """Bin statistics of the cases that an engine has seen in one epoch, on the CPU.
+
+    Attributes:
+        cases: case ids in the order in which the ranks saw them; a case that two ranks saw stands there twice.
+        classes: names of the binned classes.
+        statistics: bin statistics (case, class, bin), one row per id.
+    """
+
+    cases: list[str]
+    classes: tuple[str, ...]
+    statistics: BinStatistics
+
+    def first_rows(self) -> list[int]:
+        """The row in which each case was seen first."""
+        return sorted({case: row for row, case in reversed(list(enumerate(self.cases)))}.values())
+
+    def unique(self) -> BinnedCases:
+        """Every case once, as it was seen first."""
+        return self.rows(self.first_rows())
+
+    def rows(self, chosen: list[int]) -> BinnedCases:
+        """Some of the rows."""
+        statistics = BinStatistics(*(part[chosen] for part in self.statistics))
+        return BinnedCases([self.cases[row] for row in chosen], self.classes, statistics)
+
+    def absent(self) -> Tensor:
+        """Whether the ground truth of a case lacks a class, (case, class)."""
+        return self.statistics.sum_true.sum(-1) == 0
+
+    def micro_errors(self) -> dict[str, Tensor]:
+        """``micro_ece``, ``micro_ace`` and ``micro_mce`` (class,) of the pooled bins; NaN for a class no case has."""
+        return {f"micro_{name}": errors[0] for name, errors in calibration_errors(self.statistics.pool()).items()}
+
+
+class CalibrationErrorHandler(RegionMetricHandler):
+    r"""A `medcalib.metrics.BinStatisticsMetric`, and from its bins the calibration errors of the epoch.
+
+    *Macro* values are computed per case and class; a class that the ground truth of a case lacks is NaN there, and the
+    mean is over cases of the mean over classes, both without NaN. *Micro* values are computed once from the pooled
+    bins of all cases, :math:`\sum_i` of counts, probabilities and targets, so that perfectly calibrated cases pool to
+    zero; a class that no case has is NaN. A case that several ranks saw counts once.
+
+    Leaves ``macro_{ece,ace,mce}`` and ``micro_{ece,ace,mce}`` in ``engine.state.metrics``, the macro values (row,
+    class) in ``engine.state.metric_details``, and the `BinnedCases` of all ranks in the results of the engine. Batches
+    may have any size.
+
+    Args:
+        task: which channels of the probabilities count, and their names.
+        num_bins: number of equal bins on [0, 1].
+        output_transform: from ``engine.state.output`` to probabilities, labels and masks, lists of (C, ...),
+            (1 or C, ...) and (1, ...) or None.
+        batch_transform: from ``engine.state.batch`` to the list of case ids.
+
+    Raises:
+        UserError: while running, naming the case: its predictions or labels cannot be binned.
+
+    Example:
+        >>> engine = Engine(lambda engine, batch: batch)
+        >>> CalibrationErrorHandler(Task(["background", "organ"]), num_bins=2).attach(engine)
+        >>> pred = torch.tensor([[0.1, 0.1], [0.9, 0.9]])
+        >>> state = engine.run([[{"case": "a", "pred": pred, "label": torch.tensor([[0, 1]])}]])
+        >>> round(state.metrics["macro_ece"], 4)
+        0.4
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        num_bins: int = 20,
+        output_transform: Callable = masked_output,
+        batch_transform: Callable = from_engine(CaseKeys.CASE),
+    ) -> None:
+        self.classes = task.reported_classes
+        self.batch_transform = batch_transform
+        self._cases: list[str] = []
+        metric = BinStatisticsMetric(num_bins, include_background=task.include_first_channel)
+        super().__init__(metric, output_transform, save_details=False)
+
+    def attach(self, engine: Engine, name: str = "calibration") -> None:
+        """Register the handler."""
+        results_of(engine).offer(BINNED, lambda: self._gather(engine))
+        if not hasattr(engine.state, "metric_details"):
+            engine.state.metric_details = {}
+        super().attach(engine, name)
+
+    def reset(self) -> None:
+        """Forget the epoch before."""
+        self._cases = []
+        super().reset()
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Bin a batch, case by case."""
+        cases = [str(case) for case in self.batch_transform(engine.state.batch)]
+        parts = []
+        for case, *tensors in zip(cases, *self._output_transform(engine.state.output), strict=True):
+            y_pred, y, mask = (None if tensor is None else tensor[None] for tensor in tensors)
+            try:
+                parts.append(self.metric_fn(y_pred, y, mask=mask))
+            except ValueError as error:
+                raise UserError(f"Case {case} cannot be evaluated: {error}") from None
+        statistics = BinStatistics(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
+        results_of(engine).batch[BINNED] = BinnedCases(cases, self.classes, statistics)
+        self._cases += cases
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Gather the bins, unless somebody asked for them before."""
+        results_of(engine)[BINNED]
+
+    def _gather(self, engine: Engine) -> BinnedCases:
+        statistics = self.metric_fn.aggregate().to("cpu")
+        binned = BinnedCases(string_list_all_gather(self._cases), self.classes, statistics)
+        unique = binned.unique()
+        macro = calibration_errors(unique.statistics)
+        for name, of_rows in calibration_errors(statistics).items():
+            engine.state.metric_details[f"macro_{name}"] = of_rows
+            engine.state.metrics[f"macro_{name}"] = macro[name].nanmean(1).nanmean().item()
+        for name, of_classes in unique.micro_errors().items():
+            engine.state.metrics[name] = of_classes.nanmean().item()
+        return binned
