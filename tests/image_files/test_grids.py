@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from tests.image_files import headers
 from tests.image_files.headers import KINDS, SIZES, header, write
-from tests.transforms import headers
 
 from medcalib.errors import UserError
 from medcalib.image_files.grids import corner_distance
