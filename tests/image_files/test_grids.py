@@ -10,9 +10,10 @@ from tests.image_files import headers
 from tests.image_files.headers import KINDS, SIZES, header, write
 
 from medcalib.errors import UserError
+from medcalib.image_files import grids
 from medcalib.image_files.grids import corner_distance
 from medcalib.image_files.nifti import NiftiFile
-from medcalib.transforms import LoadCased, grids
+from medcalib.transforms import LoadCased
 
 SHAPE = (5, 4, 3)
 ZEROS = np.zeros(SHAPE, np.float32)
