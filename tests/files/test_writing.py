@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.killed import killed_at
 
-from medcalib import files
+from medcalib.files import writing
 from medcalib.errors import UserError
 from medcalib.files.writing import UNFINISHED, complete_file, draft_path, read_json, remove_abandoned, write_text
 
@@ -79,7 +79,7 @@ class TestAbandoned:
         remove_abandoned(tmp_path, held=True)
         assert not draft.exists()
         draft.touch()
-        old = time.time() - files.ABANDONED - 1
+        old = time.time() - writing.ABANDONED - 1
         os.utime(draft, (old, old))
         remove_abandoned(tmp_path)
         assert not draft.exists()
@@ -102,5 +102,5 @@ def test_a_damaged_record_is_one_sentence(tmp_path, content):
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path):
-    files.write_json(tmp_path / "a.json", {"a": [1, None]})
+    writing.write_json(tmp_path / "a.json", {"a": [1, None]})
     assert read_json(Path(tmp_path, "a.json"), "") == {"a": [1, None]} == json.loads((tmp_path / "a.json").read_text())

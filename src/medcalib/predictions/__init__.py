@@ -1,7 +1,7 @@
 """Evaluate and calibrate predictions that lie in files, of bundles or of other programs."""
 
-from medcalib.predictions.calibrate_predictions import calibrate_predictions, make_calibrator
-from medcalib.predictions.evaluate_predictions import evaluate_predictions
+from medcalib.predictions.calibrating import calibrate_predictions, make_calibrator
+from medcalib.predictions.evaluating import evaluate_predictions
 from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder
 from medcalib.predictions.prediction_paths import read_case_list
 from medcalib.predictions.prediction_values import PredictionKind

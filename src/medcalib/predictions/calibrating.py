@@ -38,7 +38,7 @@ from medcalib.files.result_tables import write_table
 from medcalib.files.writing import write_json
 from medcalib.keys import Activation, CaseKeys, SplitKeys
 from medcalib.networks.weights import weights_digest
-from medcalib.predictions.evaluate_predictions import activate_in_place, checked_class_names, write_evaluation
+from medcalib.predictions.evaluating import activate_in_place, checked_class_names, write_evaluation
 from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder
 from medcalib.predictions.prediction_paths import read_case_list
 from medcalib.predictions.prediction_values import PredictionKind
