@@ -361,7 +361,7 @@ def test_parts_of_a_case_are_the_whole(kind, activation, monkeypatch):
     cases = split(activation=activation)
     whole = make(kind, activation=activation)
     report = fit_calibrator(whole, cases)
-    for module in ("base", "cases", "voxel_sample"):
+    for module in ("base", "calibration_cases", "fitting.voxel_sample"):
         monkeypatch.setattr(f"medcalib.calibrators.{module}.CHUNK", 101)
     monkeypatch.setattr("medcalib.calibrators.fitting.likelihood.LARGE_CHUNK", 37)
     in_parts = make(kind, activation=activation)

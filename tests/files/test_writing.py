@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tests.killed import killed_at
 
-from medcalib.files import writing
 from medcalib.errors import UserError
+from medcalib.files import writing
 from medcalib.files.writing import UNFINISHED, complete_file, draft_path, read_json, remove_abandoned, write_text
 
 
