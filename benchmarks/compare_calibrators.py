@@ -25,6 +25,7 @@ from scipy.special import rel_entr
 from medcalib.bundle.compose import DEFAULT_METHOD, generate
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.run import run
+from medcalib.bundle.templates import find_templates
 from medcalib.calibrators import TemperatureScaling, read_calibrator
 from medcalib.cli.command_line import run_command
 from medcalib.cli.options import call_with_options
@@ -33,7 +34,7 @@ from medcalib.engines import calibration
 from medcalib.keys import CaseKeys, SplitKeys
 from medcalib.visualize.scatter import draw_calibration_scatter
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "bundle_templates"
+TEMPLATES = find_templates()
 SEED = 12345
 LOSSES = "baseline_ce,baseline_dice_ce,softl1ace_dice_ce"
 UNCALIBRATED = "uncalibrated"

@@ -18,9 +18,10 @@ from harness import machine
 
 from medcalib.bundle.compose import generate
 from medcalib.bundle.run import run
+from medcalib.bundle.templates import find_templates
 from medcalib.inferers import SamplingInferer
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "bundle_templates"
+TEMPLATES = find_templates()
 SEED = 12345
 METHODS = (
     "deterministic",

@@ -28,12 +28,13 @@ import torch
 from medcalib.bundle.compose import generate
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.run import run
+from medcalib.bundle.templates import find_templates
 from medcalib.bundle.workflow import bundle_settings, open_workflow
 from medcalib.data import make_phantom
 from medcalib.errors import UserError
 from medcalib.files.tensors import load_tensors
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "bundle_templates"
+TEMPLATES = find_templates()
 SIZE = {"num_training": 3, "num_validation": 1, "num_test": 2}
 FEW_FIGURES = {
     "inference_pred": {"overlays::num_cases": 1},

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from medcalib.bundle.contract import CONTRACTS, MODULES
 from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
+from medcalib.bundle.templates import find_templates
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CONFIGS = REPOSITORY / "bundle_templates" / "configs"
+CONFIGS = find_templates() / "configs"
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
