@@ -43,7 +43,10 @@ def test_the_verbs_are_listed_with_one_line_each(monkeypatch, capsys, words):
         (["--debug"], "error: medcalib has no verb '--debug'"),
         (["run", "--mode=train"], "error: --bundle is missing"),
         (["run", "--bundle=x", "--mode", "train", "train"], "error: medcalib run: 'train' belongs to no option"),
-        (["generate", "--output_dir=x"], "error: medcalib generate has no option --output_dir; there is bundles_dir"),
+        (
+            ["generate", "--output_dir=x"],
+            "error: medcalib generate has no option --output_dir; did you mean bundles_dir?",
+        ),
         (["check"], "error: --bundle is missing"),
         (["check", "--bundle=x", "--debug"], "error: medcalib check has no option --debug"),
         (["calibrate", "--kind=logits"], "error: --predictions_dir is missing; medcalib calibrate --help"),

@@ -86,7 +86,7 @@ def test_what_cannot_be_read_is_named(main, words, message):
     ("words", "message"),
     [
         (["--nubmer=x"], r"do has no option --nubmer; did you mean number or name\?"),
-        (["--results_dir=x"], "do has no option --results_dir; .*output_dir"),
+        (["--results_dir=x"], r"do has no option --results_dir; did you mean output_dir\?"),
         (["--xyz"], "do has no option --xyz; there is debug, name, number, output_dir."),
         (["--name"], "--name is missing its value"),
         (["--number", "--debug"], "--number is missing its value"),

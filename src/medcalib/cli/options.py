@@ -59,7 +59,8 @@ def call_with_options(main: Callable[..., Any], words: Sequence[str], name: str)
         else:
             ending = id_.rpartition("_")[2]
             alike = [option for option in known if option.rpartition("_")[2] == ending]
-            raise UserError(f"{name} has no option --{id_}{suggestion(id_, alike or known, list_all=True)}")
+            told = f"; did you mean {' or '.join(alike)}?" if alike else suggestion(id_, known, list_all=True)
+            raise UserError(f"{name} has no option --{id_}{told}")
     for parameter in parameters:
         if parameter.name in known and parameter.default is parameter.empty and parameter.name not in values:
             raise UserError(f"--{parameter.name} is missing; {name} --help says what it is.")
