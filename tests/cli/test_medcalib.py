@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import warnings
+from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 from tests.conftest import REPOSITORY
@@ -63,6 +65,17 @@ def test_the_version_is_that_of_the_package(monkeypatch, capsys):
     import medcalib as package
 
     assert medcalib(monkeypatch, capsys, "--version") == (0, f"{package.__version__}\n", "")
+
+
+def test_modules_of_the_current_folder_can_be_imported(monkeypatch, capsys, tmp_path):
+    """Such as functions that find the cases of a dataset; nothing there hides a module that is installed."""
+    for name in ("cases_of_mine", "yaml"):
+        (tmp_path / f"{name}.py").write_text("VALUE = 7")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    medcalib(monkeypatch, capsys, "--version")
+    assert import_module("cases_of_mine").VALUE == 7
+    assert find_spec("yaml").origin != str(tmp_path / "yaml.py")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 import medcalib
@@ -19,7 +20,8 @@ _PREFIX = "verb_"
 
 
 def main() -> None:
-    """Run the verb that was typed."""
+    """Run the verb that was typed; configurations may name modules of the current folder, as with ``python -m``."""
+    sys.path.append(str(Path.cwd()))
     run_command(_run_verb, sys.argv[1:])
 
 
