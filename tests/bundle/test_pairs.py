@@ -23,6 +23,10 @@ LOSSES, METHODS, CALIBRATORS, NETWORKS = (
     fragment_names(CONFIGS, kind)
     for kind in (FragmentKind.LOSS, FragmentKind.METHOD, FragmentKind.CALIBRATOR, FragmentKind.NETWORK)
 )
+# the others see logits only, whatever network they come from
+OF_NETWORKS = [
+    name for name in CALIBRATORS if "network_modules" in (CONFIGS / "calibrator" / f"{name}.yaml").read_text()
+]
 FEW = {"num_training": 2, "num_validation": 1, "num_test": 1}
 MAKERS = LAYOUTS | {
     "cric": make_cric,
@@ -142,7 +146,7 @@ def test_every_method_of_every_network(tmp_path, make_bundle, data, settings, ne
     settings = {id_: value for id_, value in settings.items() if not id_.startswith(("network::", "data::patch_size"))}
     settings["inferer::roi_size"] = [32, 32, 32]
     weights = {}
-    for method in dict.fromkeys((DEFAULT_METHOD, *METHODS, *CALIBRATORS)):
+    for method in dict.fromkeys((DEFAULT_METHOD, *METHODS, *OF_NETWORKS)):
         bundle = make_bundle(tmp_path, data=data, loss="baseline_dice_ce", method=method, network=network)
         parser = with_weights(bundle, settings, weights)
         assert lacking(bundle, Mode.TRAIN, settings) == [], method

@@ -6,12 +6,18 @@ import runpy
 import pytest
 from tests.conftest import REPOSITORY
 
+from medcalib.bundle.contract import lookup
+from medcalib.bundle.layout import Mode, config_files
+from medcalib.bundle.option_values import override_values
+from medcalib.bundle.resolve import check_overrides, merged_config
+
 # those that name what others may import
 PACKAGES = sorted(
     path.parent.name
     for path in (REPOSITORY / "src" / "medcalib").glob("*/__init__.py")
     if "__all__" in path.read_text()
 )
+
 WRITER = runpy.run_path(str(REPOSITORY / "scripts" / "write_tables.py"))
 
 
@@ -51,3 +57,14 @@ def test_no_page_or_product_file_points_outside():
         for path in REPOSITORY.glob(pattern):
             if path.is_file():
                 assert "../shared" not in path.read_text(), path
+
+
+def test_every_id_of_the_page_may_be_set_as_the_example_says(tmp_path, make_bundle):
+    kinds = [("phantom", network) for network in (None, "unet", "dynunet", "swin_unetr")] + [("phantom_cells", None)]
+    bundles = [make_bundle(tmp_path, data, "softl1ace_ce", "deterministic", network) for data, network in kinds]
+    configs = [merged_config(config_files(bundle / "configs", mode)) for bundle in bundles for mode in Mode]
+    for id_, text in WRITER["EXAMPLES"].items():
+        assert f"`--{id_}={text}`" in (REPOSITORY / "docs" / "configs.md").read_text(), id_
+        known = [config for config in configs if lookup(config, id_)[0]]
+        assert known, id_
+        check_overrides(known[0], override_values({id_: str(text)}))
