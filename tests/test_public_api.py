@@ -18,26 +18,7 @@ def exported():
                 yield pytest.param(item, id=f"{package}.{name}")
 
 
-# TODO without an example so far
-WITHOUT = {
-    "BinnedCases",
-    "BinningDataHandler",
-    "CalibrationErrorHandler",
-    "CaseOverlayHandler",
-    "ClassificationReportHandler",
-    "ClassificationScoresHandler",
-    "EvaluationReportHandler",
-    "ImagePredictions",
-    "ImagePredictionsHandler",
-    "PredictionTableHandler",
-    "QualityControlHandler",
-    "ReliabilityDiagramHandler",
-    "RetentionReportHandler",
-    "UncertaintyScoresHandler",
-}
-
-
-@pytest.mark.parametrize("item", [item for item in exported() if item.values[0].__name__ not in WITHOUT])
+@pytest.mark.parametrize("item", exported())
 def test_has_an_example(item):
     assert ">>> " in (item.__doc__ or ""), "the docstring lacks an example"
 

@@ -18,8 +18,8 @@ from medcalib.functional.calibration_errors import (
     BrierDecomposition,
     brier_decomposition,
     calibration_error,
-    calibration_errors,
     calibration_gap,
+    every_calibration_error,
     mean_calibration_gap,
 )
 from medcalib.functional.scoring_rules import (
@@ -43,11 +43,11 @@ __all__ = [
     "brier_decomposition",
     "brier_score",
     "calibration_error",
-    "calibration_errors",
     "calibration_gap",
     "categorical_brier_score",
     "categorical_negative_log_likelihood",
     "entropy",
+    "every_calibration_error",
     "foreground_mean",
     "image_mean",
     "keep_decisions",

@@ -14,8 +14,8 @@ __all__ = [
     "BrierDecomposition",
     "brier_decomposition",
     "calibration_error",
-    "calibration_errors",
     "calibration_gap",
+    "every_calibration_error",
     "mean_calibration_gap",
 ]
 
@@ -135,7 +135,7 @@ def calibration_error(
     raise ValueError(f'reduction must be "expected", "average" or "maximum", got {reduction!r}.')
 
 
-def calibration_errors(statistics: BinStatistics, ignore_empty: bool = True) -> dict[str, Tensor]:
+def every_calibration_error(statistics: BinStatistics, ignore_empty: bool = True) -> dict[str, Tensor]:
     """Every :func:`calibration_error`, by the name under which it stands in results.
 
     Args:
@@ -148,7 +148,7 @@ def calibration_errors(statistics: BinStatistics, ignore_empty: bool = True) -> 
     Example:
         >>> from medcalib.functional import bin_statistics
         >>> p, y = torch.tensor([[[0.2, 0.2, 0.2, 0.9]]]), torch.tensor([[[0.0, 0.0, 0.0, 1.0]]])
-        >>> errors = calibration_errors(bin_statistics(p, y, num_bins=2))
+        >>> errors = every_calibration_error(bin_statistics(p, y, num_bins=2))
         >>> {name: round(value.item(), 3) for name, value in errors.items()}
         {'ece': 0.175, 'ace': 0.15, 'mce': 0.2}
     """

@@ -12,7 +12,7 @@ from monai.utils import string_list_all_gather
 from torch import Tensor
 
 from medcalib.errors import UserError
-from medcalib.functional import BinStatistics, calibration_errors
+from medcalib.functional import BinStatistics, every_calibration_error
 from medcalib.handlers.region_metric import RegionMetricHandler, masked_output
 from medcalib.handlers.results import BINNED, results_of
 from medcalib.keys import CaseKeys
@@ -29,6 +29,11 @@ class BinnedCases(NamedTuple):
         cases: case ids in the order in which the ranks saw them; a case that two ranks saw stands there twice.
         classes: names of the binned classes.
         statistics: bin statistics (case, class, bin), one row per id.
+
+    Example:
+        >>> statistics = BinStatistics(*torch.ones(3, 3, 1, 20))
+        >>> BinnedCases(["a", "b", "a"], ("organ",), statistics).unique().cases
+        ['a', 'b']
     """
 
     cases: list[str]
@@ -54,7 +59,7 @@ class BinnedCases(NamedTuple):
 
     def micro_errors(self) -> dict[str, Tensor]:
         """``micro_ece``, ``micro_ace`` and ``micro_mce`` (class,) of the pooled bins; NaN for a class no case has."""
-        return {f"micro_{name}": errors[0] for name, errors in calibration_errors(self.statistics.pool()).items()}
+        return {f"micro_{name}": errors[0] for name, errors in every_calibration_error(self.statistics.pool()).items()}
 
 
 class CalibrationErrorHandler(RegionMetricHandler):
@@ -135,8 +140,8 @@ class CalibrationErrorHandler(RegionMetricHandler):
         statistics = self.metric_fn.aggregate().to("cpu")
         binned = BinnedCases(string_list_all_gather(self._cases), self.classes, statistics)
         unique = binned.unique()
-        macro = calibration_errors(unique.statistics)
-        for name, of_rows in calibration_errors(statistics).items():
+        macro = every_calibration_error(unique.statistics)
+        for name, of_rows in every_calibration_error(statistics).items():
             engine.state.metric_details[f"macro_{name}"] = of_rows
             engine.state.metrics[f"macro_{name}"] = macro[name].nanmean(1).nanmean().item()
         for name, of_classes in unique.micro_errors().items():

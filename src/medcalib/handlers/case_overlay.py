@@ -39,6 +39,11 @@ class CaseOverlayHandler:
 
     Raises:
         UserError: ``cases`` names one that is not in the test split.
+
+    Example:
+        >>> engine, folder = Engine(lambda engine, batch: batch), ResultFolder("predictions")
+        >>> split = {"test": [{"case": "a", "image": "a.nii.gz"}]}
+        >>> CaseOverlayHandler(folder, split, dict, Task(["background", "organ"]), cases=["a"]).attach(engine)
     """
 
     def __init__(

@@ -35,6 +35,11 @@ class ImagePredictions(NamedTuple):
         labels: class indices (case, 1); None where images have no label.
         uncertainties: one number a case, (case,), by name: ``entropy`` in nats, ``sample_mean_uncertainty`` in
             [0.5, 1], and from engines that sample members ``mutual_information`` in nats, ``variance`` in [0, 0.25].
+
+    Example:
+        >>> found = ImagePredictions(["a"], ("healthy", "ill"), torch.tensor([[0.2, 0.8]]), None, {})
+        >>> found.classes[found.probabilities[0].argmax()]
+        'ill'
     """
 
     cases: list[str]
@@ -112,6 +117,11 @@ class PredictionTableHandler:
 
     Args:
         folder: where the file goes.
+
+    Example:
+        >>> engine, folder = Engine(lambda engine, batch: batch), ResultFolder("predictions")
+        >>> for handler in (folder, ImagePredictionsHandler(Task(["healthy", "ill"])), PredictionTableHandler(folder)):
+        ...     handler.attach(engine)
     """
 
     def __init__(self, folder: ResultFolder) -> None:

@@ -90,6 +90,9 @@ class Results:
 def results_of(engine: Engine) -> Results:
     """The results of an engine, ``engine.state.results``, made when the first handler asks for them.
 
+    Args:
+        engine: the engine.
+
     Example:
         >>> engine = Engine(lambda engine, batch: batch)
         >>> results_of(engine) is engine.state.results is results_of(engine)

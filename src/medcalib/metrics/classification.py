@@ -13,9 +13,9 @@ from medcalib.functional import (
     BinStatistics,
     bin_statistics,
     brier_score,
-    calibration_errors,
     categorical_brier_score,
     categorical_negative_log_likelihood,
+    every_calibration_error,
     negative_log_likelihood,
 )
 
@@ -94,7 +94,7 @@ def classification_scores(y_pred: Tensor, y: Tensor, num_bins: int = 20) -> Clas
         "specificity": (~given & ~has).sum(0) / (len(labels) - number),
         "nll": negative_log_likelihood(*dataset)[0],
         "brier": brier_score(*dataset)[0],
-        **{f"micro_{name}": errors[0] for name, errors in calibration_errors(statistics.pool()).items()},
+        **{f"micro_{name}": errors[0] for name, errors in every_calibration_error(statistics.pool()).items()},
     }
     per_class = {name: values.cpu().masked_fill(number.cpu() == 0, torch.nan) for name, values in per_class.items()}
     overall = {
@@ -104,7 +104,7 @@ def classification_scores(y_pred: Tensor, y: Tensor, num_bins: int = 20) -> Clas
         "brier_categorical": categorical_brier_score(*dataset).item(),
         **{
             f"top_label_{name}": errors.item()
-            for name, errors in calibration_errors(top_label.pool(), ignore_empty=False).items()
+            for name, errors in every_calibration_error(top_label.pool(), ignore_empty=False).items()
         },
     }
     return ClassificationScores(overall, per_class, statistics.to("cpu"), top_label.to("cpu"))

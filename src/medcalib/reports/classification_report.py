@@ -50,6 +50,17 @@ class ClassificationScoresHandler:
 
     Args:
         num_bins: number of equal bins on [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from medcalib.handlers import ImagePredictionsHandler
+        >>> from medcalib.task import Task
+        >>> engine = Engine(lambda engine, batch: batch)
+        >>> ImagePredictionsHandler(Task(["healthy", "ill"])).attach(engine)
+        >>> ClassificationScoresHandler(num_bins=10).attach(engine)
+        >>> image = {"case": "a", "pred": torch.tensor([0.2, 0.8]), "label": torch.tensor([1])}
+        >>> engine.run([[image]]).metrics["accuracy"]
+        1.0
     """
 
     def __init__(self, num_bins: int = 20) -> None:
@@ -91,6 +102,14 @@ class ClassificationReportHandler:
 
     Raises:
         UserError: when the epoch ends, an attribute has the name of another column of ``cases.csv``.
+
+    Example:
+        >>> from medcalib.handlers import ImagePredictionsHandler
+        >>> from medcalib.task import Task
+        >>> engine, folder = Engine(lambda engine, batch: batch), ResultFolder("evaluation")
+        >>> found = ImagePredictionsHandler(Task(["healthy", "ill"])), ClassificationScoresHandler(num_bins=10)
+        >>> for handler in (folder, *found, ClassificationReportHandler(folder)):
+        ...     handler.attach(engine)
     """
 
     def __init__(

@@ -67,6 +67,14 @@ class EvaluationReportHandler:
     Raises:
         UserError: an attribute has the name of a metric; of those that only this evaluation has, when it ends. Then
             too: a metric has neither one value for each class nor one for each case.
+
+    Example:
+        >>> from medcalib.handlers import CalibrationErrorHandler
+        >>> from medcalib.task import Task
+        >>> engine, folder = Engine(lambda engine, batch: batch), ResultFolder("evaluation")
+        >>> found = CalibrationErrorHandler(Task(["background", "organ"]))
+        >>> for handler in (folder, found, EvaluationReportHandler(folder)):
+        ...     handler.attach(engine)
     """
 
     def __init__(

@@ -75,6 +75,14 @@ class QualityControlHandler:
 
     Raises:
         UserError: ``max_poor`` is no fraction.
+
+    Example:
+        >>> from medcalib.handlers import CalibrationErrorHandler, UncertaintyScoresHandler
+        >>> engine, folder = Engine(lambda engine, batch: batch), ResultFolder("evaluation")
+        >>> task = Task(["background", "organ"])
+        >>> found = CalibrationErrorHandler(task), UncertaintyScoresHandler(task)
+        >>> for handler in (folder, *found, QualityControlHandler(folder, task, poor_below=0.7)):
+        ...     handler.attach(engine)
     """
 
     def __init__(

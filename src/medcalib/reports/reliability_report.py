@@ -31,6 +31,14 @@ class ReliabilityDiagramHandler:
         case_formats: file formats of the figures of cases.
         dpi: resolution of raster formats.
         num_workers: processes that draw; 0 draws in this one when the epoch is over.
+
+    Example:
+        >>> from medcalib.handlers import CalibrationErrorHandler
+        >>> from medcalib.task import Task
+        >>> engine, folder = Engine(lambda engine, batch: batch), ResultFolder("evaluation")
+        >>> found = CalibrationErrorHandler(Task(["background", "organ"]))
+        >>> for handler in (folder, found, ReliabilityDiagramHandler(folder, num_cases=None)):
+        ...     handler.attach(engine)
     """
 
     def __init__(

@@ -43,6 +43,13 @@ class RetentionReportHandler:
 
     Raises:
         UserError: the thresholds are no numbers in [0, 1].
+
+    Example:
+        >>> from medcalib.handlers import ImagePredictionsHandler
+        >>> from medcalib.task import Task
+        >>> engine, folder = Engine(lambda engine, batch: batch), ResultFolder("evaluation")
+        >>> for handler in (folder, ImagePredictionsHandler(Task(["healthy", "ill"])), RetentionReportHandler(folder)):
+        ...     handler.attach(engine)
     """
 
     def __init__(
