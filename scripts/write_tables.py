@@ -17,8 +17,8 @@ from typing import Any
 
 from medcalib.bundle.contract import CONTRACTS, MODULES, field_of
 from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
-from medcalib.bundle.templates import find_templates
 from medcalib.bundle.layout import CALIBRATION_CONFIGS, CLASSIFICATION, INFERENCE_CONFIGS, SHARED_CONFIGS, Mode
+from medcalib.bundle.templates import find_templates
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGS = find_templates() / "configs"
