@@ -75,12 +75,12 @@ def test_the_wheel_holds_templates_and_splits(wheel):
 
 
 @pytest.mark.slow
-def test_the_wheel_alone_runs_every_mode(medcalib, environment, tmp_path):
+def test_the_wheel_alone_runs_every_mode(medcalib, environment, tiny, tmp_path):
     (place,) = medcalib("-c", "import medcalib; print(medcalib.__file__)", program="python")
     assert Path(place).is_relative_to(environment.parent)
     *_, bundle = medcalib("generate", "--data=phantom", "--loss=baseline_dice_ce")
     assert medcalib("generate", "--list")[-1] == f"  {Path(bundle).name}"
-    small = ["--data::network::init_filters=4", "--data::network::blocks_down=[1,1]", "--inferer::overlap=0"]
+    small = [f"--{id_}={value}".replace(" ", "") for id_, value in tiny.items() if not id_.startswith("data::dataset")]
     for mode in ("train", "inference_pred", "inference_eval"):
         medcalib("run", "--bundle", Path(bundle).name, "--mode", mode, "--debug", *small)
     results = tmp_path / bundle / "seed_12345_debug"
