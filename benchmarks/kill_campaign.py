@@ -27,9 +27,9 @@ import torch
 
 from medcalib.bundle.compose import generate
 from medcalib.bundle.layout import Mode
+from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
 from medcalib.bundle.templates import find_templates
-from medcalib.bundle.workflow import bundle_settings, open_workflow
 from medcalib.data import make_phantom
 from medcalib.errors import UserError
 from medcalib.files.tensors import load_tensors
@@ -177,7 +177,7 @@ class Campaign:
             bundle = folder / "whole" / name
             for mode in Mode:
                 # all that a run imports is imported once, before the processes that are killed are forked
-                open_workflow(bundle, mode, bundle_settings(bundle), self.options)
+                Bundle.open(bundle).workflow(mode, self.options)
         importlib.import_module("torch.utils.tensorboard")
         self.seconds, self.operations = {}, {}
         for work in WORKS:

@@ -16,8 +16,8 @@ from tests.data.layouts_2d import make_cric
 
 from medcalib.bundle.compose import generate
 from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
-from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
-from medcalib.bundle.resolve import merged_config
+from medcalib.bundle.layout import CONFIGS, METADATA, Mode
+from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
 from medcalib.calibrators import CalibrationCase, TemperatureScaling, fit_calibrator, read_calibrator
 from medcalib.data import phantom_cells_cases
@@ -226,7 +226,7 @@ def test_the_plain_command_of_monai_runs_the_same_files(make):
 def test_every_loss_trains_or_says_why_not(make, data, loss, method):
     """The loss that the trainer is given, on logits as the network gives them."""
     bundle = make(method, loss, data)
-    parser = ConfigParser(merged_config(config_files(bundle / CONFIGS, Mode.TRAIN)))
+    parser = ConfigParser(Bundle.open(bundle).config(Mode.TRAIN))
     num_classes = len(parser["data::class_names"])
     logits = torch.randn(6, num_classes, requires_grad=True)
     heads = [logits, 2 * logits] if method == "multi_head" else logits
@@ -276,7 +276,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(make, cells, tmp_path, meth
 
 @pytest.mark.parametrize("widths", [[8, 16, 16, 16], [16, 16, 16, 16]])
 def test_channels_come_last_only_where_the_gradient_is_safe(make, widths):
-    parser = ConfigParser(merged_config(config_files(make() / CONFIGS, Mode.TRAIN)))
+    parser = ConfigParser(Bundle.open(make()).config(Mode.TRAIN))
     parser.update({"network::widths": widths})
     network = parser.get_parsed_content("placed_network")
     layout = torch.contiguous_format if min(widths) < 16 else torch.channels_last

@@ -16,9 +16,8 @@ from medcalib.bundle.checkpoint_paths import member_seeds
 from medcalib.bundle.compose import generate, read_metadata
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.layout import Mode
+from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
-from medcalib.bundle.siblings import trainings_before
-from medcalib.bundle.workflow import bundle_settings, open_workflow
 from medcalib.data import phantom_cases
 from medcalib.errors import UserError
 from medcalib.handlers.checkpoint import finished_epochs
@@ -169,9 +168,8 @@ def test_an_ensemble_of_one_is_the_network(finished, folder, phantom_dir, tiny):
             np.testing.assert_array_equal(single.get_fdata(dtype=np.float32), read_map(plain, case["case"], name))
 
 
-def test_runs_with_neighbouring_seeds_share_no_network(tmp_path, make_bundle):
-    bundle = make_bundle(tmp_path, method="deep_ensemble")
-    seeds = [training.seed for seed in range(100) for training in trainings_before(bundle, {"seed": seed}, debug=False)]
+def test_runs_with_neighbouring_seeds_share_no_network():
+    seeds = [member for seed in range(100) for member in member_seeds(seed, 5)]
     assert len(set(seeds)) == len(seeds) == 500
     assert seeds[::5] == list(range(100)), "the first network is that of the sibling with the same seed"
     assert all(0 <= seed < 2**32 for seed in seeds)
@@ -228,7 +226,7 @@ def test_each_stage_of_a_training_has_its_settings(tmp_path, make_bundle, tiny, 
     assert not [id_ for id_, value in recorded(second).items() if str(bundle.parent) in str(value)], "folders may move"
     # the same options go with every mode
     run(str(bundle), "inference_eval", overrides=settings | NO_FIGURES)
-    with pytest.raises(UserError, match=r"train::optimizer::lr=0\.003, not 0\.002"):
+    with pytest.raises(UserError, match=r"with first_stage::train::optimizer::lr=0\.003, not 0\.002"):
         run(
             str(bundle),
             "train",
@@ -330,7 +328,7 @@ def test_a_network_is_validated_as_it_predicts(finished, tiny, method):
     """The Dice by which the best epoch was chosen is that of its prediction of the same cases with three members."""
     bundle = finished(method)
     settings = tiny | SETTINGS.get(method, {}) | {"output_dir": str(bundle / "seed_12345")}
-    workflow = open_workflow(bundle, Mode.INFERENCE_EVAL, bundle_settings(bundle, None, False), settings)
+    workflow = Bundle.open(bundle).workflow(Mode.INFERENCE_EVAL, settings)
     workflow.initialize()
     evaluator = workflow.parser.get_parsed_content("calibration_evaluator")
     evaluator.run()

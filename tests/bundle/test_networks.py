@@ -13,8 +13,8 @@ from medcalib.bundle.component_checks import check_components
 from medcalib.bundle.compose import DEFAULT_NETWORKS, generate, read_metadata
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
-from medcalib.bundle.layout import CONFIGS, Mode, config_files
-from medcalib.bundle.resolve import merged_config
+from medcalib.bundle.layout import CONFIGS, Mode
+from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
 from medcalib.errors import UserError
 from medcalib.networks.module_names import match_modules
@@ -33,7 +33,7 @@ def is_classifier(network):
 
 
 def parser(bundle, **overrides):
-    config = merged_config(config_files(bundle / CONFIGS, Mode.TRAIN))
+    config = Bundle.open(bundle).config(Mode.TRAIN)
     made = ConfigParser(config)
     made.update(overrides)
     return made
@@ -181,7 +181,7 @@ def test_what_suits_the_data_stands_in_the_bundle(templates):
     )
     for bundle, name in ((unet, "unet"), (residual, "segresnet_ds")):
         assert bundle_digest(bundle) == read_metadata(bundle)["medcalib"]["digest"]
-        settings = merged_config(config_files(bundle / CONFIGS, Mode.TRAIN))["network"]
+        settings = Bundle.open(bundle).config(Mode.TRAIN)["network"]
         assert {key: settings[key] for key in suits[name]} == suits[name]
 
 

@@ -11,9 +11,10 @@ from tests.conftest import REPOSITORY
 from medcalib.bundle.compose import generate
 from medcalib.bundle.contract import SHARED, check_value, field_of
 from medcalib.bundle.fragments import read_yaml, walk
-from medcalib.bundle.layout import Mode, config_files
+from medcalib.bundle.layout import Mode
+from medcalib.bundle.opened import Bundle
 from medcalib.bundle.option_values import override_values
-from medcalib.bundle.resolve import check_overrides, merged_config
+from medcalib.bundle.overrides import check_overrides
 from medcalib.bundle.run import run
 from medcalib.cli.command_line import run_command
 from medcalib.cli.options import call_with_options
@@ -140,12 +141,12 @@ def generated(tmp_path_factory, make_bundle):
 
 @pytest.fixture(scope="module")
 def config(generated):
-    return merged_config(config_files(generated["baseline_ce"] / "configs", Mode.TRAIN))
+    return Bundle.open(generated["baseline_ce"]).config(Mode.TRAIN)
 
 
 @pytest.fixture(scope="module")
 def evaluation_config(generated):
-    return merged_config(config_files(generated["baseline_ce"] / "configs", Mode.INFERENCE_EVAL))
+    return Bundle.open(generated["baseline_ce"]).config(Mode.INFERENCE_EVAL)
 
 
 @pytest.mark.parametrize(

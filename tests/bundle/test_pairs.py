@@ -13,8 +13,8 @@ from tests.data.layouts_2d import make_cric
 from medcalib.bundle.compose import DEFAULT_METHOD, DEFAULT_NETWORKS, read_metadata
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.layout import Mode
-from medcalib.bundle.siblings import fits_calibrator, trains_network
-from medcalib.bundle.workflow import bundle_settings, open_workflow, user_message
+from medcalib.bundle.messages import user_message
+from medcalib.bundle.opened import Bundle
 from medcalib.calibrators import FitReport, save_calibrator
 from medcalib.data import make_phantom, make_phantom_cells
 from medcalib.errors import UserError
@@ -57,7 +57,7 @@ def settings(data, tmp_path):
 
 
 def opened(bundle, mode, settings):
-    return open_workflow(bundle, mode, bundle_settings(bundle, None, False), settings)
+    return Bundle.open(bundle).workflow(mode, settings)
 
 
 def lacking(bundle, mode, settings):
@@ -84,7 +84,7 @@ def test_every_loss(tmp_path, make_bundle, data, settings):
 def with_weights(bundle, settings, weights):
     """The opened training of a bundle beside weights as a training would leave them."""
     parser = opened(bundle, Mode.TRAIN, settings).parser
-    if trains_network(bundle):
+    if Bundle.open(bundle).trains_network:
         weights[bundle.name] = parser.get_parsed_content("placed_network").state_dict()
     state = weights[read_metadata(bundle)["medcalib"]["weights_bundle"] or bundle.name]
     for path in map(Path, parser.get_parsed_content("checkpoints")):
@@ -109,7 +109,7 @@ def test_every_method(tmp_path, make_bundle, data, settings):
         bundle = make_bundle(tmp_path, data=data, loss="baseline_ce", method=method)
         parser = with_weights(bundle, settings, weights)
         assert lacking(bundle, Mode.TRAIN, settings) == [], method
-        if fits_calibrator(bundle):
+        if Bundle.open(bundle).fits_calibrator:
             mark_fitted(parser)
         for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
             assert lacking(bundle, mode, settings) == [], method
@@ -150,6 +150,6 @@ def test_every_method_of_every_network(tmp_path, make_bundle, data, settings, ne
         bundle = make_bundle(tmp_path, data=data, loss="baseline_dice_ce", method=method, network=network)
         parser = with_weights(bundle, settings, weights)
         assert lacking(bundle, Mode.TRAIN, settings) == [], method
-        if fits_calibrator(bundle):
+        if Bundle.open(bundle).fits_calibrator:
             mark_fitted(parser)
         assert lacking(bundle, Mode.INFERENCE_PRED, settings) == [], method

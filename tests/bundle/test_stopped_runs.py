@@ -17,7 +17,8 @@ from tests.killed import killed_at
 
 from medcalib.bundle import compose
 from medcalib.bundle.compose import generate
-from medcalib.bundle.layout import Mode, config_files
+from medcalib.bundle.layout import Mode
+from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
 from medcalib.cli.command_line import run_command
 from medcalib.errors import StoppedError, Terminated, UserError
@@ -163,11 +164,9 @@ class TestOthersAtWork:
     @pytest.mark.parametrize("method", ["deterministic", "temperature_scaling"])
     @pytest.mark.parametrize("data", ["phantom", "phantom_cells"])
     def test_one_of_several_processes_of_monai(self, tmp_path, data, method, monkeypatch, make_bundle):
-        from medcalib.bundle.resolve import merged_config
-
         bundle = make_bundle(tmp_path, data=data, method=method)
         for mode in Mode:
-            first = merged_config(config_files(bundle / "configs", mode))["initialize"][0]
+            first = Bundle.open(bundle).config(mode)["initialize"][0]
             assert first == {"_target_": "medcalib.processes.refuse_several_processes"}, mode
 
 

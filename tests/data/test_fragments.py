@@ -13,7 +13,7 @@ from monai.transforms import Compose
 from tests.data import layouts
 
 from medcalib.bundle.fragments import read_yaml
-from medcalib.bundle.workflow import user_message
+from medcalib.bundle.messages import user_message
 from medcalib.transforms import CheckLabeld, LoadCased
 
 CONFIGS = Path(__file__).parents[2] / "bundle_templates" / "configs"

@@ -17,7 +17,7 @@ from tests.data_check.data_checks import CELLS, SMALL, options, truncated_gzip, 
 from torch.utils._pytree import tree_leaves
 
 from medcalib.bundle.layout import Mode
-from medcalib.bundle.workflow import bundle_settings, open_workflow
+from medcalib.bundle.opened import Bundle
 from medcalib.data_check.dry_training import make_dry
 from medcalib.data_check.first_batch import first_batch
 
@@ -141,11 +141,11 @@ class TestReport:
 
 class TestAgreementWithTheTraining:
     def parser(self, bundle, settings):
-        return open_workflow(bundle, Mode.TRAIN, bundle_settings(bundle, 7), settings).parser
+        return Bundle.open(bundle).workflow(Mode.TRAIN, settings, seed=7).parser
 
     def test_the_batch_is_the_first_one_of_the_training(self, bundle, tiny, tmp_path):
         settings = tiny | {"output_dir": str(tmp_path / "out")}
-        workflow = open_workflow(bundle, Mode.TRAIN, bundle_settings(bundle, 7), settings)
+        workflow = Bundle.open(bundle).workflow(Mode.TRAIN, settings, seed=7)
         (tmp_path / "out").mkdir()
         workflow.initialize()
         trainer = workflow.parser.get_parsed_content("train::trainer")

@@ -9,7 +9,7 @@ from tests.data.layouts import write_volume
 from tests.data_check.data_checks import DAMAGES, SMALL
 
 from medcalib.bundle.layout import Mode
-from medcalib.bundle.workflow import bundle_settings, open_workflow
+from medcalib.bundle.opened import Bundle
 from medcalib.data_check.data_warnings import _validation
 
 
@@ -146,7 +146,7 @@ class TestWarnings:
         """The Dice that chooses the best epoch has no value then."""
         settings = {"data::cases::fractions": [0.5, 0.25, 0.25], "data::dataset_dir": hippocampus_dir}
         overrides = {id_: str(value) if id_ == "data::dataset_dir" else value for id_, value in settings.items()}
-        parser = open_workflow(hippocampus, Mode.TRAIN, bundle_settings(hippocampus), overrides).parser
+        parser = Bundle.open(hippocampus).workflow(Mode.TRAIN, overrides).parser
         for case in parser.get_parsed_content("split")["validation"]:
             label = nib.load(case["label"])
             nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), case["label"])

@@ -7,9 +7,10 @@ import pytest
 from tests.conftest import REPOSITORY
 
 from medcalib.bundle.contract import lookup
-from medcalib.bundle.layout import Mode, config_files
+from medcalib.bundle.layout import Mode
+from medcalib.bundle.opened import Bundle
 from medcalib.bundle.option_values import override_values
-from medcalib.bundle.resolve import check_overrides, merged_config
+from medcalib.bundle.overrides import check_overrides
 
 # those that name what others may import
 PACKAGES = sorted(
@@ -62,7 +63,7 @@ def test_no_page_or_product_file_points_outside():
 def test_every_id_of_the_page_may_be_set_as_the_example_says(tmp_path, make_bundle):
     kinds = [("phantom", network) for network in (None, "unet", "dynunet", "swin_unetr")] + [("phantom_cells", None)]
     bundles = [make_bundle(tmp_path, data, "softl1ace_ce", "deterministic", network) for data, network in kinds]
-    configs = [merged_config(config_files(bundle / "configs", mode)) for bundle in bundles for mode in Mode]
+    configs = [Bundle.open(bundle).config(mode) for bundle in bundles for mode in Mode]
     for id_, text in WRITER["EXAMPLES"].items():
         assert f"`--{id_}={text}`" in (REPOSITORY / "docs" / "configs.md").read_text(), id_
         known = [config for config in configs if lookup(config, id_)[0]]

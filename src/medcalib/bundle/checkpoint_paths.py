@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medcalib.bundle.compose import read_metadata
+from medcalib.seeds import derived_seed
 
 __all__ = ["initial_checkpoint", "member_checkpoints", "member_seeds", "output_name", "weights_dir"]
 
@@ -67,8 +68,6 @@ def member_seeds(seed: int, num_networks: int) -> list[int]:
         >>> member_seeds(1, 3)
         [1, 1358060498, 827828097]
     """
-    from medcalib.seeds import derived_seed
-
     seeds, number = [seed], 0
     while len(seeds) < num_networks:
         number += 1

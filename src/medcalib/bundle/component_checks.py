@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 
 from medcalib.bundle.contract import lookup
-from medcalib.bundle.fragments import walk
-from medcalib.bundle.workflow import user_message
+from medcalib.bundle.messages import component_message, user_message
+from medcalib.bundle.resolve import plain_config
 from medcalib.errors import UserError
 
-__all__ = ["check_components", "component_message"]
+__all__ = ["check_components"]
 
 # none of them reads a file, and on the device meta a network takes neither time nor memory
 _PARTS = ("network_def", "loss::function", "inferer", "method::sampler")
 # of what the network is given
 _SIZES = ("data::patch_size", "inferer::roi_size")
 _MULTIPLES = "network::patch_multiple"
-_FAILED = re.compile(r"Failed to instantiate component '([^']+)' with keywords: ([^\n]*)")
-_LISTED = 2
 
 
 def check_components(parser: ConfigParser) -> None:
@@ -32,7 +28,7 @@ def check_components(parser: ConfigParser) -> None:
     Raises:
         UserError: one of them does not take its values, or the network does not take patches and windows of their size.
     """
-    config = {key: value for key, value in parser.get().items() if key != ConfigParser.meta_key}
+    config = plain_config(parser)
     trial = ConfigParser(copy.deepcopy(config))
     try:
         made = {id_: _made(trial, id_) for id_ in _PARTS if lookup(config, id_)[1] is not None}
@@ -84,34 +80,3 @@ def _is_about_meta(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def component_message(error: BaseException, config: Mapping[str, Any]) -> str | None:
-    """One sentence on a component that does not take its values, None if that is not what an error is about.
-
-    Args:
-        error: what MONAI raised while it made the objects of a configuration.
-        config: the merged configuration, in which the component is looked for.
-
-    Example:
-        >>> try:
-        ...     ConfigParser({"net": {"_target_": "torch.nn.Dropout", "p": 3}}).get_parsed_content("net")
-        ... except RuntimeError as error:
-        ...     print(component_message(error, {"net": {"_target_": "torch.nn.Dropout", "p": 3}}))
-        net (torch.nn.Dropout) does not take its values p: dropout probability has to be between 0 and 1, but got 3; \
-correct them.
-    """
-    found: BaseException | None = error
-    innermost = None
-    while found is not None:
-        match = _FAILED.match(str(found))
-        if match and isinstance(found.__cause__, ValueError | TypeError | ArithmeticError | LookupError):
-            innermost = match, found.__cause__
-        found = found.__cause__
-    if innermost is None:
-        return None
-    (target, names), cause = innermost[0].groups(), innermost[1]
-    ids = [id_.rpartition("::")[0] for id_, value in walk(config) if value == target and id_.endswith("::_target_")]
-    reason = " ".join(str(cause).split()).removesuffix(".") or type(cause).__name__
-    where = " or ".join(ids[:_LISTED]) or "a component"
-    return f"{where} ({target}) does not take its values {names.replace(',', ', ')}: {reason}; correct them."

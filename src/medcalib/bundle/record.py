@@ -6,35 +6,34 @@ import shlex
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from monai.bundle import ConfigParser
 
 from medcalib.bundle.checkpoint_paths import BEST_MODEL, initial_checkpoint
 from medcalib.bundle.compose import read_metadata
-from medcalib.bundle.used_settings import differences, used_settings
-from medcalib.bundle.workflow import unwrapped_errors
+from medcalib.bundle.overrides import FIRST_STAGE, says_how_to_train
+from medcalib.bundle.used_settings import UsedSettings, differences, used_settings
+from medcalib.data.case_identity import case_identities
 from medcalib.errors import UserError
+from medcalib.handlers.checkpoint import restore_weights, training_state
+from medcalib.handlers.training_record import TrainingRecord, read_record, write_record
+from medcalib.networks.weights import read_checkpoint, weights_digest
 
-if TYPE_CHECKING:
-    from monai.bundle import ConfigParser, ConfigWorkflow
-
-    from medcalib.handlers.training_record import TrainingRecord
-
-__all__ = ["begin_or_resume", "record_of", "training_command"]
+__all__ = ["begin_or_resume", "lost_weights", "training_command"]
 
 ROOTS = ("initialize", "run")
 EPOCHS = "train::trainer::max_epochs"
 _STARTS_FROM_SIBLING = "medcalib.bundle.checkpoint_paths.initial_checkpoint"
 
 
-@unwrapped_errors()
-def begin_or_resume(workflow: ConfigWorkflow, folder: Path, overrides: Mapping[str, Any], debug: bool) -> bool:
+def begin_or_resume(parser: ConfigParser, overrides: Mapping[str, Any], is_first_stage: bool = False) -> bool:
     """Check that a training may begin or go on, record one that begins, and say whether there is nothing left to do.
 
     Args:
-        workflow: the training, of which nothing was run yet.
-        folder: folder of the bundle.
+        parser: configuration of the training, of which nothing was run yet.
         overrides: values by configuration id that the user gave.
-        debug: whether this is a run of seconds.
+        is_first_stage: whether it is run for another training, which has ids of its own.
 
     Returns:
         Whether the training is finished already.
@@ -42,10 +41,7 @@ def begin_or_resume(workflow: ConfigWorkflow, folder: Path, overrides: Mapping[s
     Raises:
         UserError: it was begun with other settings, cases or weights, or files that it left are lost.
     """
-    from medcalib.handlers.checkpoint import restore_weights, training_state
-    from medcalib.handlers.training_record import read_record, write_record
-
-    parser = workflow.parser
+    used = used_settings(parser, ROOTS)
     models_dir = Path(parser.get_parsed_content("models_dir"))
     wanted = parser.get_parsed_content(EPOCHS)
     state = training_state(models_dir)
@@ -56,7 +52,7 @@ def begin_or_resume(workflow: ConfigWorkflow, folder: Path, overrides: Mapping[s
                 f"new one would replace it; put checkpoint.pt back, move {models_dir} away, or choose another "
                 f"--output_dir."
             )
-        write_record(models_dir, record_of(parser, folder, overrides, debug))
+        write_record(models_dir, _record(parser, used, overrides))
         return False
     finished = state.is_finished(wanted)
     before = read_record(models_dir)
@@ -67,7 +63,8 @@ def begin_or_resume(workflow: ConfigWorkflow, folder: Path, overrides: Mapping[s
             stacklevel=2,
         )
     else:
-        _check_same(before, parser, folder, overrides, debug, models_dir, finished)
+        _check_settings(before, used, models_dir.parent, finished, is_first_stage)
+        _check_origin(before, _record(parser, used, overrides), models_dir.parent)
     lost = restore_weights(models_dir, parser.get_parsed_content("snapshot_epochs"))
     if lost:
         raise UserError(lost_weights(lost, state.epochs))
@@ -78,37 +75,32 @@ def begin_or_resume(workflow: ConfigWorkflow, folder: Path, overrides: Mapping[s
     return finished
 
 
-def record_of(parser: ConfigParser, folder: Path, overrides: Mapping[str, Any], debug: bool) -> TrainingRecord:
-    """The record of a training that is about to begin."""
-    from medcalib.data.case_identity import case_identities
-    from medcalib.handlers.training_record import TrainingRecord
-    from medcalib.networks.weights import read_checkpoint, weights_digest
-
-    settings = used_settings(parser, ROOTS).values
+def _record(parser: ConfigParser, used: UsedSettings, overrides: Mapping[str, Any]) -> TrainingRecord:
+    content = parser.get_parsed_content
     starts_from = None
-    if _STARTS_FROM_SIBLING in settings.values():
-        path = initial_checkpoint(folder, parser.get_parsed_content("seed"), debug)
+    if _STARTS_FROM_SIBLING in used.values.values():
+        folder = Path(content("bundle_root"))
         starts_from = {
             "bundle": read_metadata(folder)["medcalib"]["initial_weights_bundle"],
-            "weights_digest": weights_digest(read_checkpoint(path)),
+            "weights_digest": weights_digest(
+                read_checkpoint(initial_checkpoint(folder, content("seed"), content("debug")))
+            ),
         }
     return TrainingRecord(
         cases={
-            "training": case_identities(parser.get_parsed_content("train::dataset::data")),
-            "validation": case_identities(parser.get_parsed_content("validate::dataset::data")),
+            "training": case_identities(content("train::dataset::data")),
+            "validation": case_identities(content("validate::dataset::data")),
         },
-        settings=settings,
+        settings=used.values,
         starts_from=starts_from,
-        seed=parser.get_parsed_content("seed"),
-        debug=debug,
+        seed=content("seed"),
+        debug=content("debug"),
         overrides=dict(overrides),
     )
 
 
-def training_command(folder: Path, record: TrainingRecord | None, seed: int, debug: bool) -> str:
+def training_command(folder: str | Path, record: TrainingRecord | None, seed: int, debug: bool) -> str:
     """The command that begins a training, or goes on with it."""
-    from medcalib.handlers.training_record import TrainingRecord
-
     if record is None or record.seed is None:
         record = TrainingRecord({}, seed=seed, debug=debug)
     words = ["--bundle", str(folder), "--mode", "train", "--seed", str(record.seed)] + ["--debug"] * record.debug
@@ -125,24 +117,21 @@ def lost_weights(lost: list[Path], epochs: int) -> str:
     )
 
 
-def _check_same(
-    before: TrainingRecord,
-    parser: ConfigParser,
-    folder: Path,
-    overrides: Mapping[str, Any],
-    debug: bool,
-    models_dir: Path,
-    finished: bool,
+def _check_settings(
+    before: TrainingRecord, used: UsedSettings, output_dir: Path, finished: bool, is_first_stage: bool
 ) -> None:
-    output_dir = models_dir.parent
-    remedy = "go on with the old value, or start another training with another --seed or --output_dir."
-    used = used_settings(parser, ROOTS)
     # an epoch that was finished on a GPU stays what it is on a machine without
     of_machine = {id_ for id_ in used.values if "device" in used.reach(id_)} if finished else set()
-    found = differences(before.settings, used, of_machine.__contains__)
-    if found:
-        raise UserError(f"The training in {output_dir} was started with {found[0]}; {remedy}")
-    now = record_of(parser, folder, overrides, debug)
+    if found := differences(before.settings, used, of_machine.__contains__):
+        prefix = FIRST_STAGE if is_first_stage and says_how_to_train(found[0].id) else ""
+        raise UserError(
+            f"The training in {output_dir} was started with {prefix}{found[0]}; go on with the old value, or start "
+            f"another training with another --seed or --output_dir."
+        )
+
+
+def _check_origin(before: TrainingRecord, now: TrainingRecord, output_dir: Path) -> None:
+    """Refuse other cases, and other weights to start from."""
     for part, cases in before.cases.items():
         known, present = ({case["case"]: case for case in listed} for listed in (cases, now.cases[part]))
         if other := sorted(known.keys() ^ present.keys()):

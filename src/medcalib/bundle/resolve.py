@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,32 +15,19 @@ from typing import Any
 import torch
 from monai.bundle import ComponentLocator, ConfigParser, ReferenceResolver
 
-from medcalib.bundle.contract import CONTRACTS, check_value, field_of, lookup
+from medcalib.bundle.contract import lookup
 from medcalib.bundle.fragments import read_yaml, walk
-from medcalib.bundle.layout import CONFIGS, Mode, config_files
-from medcalib.devices import named_device
 from medcalib.errors import UserError, suggestion
 
-__all__ = ["check_bundle", "check_config", "check_overrides", "merged_config", "resolved_config", "resolved_value"]
+__all__ = ["RESERVED", "check_config", "component_arguments", "plain_config", "resolved_config", "resolved_value"]
 
-_RESERVED = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_")
+RESERVED = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_")
 _IMPORT = re.compile(r"\$\s*import\s+([\w.]+)")
 
 
-def check_bundle(bundle: Path) -> None:
-    """Check every mode of a bundle.
-
-    Raises:
-        UserError: as of `check_config`.
-    """
-    for mode in Mode:
-        files = config_files(bundle / CONFIGS, mode)
-        check_config(merged_config(files), files)
-
-
-def merged_config(files: Iterable[Path]) -> dict[str, Any]:
-    """Merge configuration files in order, as MONAI does."""
-    return ConfigParser.load_config_files([str(path) for path in files])
+def plain_config(parser: ConfigParser) -> dict[str, Any]:
+    """The merged configuration of a parser without the metadata of its bundle."""
+    return {key: value for key, value in parser.get().items() if key != ConfigParser.meta_key}
 
 
 def check_config(config: dict[str, Any], files: Iterable[Path] = ()) -> None:
@@ -66,77 +53,12 @@ def check_config(config: dict[str, Any], files: Iterable[Path] = ()) -> None:
             _check_references(id_, value, config, files)
 
 
-def check_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Check that every overridden id exists, or is one more argument of a component, and has a value that may be there.
-
-    Raises:
-        UserError: an id does not exist, and the message names the nearest ones; or the contract of the fragments asks
-            for another value.
-    """
-    for id_, value in overrides.items():
-        if (field := field_of(id_)) is not None:
-            check_value(f"--{id_}", field, value)
-        found, before = lookup(config, id_)
-        if found:
-            _check_kind(id_, value, before)
-            if id_ == "data::patch_size":
-                _check_axes(value, before)
-            if id_ == "device":
-                _check_device(value)
-            continue
-        if _is_optional(id_, config):
-            continue
-        parent_id, _, leaf = id_.rpartition("::")
-        found, parent = lookup(config, parent_id) if parent_id else (True, config)
-        if found and isinstance(parent, dict) and "_target_" in parent:
-            target = parent["_target_"]
-            known = _arguments(target)
-            if known is None or leaf in known or leaf in _RESERVED:
-                continue
-            raise UserError(f"--{id_}: {target} takes no argument {leaf}{suggestion(leaf, known)}")
-        siblings = [f"{parent_id}::{key}" if parent_id else key for key in parent] if isinstance(parent, dict) else []
-        ids = siblings or [key for key, _ in walk(config)]
-        raise UserError(f"The override id --{id_} does not exist in the bundle's configs{suggestion(id_, ids)}")
-
-
-def _check_kind(id_: str, value: Any, before: Any) -> None:
-    """Refuse a text where a number stands, and anything but true and false where one of these does."""
-    if isinstance(value, str) and value[:1] in ("$", "@", "%"):
-        return
-    if isinstance(before, bool) and not isinstance(value, bool):
-        raise UserError(f"--{id_} must be true or false, not {value!r}.")
-    if isinstance(before, int | float) and not isinstance(before, bool) and isinstance(value, str | bool):
-        raise UserError(f"--{id_} must be a number, not {value!r} (it is {before} in the bundle's configs).")
-
-
-def _check_device(device: Any) -> None:
-    if isinstance(device, str) and device[:1] not in ("$", "@"):
-        named_device(device)
-
-
-def _check_axes(patch: Any, before: Any) -> None:
-    if isinstance(patch, list) and isinstance(before, list) and len(patch) != len(before):
-        raise UserError(
-            f"--data::patch_size {patch} has {len(patch)} axes, but the images of this bundle have {len(before)}, as "
-            f"in {before}."
-        )
-
-
-def _is_optional(id_: str, config: Mapping[str, Any]) -> bool:
-    """Whether the configuration asks for an id of a fragment that this fragment lacks."""
-    kind, _, name = id_.partition("::")
-    if name not in CONTRACTS.get(kind, {}) or kind not in config:
-        return False
-    asks = (f"@{kind}.get('{name}'", f"@{id_}")
-    return any(isinstance(value, str) and any(ask in value for ask in asks) for _, value in walk(config))
-
-
 def resolved_config(parser: ConfigParser) -> dict[str, Any]:
     """The merged configuration with every reference and expression that has a plain value replaced by that value.
 
     What makes or uses a component stays as it is, so the result can be run again.
     """
-    config = {key: value for key, value in parser.get().items() if key != ConfigParser.meta_key}
+    config = plain_config(parser)
     return {
         key: value if key in ("imports", "initialize", "run", "finalize") else _resolved(key, value, config, parser)
         for key, value in config.items()
@@ -189,7 +111,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _check_component(id_: str, target: str, config: dict[str, Any], files: Iterable[Path]) -> None:
-    known = _arguments(target)
+    known = component_arguments(target)
     if _resolve(target) is None:
         raise UserError(
             f"{_where(id_, files)}: {target!r} cannot be imported; check its spelling and that it is installed."
@@ -199,7 +121,7 @@ def _check_component(id_: str, target: str, config: dict[str, Any], files: Itera
     if known is None:
         return
     for argument in config:
-        if argument not in _RESERVED and argument not in known:
+        if argument not in RESERVED and argument not in known:
             raise UserError(f"{_where(id_, files)}: {target} takes no argument {argument}{suggestion(argument, known)}")
 
 
@@ -238,7 +160,7 @@ def _is_module(target: str) -> bool:
         return False
 
 
-def _arguments(target: Any) -> list[str] | None:
+def component_arguments(target: Any) -> list[str] | None:
     """Names of the arguments of a component; None when it takes any, or when they cannot be known."""
     component = _resolve(target) if isinstance(target, str) and target[:1] not in ("$", "@", "%") else None
     if component is None:

@@ -1,4 +1,4 @@
-"""Run one mode of a bundle."""
+"""Run one mode of a bundle, after the trainings that it needs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from monai.bundle import ConfigWorkflow
 
+from medcalib.bundle.component_checks import check_components
 from medcalib.bundle.layout import CONFIGS, Mode
+from medcalib.bundle.messages import component_message, user_message
+from medcalib.bundle.opened import Bundle
 from medcalib.bundle.record import EPOCHS, begin_or_resume
-from medcalib.bundle.siblings import check_chain, fits_calibrator, trainings_before, trains_network
+from medcalib.bundle.resolve import resolved_config
 from medcalib.bundle.weights_check import check_settings, check_trained
-from medcalib.bundle.workflow import bundle_settings, find_bundle, open_workflow, user_message
 from medcalib.errors import StoppedError, UserError, suggestion
 from medcalib.files.locks import locked_folder
 from medcalib.files.writing import complete_file, remove_abandoned, write_text
+from medcalib.handlers.checkpoint import training_state
 from medcalib.processes import refuse_several_processes
 
 __all__ = ["run"]
@@ -50,90 +54,95 @@ def run(
         UserError: whatever the user can mend.
     """
     refuse_several_processes()
-    folder = find_bundle(bundle)
-    try:
-        mode = Mode(mode)
-    except ValueError:
-        raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}") from None
-    check_chain(folder)
-    settings = bundle_settings(folder, seed, allow_edited) | {"allow_unfinished": allow_unfinished}
-    overrides = dict(overrides or {})
-    if mode is Mode.TRAIN:
-        _train_siblings(folder, settings | overrides, debug, allow_edited)
-        if not trains_network(folder) and not fits_calibrator(folder):
-            return
-    _run(folder, mode, settings, overrides, debug)
-
-
-def _train_siblings(folder: Path, settings: Mapping[str, Any], debug: bool, allow_edited: bool) -> None:
-    """Train what a bundle builds on; others may need it, too, so this waits for whoever trains it."""
-    for sibling in trainings_before(folder, settings, debug):
-        print(f"{folder.name} uses the weights of {sibling.bundle.name} with seed {sibling.seed}.")
-        own = bundle_settings(sibling.bundle, sibling.seed, allow_edited)
-        _train_siblings(sibling.bundle, own | sibling.overrides, debug, allow_edited)
-        if trains_network(sibling.bundle) or fits_calibrator(sibling.bundle):
-            _run(sibling.bundle, Mode.TRAIN, own, sibling.overrides, debug, waits=True)
-
-
-def _run(
-    folder: Path,
-    mode: Mode,
-    settings: dict[str, Any],
-    overrides: Mapping[str, Any],
-    debug: bool,
-    waits: bool = False,
-) -> None:
-    from medcalib.bundle.component_checks import check_components
-    from medcalib.bundle.resolve import resolved_config
-
-    workflow = open_workflow(folder, mode, settings, overrides, debug)
+    if mode not in list(Mode):
+        raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}")
+    mode, overrides = Mode(mode), dict(overrides or {})
+    opened = Bundle.open(bundle, allow_edited)
+    workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished)
     check_components(workflow.parser)
-    output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
-    trains = mode is Mode.TRAIN and trains_network(folder)
-    hint = "the same command resumes after the last complete epoch" if trains else "nothing was written"
-    with _one_sentence(workflow, output_dir, hint):
-        state = _training_state(workflow) if trains else None
+    if mode is not Mode.TRAIN:
+        _use_network(workflow, mode, overrides)
+        return
+    for training in opened.trainings_before(workflow.parser, overrides):
+        print(f"{opened.name} uses the weights of {training.bundle.name} with seed {training.seed}.")
+        before = training.bundle.workflow(mode, training.overrides, training.seed, debug)
+        check_components(before.parser)
+        _train_network(before, training.overrides, is_sibling=True, is_first_stage=training.is_first_stage)
+    if opened.trains_network:
+        _train_network(workflow, overrides)
+    elif opened.fits_calibrator:
+        _use_network(workflow, mode, overrides)
+
+
+def _train_network(
+    workflow: ConfigWorkflow, overrides: Mapping[str, Any], is_sibling: bool = False, is_first_stage: bool = False
+) -> None:
+    """Train, or go on with a training; others may need that of a sibling, too, so it waits for whoever is at it."""
+    content = workflow.parser.get_parsed_content
+    hint = "the same command resumes after the last complete epoch"
+    with _one_sentence(workflow, hint):
+        state = training_state(content("models_dir"))
         if state is None:  # else cases are compared with those that the training saw
-            _check_cases(workflow, mode, trains)
+            _check_cases(workflow, Mode.TRAIN, "training", "validation")
         # what is finished is only read, which needs no lock
         elif (
-            waits
-            and state.is_finished(workflow.parser.get_parsed_content(EPOCHS))
-            and begin_or_resume(workflow, folder, overrides, debug)
+            is_sibling
+            and state.is_finished(content(EPOCHS))
+            and begin_or_resume(workflow.parser, overrides, is_first_stage)
         ):
             return
-    with _output_folder(output_dir, waits), _one_sentence(workflow, output_dir, hint):
-        remove_abandoned(workflow.parser.get_parsed_content("models_dir"), held=True)
-        if not trains:
-            check_trained(workflow, folder, debug)
-            check_settings(workflow, overrides)
-            if WEIGHTS_CHECK not in workflow.parser.get():
-                warnings.warn(
-                    f"{folder.name} was generated by an earlier version, so nobody looks whether the training of its "
-                    f"weights is finished, and whether its cases are new to them; generate it again.",
-                    stacklevel=2,
-                )
-        elif begin_or_resume(workflow, folder, overrides, debug):
+    with _output_folder(workflow, hint, waits=is_sibling) as output_dir:
+        if begin_or_resume(workflow.parser, overrides, is_first_stage):
             return
-        config = yaml.dump(resolved_config(workflow.parser), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
-        if trains:
-            write_text(output_dir / CONFIGS / f"{mode}.yaml", config)
+        write_text(output_dir / CONFIGS / f"{Mode.TRAIN}.yaml", _config_text(workflow))
         workflow.initialize()
         workflow.run()
         workflow.finalize()
-        if mode is not Mode.TRAIN and not workflow.parser.get_parsed_content("result_folder").is_complete:
-            raise UserError(f"No case was looked at, so nothing was written to {output_dir}.")
-        # not before, for a run that fails leaves earlier results as they are; of a training epochs are left
-        if not trains:
-            write_text(output_dir / CONFIGS / f"{mode}.yaml", config)
     print(f"Results: {output_dir}")
 
 
-@contextmanager
-def _one_sentence(workflow: Any, output_dir: Path, hint: str) -> Iterator[None]:
-    """Turn what stops a run, or keeps it from going on, into an error of one sentence if the user can mend it."""
-    from medcalib.bundle.component_checks import component_message
+def _use_network(workflow: ConfigWorkflow, mode: Mode, overrides: Mapping[str, Any]) -> None:
+    """Fit a calibrator of a trained network, predict or evaluate."""
+    content = workflow.parser.get_parsed_content
+    hint = "nothing was written"
+    with _one_sentence(workflow, hint):
+        _check_cases(workflow, mode, "calibration" if mode is Mode.TRAIN else "test")
+    with _output_folder(workflow, hint) as output_dir:
+        check_trained(workflow.parser)
+        check_settings(workflow.parser, overrides)
+        if WEIGHTS_CHECK not in workflow.parser.get():
+            warnings.warn(
+                f"{Path(content('bundle_root')).name} was generated by an earlier version, so nobody looks whether the "
+                f"training of its weights is finished, and whether its cases are new to them; generate it again.",
+                stacklevel=2,
+            )
+        config = _config_text(workflow)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+        if mode is not Mode.TRAIN and not content("result_folder").is_complete:
+            raise UserError(f"No case was looked at, so nothing was written to {output_dir}.")
+        # not before, for a run that fails leaves earlier results as they are
+        write_text(output_dir / CONFIGS / f"{mode}.yaml", config)
+    print(f"Results: {output_dir}")
 
+
+def _check_cases(workflow: ConfigWorkflow, mode: Mode, *parts: str) -> None:
+    """Refuse a run that would have nothing to do."""
+    content = workflow.parser.get_parsed_content
+    split = content("split")
+    for part in parts:
+        if not split[part]:
+            raise UserError(
+                f"The {part} part of the dataset {content('dataset_dir')} is empty, so there is nothing for --mode "
+                f"{mode} to do; data::cases says which cases belong to it."
+            )
+
+
+@contextmanager
+def _one_sentence(workflow: ConfigWorkflow, hint: str) -> Iterator[None]:
+    """Turn what stops a run, or keeps it from going on, into an error of one sentence if the user can mend it."""
+    output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -145,8 +154,9 @@ def _one_sentence(workflow: Any, output_dir: Path, hint: str) -> Iterator[None]:
 
 
 @contextmanager
-def _output_folder(output_dir: Path, waits: bool) -> Iterator[None]:
+def _output_folder(workflow: ConfigWorkflow, hint: str, waits: bool = False) -> Iterator[Path]:
     """Make and lock the output folder; remove it if it is new and a mistake kept anything from being trained."""
+    output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     with locked_folder(output_dir, waits) as made:
         try:
             with complete_file(output_dir / CONFIGS / "probe") as draft:
@@ -154,30 +164,13 @@ def _output_folder(output_dir: Path, waits: bool) -> Iterator[None]:
             (output_dir / CONFIGS / "probe").unlink(missing_ok=True)
             for folder in (output_dir, output_dir / CONFIGS):
                 remove_abandoned(folder, held=True)
-            yield
+            with _one_sentence(workflow, hint):
+                remove_abandoned(workflow.parser.get_parsed_content("models_dir"), held=True)
+                yield output_dir
         except UserError:
             if made and not any(output_dir.rglob("*.pt")):
                 shutil.rmtree(output_dir, ignore_errors=True)
             raise
-
-
-def _check_cases(workflow: Any, mode: Mode, trains: bool) -> None:
-    """Refuse a run that would have nothing to do."""
-    content = workflow.parser.get_parsed_content
-    trained_on = ["training", "validation"] if trains else ["calibration"]
-    split = content("split")
-    for part in trained_on if mode is Mode.TRAIN else ["test"]:
-        if not split[part]:
-            raise UserError(
-                f"The {part} part of the dataset {content('dataset_dir')} is empty, so there is nothing for --mode "
-                f"{mode} to do; data::cases says which cases belong to it."
-            )
-
-
-def _training_state(workflow: Any) -> Any:
-    from medcalib.handlers.checkpoint import training_state
-
-    return training_state(workflow.parser.get_parsed_content("models_dir"))
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -185,3 +178,7 @@ class _PlainDumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+def _config_text(workflow: ConfigWorkflow) -> str:
+    return yaml.dump(resolved_config(workflow.parser), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)

@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from monai.bundle import ConfigParser, ReferenceResolver
 
 from medcalib.bundle.contract import lookup
+from medcalib.bundle.resolve import plain_config, resolved_value
 from medcalib.data.case_identity import file_digest
-
-if TYPE_CHECKING:
-    from monai.bundle import ConfigParser
 
 __all__ = ["PLACE_AND_PACE", "Difference", "UsedSettings", "differences", "used_settings"]
 
@@ -85,10 +85,8 @@ def used_settings(parser: ConfigParser, roots: Iterable[str], through_values: bo
         >>> used_settings(parser, ["run"]).values
         {'run::0': '$print(@more)', 'more': 40, 'bins': 20}
     """
-    from medcalib.bundle.resolve import resolved_value
-
     parser.parse(reset=False)
-    config = {key: value for key, value in parser.get().items() if key != parser.meta_key}
+    config = plain_config(parser)
     found = UsedSettings()
     waiting = list(roots)
     while waiting:
@@ -181,8 +179,6 @@ def _leaves(id_: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _references(text: str) -> Iterator[str]:
-    from monai.bundle import ReferenceResolver
-
     yield from (f"{parent}::{key}" for parent, key in _ASKED_KEY.findall(text))
     yield from ReferenceResolver.match_refs_pattern(_ASKED_KEY.sub("", text) if text[0] == "$" else text)
 

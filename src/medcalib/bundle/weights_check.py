@@ -7,20 +7,19 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from monai.bundle import ConfigParser
+
+from medcalib.bundle.overrides import concerns_training
 from medcalib.bundle.record import EPOCHS, lost_weights, training_command
-from medcalib.bundle.stages import concerns_training
-from medcalib.bundle.used_settings import differences, used_settings
-from medcalib.bundle.workflow import unwrapped_errors
+from medcalib.bundle.used_settings import Difference, UsedSettings, differences, used_settings
+from medcalib.calibrators import read_calibrator
+from medcalib.data.case_identity import Identity, case_identities, named_alike, shared_cases
+from medcalib.data.cases import split_digest
 from medcalib.errors import UserError
-
-if TYPE_CHECKING:
-    from monai.bundle import ConfigWorkflow
-
-    from medcalib.bundle.used_settings import Difference, UsedSettings
-    from medcalib.data.case_identity import Identity
-    from medcalib.handlers.training_record import TrainingRecord
+from medcalib.handlers.checkpoint import CHECKPOINT, training_state
+from medcalib.handlers.training_record import TrainingRecord, read_record
 
 __all__ = ["Purpose", "check_settings", "check_trained", "check_weights"]
 
@@ -39,25 +38,21 @@ class Purpose(StrEnum):
     CALIBRATE = "calibrate"
 
 
-@unwrapped_errors()
-def check_trained(workflow: ConfigWorkflow, folder: Path, debug: bool) -> None:
+def check_trained(parser: ConfigParser) -> None:
     """Check that the weights are there which a run needs.
 
     Args:
-        workflow: the run, of which nothing was run yet.
-        folder: folder of the bundle.
-        debug: whether this is a run of seconds.
+        parser: configuration of the run, of which nothing was run yet.
 
     Raises:
         UserError: they were never trained, or they are lost.
     """
-    from medcalib.handlers.checkpoint import CHECKPOINT, training_state
-
-    missing = [Path(path) for path in workflow.parser.get_parsed_content("checkpoints") if not Path(path).exists()]
+    content = parser.get_parsed_content
+    missing = [Path(path) for path in content("checkpoints") if not Path(path).exists()]
     if not missing:
         return
-    seed = workflow.parser.get_parsed_content("seed")
-    command = f"medcalib run --bundle {folder} --mode train --seed {seed}{' --debug' if debug else ''}"
+    seed = content("seed")
+    command = training_command(content("bundle_root"), None, seed, content("debug"))
     if (missing[0].parent / CHECKPOINT).exists():
         state = training_state(missing[0].parent)
         if state.best_epoch in (-1, state.epochs):
@@ -70,23 +65,19 @@ def check_trained(workflow: ConfigWorkflow, folder: Path, debug: bool) -> None:
     )
 
 
-@unwrapped_errors()
-def check_settings(workflow: ConfigWorkflow, overrides: Iterable[str]) -> None:
+def check_settings(parser: ConfigParser, overrides: Iterable[str]) -> None:
     """Check that network, preprocessing and classes of a run are those with which its weights were trained.
 
     Other settings may differ, such as windows, members and bins.
 
     Args:
-        workflow: the run, of which nothing was run yet.
+        parser: configuration of the run, of which nothing was run yet.
         overrides: ids of the values that the user gave.
 
     Raises:
         UserError: one differs, or another number of epochs is asked for than was trained, or a setting of the training
             that has no effect on this run.
     """
-    from medcalib.handlers.training_record import read_record
-
-    parser = workflow.parser
     used = used_settings(parser, ROOTS, through_values=False)
     sources = used_settings(parser, ROOTS)
     epochs = used_settings(parser, [EPOCHS])
@@ -150,11 +141,6 @@ def check_weights(
     Raises:
         UserError: a training is not finished, or cases were seen that must not have been.
     """
-    from medcalib.calibrators import read_calibrator
-    from medcalib.data.case_identity import case_identities
-    from medcalib.data.cases import split_digest
-    from medcalib.handlers.training_record import read_record
-
     identities, of_thresholds = case_identities(cases), case_identities(threshold_cases)
     for models_dir in _folders(checkpoints):
         record = read_record(models_dir)
@@ -186,8 +172,6 @@ def check_weights(
 
 
 def _check_finished(bundle_root: Path, models_dir: Path, record: TrainingRecord | None) -> None:
-    from medcalib.handlers.checkpoint import training_state
-
     state = training_state(models_dir)
     if state is None:
         if record is not None:
@@ -211,8 +195,6 @@ def _check_finished(bundle_root: Path, models_dir: Path, record: TrainingRecord 
 
 
 def _check_unseen(cases: Sequence[Identity], seen: Sequence[Identity], how: str, origin: str, purpose: str) -> None:
-    from medcalib.data.case_identity import named_alike, shared_cases
-
     shared = shared_cases(cases, seen)
     if not shared:
         return
@@ -246,8 +228,6 @@ def _check_unseen(cases: Sequence[Identity], seen: Sequence[Identity], how: str,
 
 
 def _check_thresholds(cases: Sequence[Identity], seen: Sequence[Identity], origin: str) -> None:
-    from medcalib.data.case_identity import shared_cases
-
     if shared := shared_cases(cases, seen):
         raise UserError(
             f"{len(shared)} of the {len(cases)} calibration cases, on which thresholds for flagging are found, were "

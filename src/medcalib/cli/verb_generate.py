@@ -39,9 +39,9 @@ def main(
         raise UserError(f"--{'data' if data is None else 'loss'} is missing; --list shows what there is.")
     bundle, created = generate(find_templates(), Path(bundles_dir), data, loss, method, network)
     if check:
-        from medcalib.bundle.resolve import check_bundle
+        from medcalib.bundle.opened import Bundle
 
-        check_bundle(bundle)
+        Bundle.open(bundle).check()
         print("Every _target_ and $import resolves.")
     print("Generated the bundle" if created else "The bundle exists already and was left untouched:")
     print(bundle)

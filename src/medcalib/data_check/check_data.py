@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai.bundle import ConfigParser
+
 from medcalib.bundle.layout import Mode
-from medcalib.bundle.siblings import trainings_before, trains_network
-from medcalib.bundle.workflow import bundle_settings, find_bundle, open_workflow, user_message
+from medcalib.bundle.messages import user_message
+from medcalib.bundle.opened import Bundle
 from medcalib.errors import StoppedError, UserError
 from medcalib.files.writing import draft_path, remove, remove_abandoned
 
@@ -56,18 +58,16 @@ def check_data(
     Raises:
         UserError: there is nothing to check: no such bundle, id or folder of data, or no place to write to.
     """
-    folder = find_bundle(bundle)
-    settings = bundle_settings(folder, seed, allow_edited)
-    overrides = dict(overrides or {})
-    target = folder / FOLDER if output_dir is None else Path(output_dir).expanduser()
+    opened, overrides = Bundle.open(bundle, allow_edited), dict(overrides or {})
+    target = opened.folder / FOLDER if output_dir is None else Path(output_dir).expanduser()
     with _result_files(target) as draft:
-        trained = folder
-        while not trains_network(trained):
-            sibling = trainings_before(trained, settings | overrides, debug=False)[0]
-            trained, overrides = sibling.bundle, sibling.overrides
-            settings = bundle_settings(trained, sibling.seed, allow_edited)
+        workflow = opened.workflow(Mode.TRAIN, overrides, seed)
+        if not opened.trains_network:
+            trainings = opened.trainings_before(workflow.parser, overrides)
+            opened, seed, overrides, _ = next(one for one in trainings if not one.is_first_stage)
+            workflow = opened.workflow(Mode.TRAIN, overrides, seed)
         try:
-            check = _check(trained, settings, overrides, draft)
+            check = _check(opened.name, workflow.parser, draft)
         except KeyboardInterrupt as stop:
             raise StoppedError.by(stop, "nothing was written") from None
         except Exception as error:
@@ -78,7 +78,7 @@ def check_data(
     return DataCheck(check.report, f"{check.text}\n\nWritten: {', '.join(written)}")
 
 
-def _check(folder: Path, settings: Mapping[str, Any], overrides: Mapping[str, Any], draft: Path) -> DataCheck:
+def _check(name: str, parser: ConfigParser, draft: Path) -> DataCheck:
     from medcalib.data_check.case_checks import check_cases
     from medcalib.data_check.data_report import describe_cases, report_text
     from medcalib.data_check.data_warnings import data_warnings
@@ -88,7 +88,6 @@ def _check(folder: Path, settings: Mapping[str, Any], overrides: Mapping[str, An
     from medcalib.files.writing import write_json
     from medcalib.visualize.rendering import render
 
-    parser = open_workflow(folder, Mode.TRAIN, settings, overrides).parser
     make_dry(parser)
     checked = check_cases(parser)
     cache = cache_memory(parser, checked)
@@ -100,7 +99,7 @@ def _check(folder: Path, settings: Mapping[str, Any], overrides: Mapping[str, An
         (draft / PREVIEW).write_bytes(render(figure, ["png"], RESOLUTION)["png"])
     content = parser.get_parsed_content
     report = {
-        "bundle": folder.name,
+        "bundle": name,
         "seed": content("seed"),
         "dataset_dir": str(content("dataset_dir")),
         "task": parser.get()["data"].get("task", "segmentation"),

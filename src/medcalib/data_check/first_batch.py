@@ -7,7 +7,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from medcalib.bundle.workflow import user_message
+from medcalib.bundle.messages import user_message
 from medcalib.data.cases import Case
 from medcalib.data_check.dry_training import UNCACHED
 from medcalib.handlers.epoch_seed import seed_epoch

@@ -1,0 +1,285 @@
+"""A bundle that was opened: what lies in its folder, whose weights it builds on, and how it becomes a workflow."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from medcalib.bundle.checkpoint_paths import member_seeds
+from medcalib.bundle.compose import read_metadata
+from medcalib.bundle.contract import Training
+from medcalib.bundle.digest import bundle_digest
+from medcalib.bundle.fragments import FragmentKind
+from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
+from medcalib.bundle.overrides import (
+    FIRST_STAGE,
+    check_overrides,
+    first_stage,
+    known_overrides,
+    own_stage,
+    shared_by_stages,
+)
+from medcalib.bundle.resolve import check_config, plain_config
+from medcalib.errors import UserError, plain_reason, suggestion
+
+__all__ = ["Bundle", "SiblingTraining"]
+
+BUNDLES = Path("bundles")
+LOGGING = "logging.conf"
+
+# these follow from the bundle itself
+_GIVEN = ("bundle_root", "edited")
+# a bundle's folder, seed, weights and method are its own affair
+_OWN_AFFAIRS = {*_GIVEN, "allow_unfinished", "seed", "method", "calibrator"}
+_OWN_AFFAIRS |= {"output_dir", "models_dir", "weights_dir", "checkpoint", "checkpoints"}
+
+
+class SiblingTraining(NamedTuple):
+    """A training of another bundle that must be finished first.
+
+    Attributes:
+        bundle: the other bundle.
+        seed: seed of the training.
+        overrides: those of the user's overrides that this bundle knows, by their ids there.
+        is_first_stage: whether another training starts from its weights, so that it has options of its own.
+    """
+
+    bundle: Bundle
+    seed: int
+    overrides: dict[str, Any]
+    is_first_stage: bool
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk.
+
+    Attributes:
+        folder: where it lies.
+        metadata: its ``metadata.json``.
+        allow_edited: whether configs may have been edited since they were generated, those of siblings, too.
+    """
+
+    folder: Path
+    metadata: dict[str, Any]
+    allow_edited: bool = False
+
+    @classmethod
+    def open(cls, bundle: str | Path, allow_edited: bool = False) -> Bundle:
+        """Find a bundle by its name under ``bundles/`` or by its path, and read what it is.
+
+        Raises:
+            UserError: there is none, and the message names the nearest; it is damaged, was edited, or uses the weights
+                of a bundle that in the end uses its own.
+        """
+        folder = _find(str(bundle))
+        opened = cls(folder, read_metadata(folder), allow_edited)
+        opened._check_chain()
+        if opened.edited and not allow_edited:
+            raise UserError(
+                f"The configs of {folder} were edited since it was generated, so its name no longer says what it does; "
+                f"edit the templates and generate again, or run it as it is with --allow_edited."
+            )
+        return opened
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self.folder.resolve().name
+
+    @property
+    def fragments(self) -> dict[str, str]:
+        """Names of the fragments of which it is composed, by kind."""
+        return self.metadata["medcalib"]["fragments"]
+
+    @cached_property
+    def edited(self) -> bool:
+        """Whether its configs were edited since they were generated."""
+        return bundle_digest(self.folder) != self.metadata["medcalib"]["digest"]
+
+    @property
+    def trains_network(self) -> bool:
+        """Whether its training trains a network of its own, instead of using that of its sibling."""
+        return self.metadata["medcalib"]["weights_bundle"] is None
+
+    @property
+    def fits_calibrator(self) -> bool:
+        """Whether its training fits a calibrator."""
+        return (self.folder / CONFIGS / f"{FragmentKind.CALIBRATOR}.yaml").exists()
+
+    @property
+    def starts_from_sibling(self) -> bool:
+        """Whether its training starts from the weights of its sibling, so that there are two stages."""
+        return self.trains_network and self.metadata["medcalib"]["initial_weights_bundle"] is not None
+
+    @cached_property
+    def sibling(self) -> Bundle | None:
+        """The bundle whose weights it uses or starts from; None if there is none, or if it is not there."""
+        name = _builds_on(self.metadata)
+        folder = self.folder.resolve().parent / str(name)
+        return Bundle.open(folder, self.allow_edited) if name and (folder / CONFIGS).is_dir() else None
+
+    def config(self, mode: Mode, debug: bool = False) -> dict[str, Any]:
+        """The merged configuration of one mode."""
+        return ConfigParser.load_config_files([str(path) for path in self._files(mode, debug)])
+
+    def check(self) -> None:
+        """Check that all exists that the configuration of any mode names.
+
+        Raises:
+            UserError: as of `check_config`.
+        """
+        for mode in Mode:
+            check_config(self.config(mode), self._files(mode))
+
+    def workflow(
+        self,
+        mode: Mode,
+        overrides: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        debug: bool = False,
+        allow_unfinished: bool = False,
+    ) -> ConfigWorkflow:
+        """The workflow of one mode with the user's overrides, which are checked here; nothing of it was run yet.
+
+        Args:
+            mode: which of the modes.
+            overrides: values by configuration id; those of a first stage are checked and left out.
+            seed: fixes the run together with the bundle; the bundle's own when None.
+            debug: whether this is a run of seconds.
+            allow_unfinished: use weights of a training that is not finished, too.
+
+        Raises:
+            UserError: an override does not exist or has a value that cannot be, or something that the configuration
+                names does not exist.
+        """
+        if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32):
+            raise UserError(f"--seed must be a whole number from 0 to 4294967295, not {seed!r}.")
+        settings = {"bundle_root": str(self.folder), "edited": self.edited, "allow_unfinished": allow_unfinished}
+        logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)  # else it reports on the logging file
+        _check_logging(self.folder / CONFIGS / LOGGING)
+        files = self._files(mode, debug)
+        workflow = ConfigWorkflow(
+            config_file=[str(path) for path in files],
+            meta_file=str(self.folder / CONFIGS / METADATA),
+            logging_file=str(self.folder / CONFIGS / LOGGING),
+            workflow_type="train" if mode is Mode.TRAIN else "infer",
+            **settings | ({} if seed is None else {"seed": seed}),
+        )
+        self._check_overrides(plain_config(workflow.parser), overrides or {}, debug)
+        workflow.parser.update(own_stage(overrides or {}))
+        check_config(plain_config(workflow.parser), files)
+        return workflow
+
+    def trainings_before(self, parser: ConfigParser, overrides: Mapping[str, Any]) -> list[SiblingTraining]:
+        """The trainings whose weights its training uses or starts from, in the order in which they are to be run.
+
+        Args:
+            parser: configuration of its training, with the overrides.
+            overrides: values by configuration id that the user gave.
+
+        Raises:
+            UserError: a sibling was removed.
+        """
+        content = parser.get_parsed_content
+        seeds = [content("seed")]
+        if parser.get("method::training") == Training.DETERMINISTIC:
+            num_networks = content("method::num_networks") if "method::num_networks" in parser else 1
+            seeds = member_seeds(content("seed"), num_networks)
+        return self._trainings_before(seeds, overrides, content("debug"))
+
+    def _trainings_before(
+        self, seeds: Iterable[int], overrides: Mapping[str, Any], debug: bool
+    ) -> list[SiblingTraining]:
+        sibling = self.sibling
+        if sibling is None:
+            if name := _builds_on(self.metadata):
+                fragments = " ".join(f"--{kind} {fragment}" for kind, fragment in self.fragments.items())
+                raise UserError(
+                    f"{self.name} uses the weights of {name}, which is not there; make it again: "
+                    f"medcalib generate {fragments}"
+                )
+            return []
+        if self.starts_from_sibling:
+            for_both, for_first = shared_by_stages(overrides), first_stage(overrides)
+        else:
+            for_both = own_stage(overrides)
+            for_first = {id_: value for id_, value in overrides.items() if id_ not in for_both}
+        for_both = {id_: value for id_, value in for_both.items() if id_.partition("::")[0] not in _OWN_AFFAIRS}
+        known = known_overrides(sibling.config(Mode.TRAIN, debug), for_both) | for_first
+        trainings = []
+        for seed in seeds:
+            trainings += sibling._trainings_before([seed], known, debug)
+            if sibling.trains_network:
+                trainings.append(SiblingTraining(sibling, seed, known, self.starts_from_sibling))
+        return trainings
+
+    def _files(self, mode: Mode, debug: bool = False) -> list[Path]:
+        return config_files(self.folder / CONFIGS, mode, debug)
+
+    def _check_overrides(self, config: dict[str, Any], overrides: Mapping[str, Any], debug: bool) -> None:
+        for id_ in _GIVEN:
+            if id_ in overrides:
+                raise UserError(f"--{id_} follows from the bundle itself; leave it out.")
+        check_overrides(config, own_stage(overrides))
+        if not (given := first_stage(overrides)):
+            return
+        second: Bundle | None = self
+        while second is not None and not second.starts_from_sibling:
+            second = second.sibling
+        if second is None:
+            id_ = next(iter(given))
+            raise UserError(
+                f"--{FIRST_STAGE}{id_}: the training of {self.name} has one stage, so leave out the prefix: --{id_}"
+            )
+        if second.sibling is not None:  # that it is not there is said where it is needed
+            check_overrides(second.sibling.config(Mode.TRAIN, debug), given, FIRST_STAGE)
+
+    def _check_chain(self) -> None:
+        """Refuse a bundle whose weights are those of another that in the end uses this bundle's."""
+        seen, metadata = [self.name], self.metadata
+        while name := _builds_on(metadata):
+            if name in seen:
+                raise UserError(
+                    f"{self.folder.resolve().parent / seen[-1] / CONFIGS / METADATA} names {name} as the bundle whose "
+                    f"weights are used, which leads back to {'itself' if name == seen[-1] else name}; generate the "
+                    f"bundle again in another folder."
+                )
+            seen.append(name)
+            folder = self.folder.resolve().parent / name
+            if not (folder / CONFIGS).is_dir():
+                return
+            metadata = read_metadata(folder)
+
+
+def _builds_on(metadata: Mapping[str, Any]) -> str | None:
+    own = metadata["medcalib"]
+    return own["weights_bundle"] or own["initial_weights_bundle"]
+
+
+def _find(bundle: str) -> Path:
+    for folder in (BUNDLES / bundle, Path(bundle)):
+        if (folder / CONFIGS).is_dir():
+            return folder
+    names = [path.parent.parent.name for path in BUNDLES.glob(f"[!.]*/{CONFIGS}/{METADATA}")]
+    if not names:
+        raise UserError(
+            f"There is no bundle {bundle!r}, and none under {BUNDLES}; generate one with medcalib generate."
+        )
+    raise UserError(f"There is no bundle {bundle!r}{suggestion(bundle, names, list_all=True)}")
+
+
+def _check_logging(path: Path) -> None:
+    try:
+        logging.config.fileConfig(path, disable_existing_loggers=False)
+    except Exception as error:  # whatever a damaged file makes of itself
+        raise UserError(
+            f"{path} is missing or damaged ({plain_reason(error)}); copy it from a bundle that was generated anew."
+        ) from None

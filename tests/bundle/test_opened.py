@@ -1,0 +1,103 @@
+"""What a bundle knows of itself, its siblings and the trainings that it needs."""
+
+import shutil
+
+import pytest
+import yaml
+
+from medcalib.bundle.checkpoint_paths import member_seeds
+from medcalib.bundle.layout import Mode
+from medcalib.bundle.opened import Bundle
+from medcalib.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory, make_bundle):
+    """Bundles of any method, opened; they lie in one folder."""
+    folder = tmp_path_factory.mktemp("opened")
+    return lambda method: Bundle.open(make_bundle(folder, method=method))
+
+
+def method(bundle):
+    return bundle.fragments["method"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sibling", "trains", "fits", "two_stages"),
+    [
+        ("deterministic", None, True, False, False),
+        ("tta", "deterministic", False, False, False),
+        ("mc_dropout_center", "deterministic", True, False, True),
+        ("temperature_scaling", "deterministic", False, True, False),
+        ("mc_dropout_center+temperature_scaling", "mc_dropout_center", False, True, False),
+    ],
+)
+def test_what_a_bundle_is(opened, name, sibling, trains, fits, two_stages):
+    bundle = opened(name)
+    assert bundle.name == bundle.folder.name
+    assert (bundle.fragments["data"], method(bundle)) == ("phantom", name)
+    assert (bundle.sibling and method(bundle.sibling)) == sibling
+    assert (bundle.trains_network, bundle.fits_calibrator, bundle.starts_from_sibling) == (trains, fits, two_stages)
+    assert not bundle.edited
+
+
+def test_an_edited_bundle_is_opened_on_request_alone(opened, tmp_path):
+    tta = opened("tta")
+    shutil.copytree(tta.folder.parent, tmp_path / "copy")
+    path = tmp_path / "copy" / tta.sibling.name / "configs" / "data.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"num_bins": 3}))
+    with pytest.raises(UserError, match=f"configs of .*{tta.sibling.name} were edited"):
+        Bundle.open(path.parent.parent)
+    assert Bundle.open(path.parent.parent, allow_edited=True).edited
+    copy = Bundle.open(tmp_path / "copy" / tta.name, allow_edited=True)
+    assert not copy.edited
+    assert copy.sibling.edited
+
+
+def trainings(bundle, **overrides):
+    workflow = bundle.workflow(Mode.TRAIN, overrides, seed=7)
+    return bundle.trainings_before(workflow.parser, overrides)
+
+
+NETWORKS = {"method::num_networks": 3}
+CENTER = "mc_dropout_center"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "expected"),
+    [
+        ("deterministic", {}, []),
+        ("tta", {}, [("deterministic", 7, False)]),
+        ("deep_ensemble", NETWORKS, [("deterministic", seed, False) for seed in member_seeds(7, 3)]),
+        (CENTER, {}, [("deterministic", 7, True)]),
+        (f"{CENTER}+temperature_scaling", {}, [("deterministic", 7, True), (CENTER, 7, False)]),
+        ("deep_ensemble+temperature_scaling", NETWORKS, [("deterministic", s, False) for s in member_seeds(7, 3)]),
+        # several networks of one training
+        ("checkpoint_ensemble+temperature_scaling", NETWORKS, [("checkpoint_ensemble", 7, False)]),
+    ],
+)
+def test_trainings_in_their_order(opened, name, overrides, expected):
+    found = trainings(opened(name), **overrides)
+    assert [(method(one.bundle), one.seed, one.is_first_stage) for one in found] == expected
+
+
+def test_each_training_is_given_what_it_knows(opened):
+    overrides = {
+        "num_bins": 15,
+        "train::optimizer::lr": 0.1,
+        "first_stage::train::optimizer::lr": 0.2,
+        "calibrator::calibrate": "members",
+        "method_network::p": 0.3,
+        "output_dir": "/elsewhere",
+    }
+    first, second = trainings(opened(f"{CENTER}+temperature_scaling"), **overrides)
+    assert first.overrides == {"num_bins": 15, "train::optimizer::lr": 0.2}
+    # the fit has no optimizer, but the training before it has
+    kept = ("num_bins", "train::optimizer::lr", "first_stage::train::optimizer::lr", "method_network::p")
+    assert second.overrides == {id_: overrides[id_] for id_ in kept}
+
+
+@pytest.mark.parametrize("id_", ["bundle_root", "edited"])
+def test_what_follows_from_the_bundle_is_not_overridden(opened, id_):
+    with pytest.raises(UserError, match=f"--{id_} follows from the bundle itself"):
+        opened("deterministic").workflow(Mode.TRAIN, {id_: "x"})
