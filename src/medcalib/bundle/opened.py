@@ -173,8 +173,13 @@ class Bundle:
             workflow_type="train" if mode is Mode.TRAIN else "infer",
             **settings | ({} if seed is None else {"seed": seed}),
         )
-        self._check_overrides(plain_config(workflow.parser), overrides or {}, debug)
-        workflow.parser.update(own_stage(overrides or {}))
+        own = own_stage(overrides or {})
+        for id_ in _GIVEN:
+            if id_ in own:
+                raise UserError(f"--{id_} follows from the bundle itself; leave it out.")
+        check_overrides(plain_config(workflow.parser), own)
+        self._check_first_stage(first_stage(overrides or {}), debug)
+        workflow.parser.update(own)
         check_config(plain_config(workflow.parser), files)
         return workflow
 
@@ -224,12 +229,8 @@ class Bundle:
     def _files(self, mode: Mode, debug: bool = False) -> list[Path]:
         return config_files(self.folder / CONFIGS, mode, debug)
 
-    def _check_overrides(self, config: dict[str, Any], overrides: Mapping[str, Any], debug: bool) -> None:
-        for id_ in _GIVEN:
-            if id_ in overrides:
-                raise UserError(f"--{id_} follows from the bundle itself; leave it out.")
-        check_overrides(config, own_stage(overrides))
-        if not (given := first_stage(overrides)):
+    def _check_first_stage(self, given: Mapping[str, Any], debug: bool) -> None:
+        if not given:
             return
         second: Bundle | None = self
         while second is not None and not second.starts_from_sibling:
