@@ -28,6 +28,19 @@ def scored(probabilities, labels, num_bins=10):
     return classification_scores(torch.tensor(probabilities), torch.tensor(labels)[:, None], num_bins)
 
 
+def test_areas_are_not_rounded_to_float32():
+    areas = class_auc(
+        torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.25, 0.75]]), torch.tensor([[1], [1], [1], [0]])
+    )
+    assert areas.tolist() == [2 / 3, 2 / 3]
+
+
+def test_where_nothing_is_right_the_predicted_class_has_a_calibration_error():
+    """Unlike a class that no image has."""
+    overall = scored(np.array([[0.75, 0.25], [0.75, 0.25]]), np.array([1, 1])).overall
+    assert overall["top_label_ece"] == overall["top_label_mce"] == 0.75
+
+
 @pytest.mark.parametrize("num_classes", [2, 3, 6])
 def test_numbers_are_those_of_sklearn(num_classes):
     p, y = example(num_classes=num_classes)

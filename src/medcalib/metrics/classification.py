@@ -130,7 +130,7 @@ def class_auc(y_pred: Tensor, y: Tensor) -> Tensor:
         # MONAI warns where there is nothing to compare
         if has.any() and not has.all():
             area = compute_roc_auc(y_pred[:, index].as_subclass(Tensor), has.as_subclass(Tensor).float())
-            areas[index] = torch.as_tensor(area)
+            areas[index] = torch.as_tensor(area, dtype=torch.float64)
     return areas
 
 
