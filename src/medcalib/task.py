@@ -112,7 +112,7 @@ class Task:
     @property
     def segmented_classes(self) -> tuple[str, ...]:
         """Names of `segmented_channels`."""
-        return self.class_names[self.segmented_channels]
+        return tuple(self.class_names[self.segmented_channels])
 
     @property
     def num_label_channels(self) -> int:

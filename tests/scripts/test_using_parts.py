@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 import torch
 from tests.conftest import REPOSITORY
 
@@ -22,4 +23,6 @@ def test_the_page_runs(monkeypatch, tmp_path):
     assert (names["mutual_information"] > 0).any()
     assert names["report"].nll_after <= names["report"].nll_before
     assert names["calibrated"].shape == (4, 2, 32, 32)
-    assert torch.is_tensor(names["micro"])
+    figures = {path.name for path in (tmp_path / "evaluation" / "reliability").iterdir()}
+    assert figures == {"case_0.png", "dataset_diagram.png", "dataset_histogram.png"}
+    assert names["micro"][1].item() == pytest.approx(names["evaluation"].state.metrics["micro_ece"])
