@@ -59,7 +59,6 @@ EXAMPLES = {
     "train::trainer_handlers::tensorboard": "null",
     "train::trainer_handlers::progress": "null",
     "validate::handlers::tensorboard": "null",
-    "handlers::saver::outputs": "{prob: pred, seg: seg}",
     "handlers::overlays": "null",
     "handlers::reliability": "null",
     "additional_metrics::mhd": "null",
