@@ -159,6 +159,17 @@ def test_a_network_that_breaks_its_contract_is_named(templates, edit, message):
     refused(templates, f"unet.yaml.*{message}", *PHANTOM, "unet")
 
 
+def test_settings_named_network_are_those_of_the_default(templates):
+    change(templates, "data/phantom", lambda content: content["data"].update(network={"dsdepth": 1, "norm": "group"}))
+    change(templates, "data/phantom", lambda content: content["data"]["networks"].pop("segresnet_ds"))
+    residual, unet = (generate(templates, templates.parent / "b", *PHANTOM, network)[0] for network in (None, "unet"))
+    settings = Bundle.open(residual).config(Mode.TRAIN)["network"]
+    assert (settings["dsdepth"], settings["norm"]) == (1, "group")
+    assert "dsdepth" not in Bundle.open(unet).config(Mode.TRAIN)["network"]
+    change(templates, "data/phantom", lambda content: content["data"].update(network={"depth": 1}))
+    refused(templates, "phantom.yaml: data::network::depth is no setting of network/segresnet_ds.yaml", *PHANTOM)
+
+
 @pytest.mark.parametrize(
     ("networks", "message"),
     [

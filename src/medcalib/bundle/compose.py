@@ -167,7 +167,7 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str, network: str 
     sources[FragmentKind.LOSS] = fragment_path(configs_dir, FragmentKind.LOSS, loss)
     about = read_yaml(sources[FragmentKind.DATA])
     task = lookup(about, "data::task")[1] or TASKS[0]
-    network = network or lookup(about, "data::default_network")[1] or DEFAULT_NETWORKS.get(task, task)
+    network = network or _default_network(lookup(about, "data")[1])
     sources[FragmentKind.NETWORK] = fragment_path(configs_dir, FragmentKind.NETWORK, network)
     if task == CLASSIFICATION:
         sources[CLASSIFICATION] = configs_dir / f"{CLASSIFICATION}.yaml"
@@ -183,12 +183,21 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str, network: str 
     return sources
 
 
+def _default_network(data: Any) -> str:
+    """The network of a data fragment that may still break its contract."""
+    own = data if isinstance(data, dict) else {}
+    task = own.get("task") or TASKS[0]
+    return own.get("default_network") or DEFAULT_NETWORKS.get(task, task)
+
+
 def _network_settings(configs: Mapping[str, Any], sources: Mapping[str, Path]) -> dict[str, Any]:
     """Settings that the data fragment has for the network, by id; those for other networks are checked, too."""
     path, folder = sources[FragmentKind.DATA], sources[FragmentKind.NETWORK].parent
     found: dict[str, Any] = {}
-    for name, given in configs[FragmentKind.DATA]["data"].get("networks", {}).items():
-        what = f"{path}: data::networks::{name}"
+    data = configs[FragmentKind.DATA]["data"]
+    of_default = {_default_network(data): data["network"]} if "network" in data else {}
+    for name, given in [*of_default.items(), *data.get("networks", {}).items()]:
+        what = f"{path}: data::network{'' if given is data.get('network') else f's::{name}'}"
         try:
             settings = read_yaml(fragment_path(folder.parent, FragmentKind.NETWORK, str(name)))["network"]
         except UserError as error:
@@ -202,7 +211,7 @@ def _network_settings(configs: Mapping[str, Any], sources: Mapping[str, Path]) -
             if (field := field_of(f"network::{key}")) is not None:
                 check_value(f"{what}::{key}", field, value)
         if name == sources[FragmentKind.NETWORK].stem:
-            found = {f"network::{key}": value for key, value in given.items()}
+            found |= {f"network::{key}": value for key, value in given.items()}
     return found
 
 

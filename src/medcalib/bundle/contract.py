@@ -128,6 +128,7 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             "network fragment that is taken where none is named; `segresnet_ds` if left out, `resnet50` of images",
             required=False,
         ),
+        "network": Field((dict,), "settings of the default network that suit these data", required=False),
         "networks": Field(
             (dict,), "settings of network fragments that suit these data, by the name of the fragment", required=False
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from medcalib.devices import named_device
 from medcalib.errors import UserError, suggestion
 
 __all__ = [
-    "FIRST_STAGE", "check_overrides", "concerns_training", "first_stage", "known_overrides", "own_stage",
+    "FIRST_STAGE", "check_overrides", "concerns_training", "current_ids", "first_stage", "known_overrides", "own_stage",
     "says_how_to_train", "shared_by_stages",
 ]  # fmt: skip
 
@@ -21,7 +22,18 @@ FIRST_STAGE = "first_stage::"
 
 # how a stage is trained; all else, such as data, network and loss, is that of both
 _COURSE = ("train", "validate", "max_epochs", "val_interval", "cycle_epochs", "snapshot_epochs")
+_OLD_NETWORK = re.compile(rf"^({FIRST_STAGE})?data::network::")
 _MARKS = ("$", "@", "%")
+
+
+def current_ids(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides by the ids of today: settings of the network stood in the data fragment until networks were fragments.
+
+    Example:
+        >>> current_ids({"data::network::init_filters": 4, "first_stage::data::network::dsdepth": 1})
+        {'network::init_filters': 4, 'first_stage::network::dsdepth': 1}
+    """
+    return {_OLD_NETWORK.sub(r"\1network::", id_): value for id_, value in overrides.items()}
 
 
 def own_stage(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from medcalib.bundle.component_checks import check_components
 from medcalib.bundle.layout import CONFIGS, Mode
 from medcalib.bundle.messages import component_message, user_message
 from medcalib.bundle.opened import Bundle
+from medcalib.bundle.overrides import current_ids
 from medcalib.bundle.record import EPOCHS, begin_or_resume
 from medcalib.bundle.resolve import resolved_config
 from medcalib.bundle.weights_check import check_settings, check_trained
@@ -56,7 +57,7 @@ def run(
     refuse_several_processes()
     if mode not in list(Mode):
         raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}")
-    mode, overrides = Mode(mode), dict(overrides or {})
+    mode, overrides = Mode(mode), current_ids(overrides or {})
     opened = Bundle.open(bundle, allow_edited)
     workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished)
     check_components(workflow.parser)
