@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -45,7 +45,7 @@ class ImagePredictions(NamedTuple):
     cases: list[str]
     classes: tuple[str, ...]
     probabilities: Tensor
-    labels: Tensor | None
+    labels: Tensor | Any  # None, too, but reports of labels are for images that have them
     uncertainties: dict[str, Tensor]
 
 
@@ -91,13 +91,13 @@ class ImagePredictionsHandler:
         cases = string_list_all_gather(self._cases)
         first = sorted({case: row for row, case in reversed(list(enumerate(cases)))}.values())
         gathered = {
-            key: evenly_divisible_all_gather(torch.stack([row[key] for row in self._rows]))[first]
+            key: evenly_divisible_all_gather(torch.stack([row[key] for row in self._rows]), concat=True)[first]
             for key in self._rows[0]
         }
         probabilities = gathered[CommonKeys.PRED].float()
         return ImagePredictions(
             [cases[row] for row in first],
-            self.task.class_names,
+            tuple(self.task.class_names),
             probabilities,
             gathered.get(CommonKeys.LABEL),
             {

@@ -40,7 +40,7 @@ class ProgressBarHandler:
         self.title = title
         self.evaluator = evaluator
         self.metrics = dict(metrics or {})
-        self._bar: tqdm | None = None
+        self._bar: Any = None
         self._loss: tuple[float, int] = (0.0, 0)
         self._shown: dict[str, str] = {}
         self._start_time = 0.0

@@ -94,7 +94,10 @@ class UncertaintyScoresHandler:
         names = list(self._rows[0]) if self._rows else []
         return UncertaintyScores(
             self.task.segmented_classes,
-            {name: evenly_divisible_all_gather(torch.stack([row[name] for row in self._rows])) for name in names},
+            {
+                name: evenly_divisible_all_gather(torch.stack([row[name] for row in self._rows]), concat=True)
+                for name in names
+            },
         )
 
     def _scores(self, case: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -148,8 +148,8 @@ class EvaluationReportHandler:
                 )
             tables[metric] = case_table(cases, classes, np.where(absent, np.nan, values))
         # made without looking at labels, so that a class that the label lacks does not matter
-        scores: UncertaintyScores | None = results.get(CASE_SCORES)
-        for score, details in scores.values.items() if scores is not None else ():
+        scores: UncertaintyScores = results.get(CASE_SCORES) or UncertaintyScores((), {})
+        for score, details in scores.values.items():
             values = details.numpy()[rows]
             if score in CLASS_SCORES:
                 tables[score] = case_table(cases, scores.classes, values)
