@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["Activation", "CaseKeys", "EvaluationSpace", "SplitKeys", "UncertaintyKeys"]
+__all__ = ["MEMBER_MAPS", "Activation", "CaseKeys", "EvaluationSpace", "SplitKeys", "UncertaintyKeys"]
 
 
 class Activation(StrEnum):
@@ -70,3 +70,7 @@ class UncertaintyKeys(StrEnum):
     """Variance of the members' probabilities, mean over channels, (1, ...) in [0, 0.25]."""
     AGREEMENT = "agreement"
     """Voxels to which two members give the same class, (class, member, member)."""
+
+
+MEMBER_MAPS = (UncertaintyKeys.MUTUAL_INFORMATION, UncertaintyKeys.VARIANCE)
+"""Maps that only predictions with several members have."""

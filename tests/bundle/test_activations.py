@@ -167,6 +167,7 @@ class Evaluation:
             file.name.removesuffix("_raw.csv"): pd.read_csv(file, index_col="filename")
             for file in path.glob("*_raw.csv")
         }
+        self.cases = pd.read_csv(path / "cases.csv", index_col="filename")
         self.quality = json.loads((path / "quality_control.json").read_text())
         with np.load(path / "bin_statistics.npz") as arrays:
             self.bins = {name: arrays[name] for name in arrays.files}
@@ -319,8 +320,7 @@ def test_members_of_independent_labels(predicted, evaluated, phantom_dir, data, 
     everywhere = [np.ones(p.shape[1:], bool) for p in maps["prob"]]
     segs, truths = [seg > 0 for seg in maps["seg"]], [read_truth(case, TRUTH[data]) for case in cases]
     check_scores(evaluation, TRUTH[data], cases, maps["prob"], segs, truths, everywhere)
-    agreement = evaluation.tables["pairwise_dice"]
-    assert list(agreement.columns) == [*TRUTH[data], "mean"]
+    assert evaluation.cases["pairwise_dice"].between(0, 1).all()
 
 
 @pytest.mark.parametrize("method", ["temperature_scaling", "isotonic"])
@@ -373,9 +373,12 @@ def test_one_channel_says_what_two_exclusive_classes_say(make, predicted, folder
     extra = {name for name in double.index if "nll_categorical" in name}
     assert extra
     assert set(double.index) - set(single.index) == extra
-    assert {"micro_ece", "macro_ace", "brier", "mhd", "variance_image_mean", "pairwise_dice"} < set(single.index)
+    assert {"micro_ece", "macro_ace", "brier", "mhd"} < set(single.index)
     for name, value in single.items():
         assert value == pytest.approx(double[name], rel=1e-4, abs=1e-7), name
+    scores = [evaluation.cases for evaluation in found.values()]
+    assert {"variance_image_mean", "pairwise_dice"} < set(scores[0])
+    pd.testing.assert_frame_equal(scores[0], scores[1][scores[0].columns], rtol=1e-4, atol=1e-7)
     voxels = [evaluation.quality["voxels"]["entropy_aurc"] for evaluation in found.values()]
     assert voxels[0] == pytest.approx(voxels[1], rel=1e-3)
 
@@ -407,7 +410,7 @@ def test_regions(predicted, evaluated, phantom_dir, evaluate):
     # the maps and their scores are those of the classes that were predicted
     for case, p in zip(cases, probs, strict=True):
         entropy = -(p * np.log(np.maximum(p, 1e-30))).sum(0).mean(dtype=np.float64)
-        found = evaluation.tables["entropy_image_mean"].loc[case["case"], "mean"]
+        found = evaluation.cases.loc[case["case"], "entropy_image_mean"]
         assert found == pytest.approx(entropy, rel=1e-4)
 
 
@@ -426,8 +429,7 @@ def test_regions_of_members(evaluated):
     more = (("method::sampler::flip_axes", [0]),)
     evaluation = evaluated("regions", "tta", more=more)
     assert evaluation.summary["per_class"]["mean_dice"].keys() == set(REGIONS)
-    # members are compared in the classes that they predict
-    assert list(evaluation.tables["pairwise_dice"].columns) == ["organ", "lesion", "mean"]
+    assert evaluation.cases["pairwise_dice"].between(0, 1).all()
 
 
 def test_results_on_regions_and_on_labels_are_kept_apart(predicted, evaluated):

@@ -44,8 +44,8 @@ def test_one_member_is_the_plain_path(base, image):
         assert torch.equal(inferer(image, network), plain)
         predicted = inferer.predict(image, network)
         assert torch.equal(predicted["pred"], plain)
-        assert not predicted["mutual_information"].any()
-        assert not predicted["variance"].any()
+        # nothing is said of several members, also where a sampler happens to draw one
+        assert list(predicted) == ["pred"]
 
 
 @torch.no_grad()

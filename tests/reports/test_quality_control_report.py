@@ -101,12 +101,13 @@ def test_it_is_said(report):
     assert "No foreground was predicted in 1 of 4 cases (missed)" in report["printed"]
 
 
-def test_the_mean_of_a_score_says_over_how_many_cases_it_is(tmp_path):
+def test_scores_stand_in_the_table_of_cases_only(tmp_path):
     control(tmp_path / "evaluation", TEST_CASES, [make_case("k", 0.1), make_case("l", 0.3)])
-    summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())
-    assert summary["num_values"][SCORE] == {"mean": 3}
     table = pd.read_csv(tmp_path / "evaluation" / "cases.csv", index_col="filename")
     assert np.isnan(table.loc["missed", SCORE])
+    assert not list((tmp_path / "evaluation").glob(f"{SCORE}_*.csv"))
+    for name in ("summary.json", "metrics.csv"):
+        assert SCORE not in (tmp_path / "evaluation" / name).read_text()
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,11 @@ from medcalib.files.result_tables import write_table
 from medcalib.functional import entropy, sample_mean_uncertainty
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import IMAGES, results_of
-from medcalib.keys import CaseKeys, UncertaintyKeys
+from medcalib.keys import MEMBER_MAPS, CaseKeys, UncertaintyKeys
 from medcalib.task import Task
 
 __all__ = ["ImagePredictions", "ImagePredictionsHandler", "PredictionTableHandler"]
 
-_FROM_MEMBERS = (UncertaintyKeys.MUTUAL_INFORMATION, UncertaintyKeys.VARIANCE)
 SAMPLE_MEAN = "sample_mean_uncertainty"
 
 
@@ -34,7 +33,8 @@ class ImagePredictions(NamedTuple):
         probabilities: (case, class), float32.
         labels: class indices (case, 1); None where images have no label.
         uncertainties: one number a case, (case,), by name: ``entropy`` in nats, ``sample_mean_uncertainty`` in
-            [0.5, 1], and from engines that sample members ``mutual_information`` in nats, ``variance`` in [0, 0.25].
+            [0.5, 1], and from engines that draw several members ``mutual_information`` in nats, ``variance`` in
+            [0, 0.25].
 
     Example:
         >>> found = ImagePredictions(["a"], ("healthy", "ill"), torch.tensor([[0.2, 0.8]]), None, {})
@@ -80,7 +80,7 @@ class ImagePredictionsHandler:
         self._cases, self._rows = [], []
 
     def _update(self, engine: Engine) -> None:
-        kept = (CommonKeys.PRED, CommonKeys.LABEL, *_FROM_MEMBERS)
+        kept = (CommonKeys.PRED, CommonKeys.LABEL, *MEMBER_MAPS)
         self._cases += [str(case) for case in self.batch_transform(engine.state.batch)]
         self._rows += [
             {str(key): case[key].as_subclass(Tensor).detach().cpu() for key in kept if case.get(key) is not None}
@@ -102,7 +102,7 @@ class ImagePredictionsHandler:
             gathered.get(CommonKeys.LABEL),
             {
                 str(UncertaintyKeys.ENTROPY): entropy(probabilities, self.task.activation)[:, 0],
-                **{str(key): gathered[key][:, 0] for key in _FROM_MEMBERS if key in gathered},
+                **{str(key): gathered[key][:, 0] for key in MEMBER_MAPS if key in gathered},
                 SAMPLE_MEAN: sample_mean_uncertainty(probabilities, self.task.activation)[:, 0],
             },
         )

@@ -19,7 +19,7 @@ from medcalib.handlers.result_folder import ResultFolder
 from medcalib.image_files.grids import image_like
 from medcalib.image_files.label_values import disk_values
 from medcalib.image_files.nifti import NiftiFile
-from medcalib.keys import CaseKeys
+from medcalib.keys import MEMBER_MAPS, CaseKeys
 
 __all__ = ["PredictionSaver"]
 
@@ -42,7 +42,8 @@ class PredictionSaver:
 
     Args:
         folder: where the files go.
-        outputs: suffix of the file: key of ``engine.state.output``, such as ``{"prob": "pred", "seg": "seg"}``.
+        outputs: suffix of the file: key of ``engine.state.output``, such as ``{"prob": "pred", "seg": "seg"}``. Maps of
+            several members (`medcalib.keys.MEMBER_MAPS`) are written where there are several.
         maxima: suffix of a map: its largest possible value, which a PNG shows white; 1 where it is not named.
         label_map: label value on disk: class index, for those that differ.
         num_values: number of values that a segmentation can have.
@@ -86,6 +87,8 @@ class PredictionSaver:
         cases, images = self.batch_transform(engine.state.batch)
         for case, image, output in zip(cases, images, engine.state.output, strict=True):
             for suffix, key in self.outputs.items():
+                if key in MEMBER_MAPS and key not in output:
+                    continue
                 values = output[key].as_subclass(torch.Tensor).cpu().numpy()
                 if suffix == _SEG:
                     values = self._labels(values)

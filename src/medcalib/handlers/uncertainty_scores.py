@@ -20,15 +20,10 @@ from medcalib.functional.aggregation import (
 from medcalib.functional.agreement import aula, mean_pairwise_dice
 from medcalib.functional.uncertainty import sample_mean_uncertainty
 from medcalib.handlers.results import CASE_SCORES, results_of
-from medcalib.keys import UncertaintyKeys
+from medcalib.keys import MEMBER_MAPS, UncertaintyKeys
 from medcalib.task import Task
 
-__all__ = ["CLASS_SCORES", "CONFIDENCE_SCORES", "UncertaintyScores", "UncertaintyScoresHandler"]
-
-MAPS = (UncertaintyKeys.ENTROPY, UncertaintyKeys.MUTUAL_INFORMATION, UncertaintyKeys.VARIANCE)
-
-CLASS_SCORES = ("pairwise_dice", "aula", "aula_normalized")
-"""Scores that have a value for every class."""
+__all__ = ["CONFIDENCE_SCORES", "UncertaintyScores", "UncertaintyScoresHandler"]
 
 CONFIDENCE_SCORES = ("pairwise_dice", "mean_foreground_confidence")
 """Scores that are high where a prediction can be trusted; all others are high where it cannot."""
@@ -49,7 +44,8 @@ class UncertaintyScores(NamedTuple):
 class UncertaintyScoresHandler:
     """Reduce the maps of each case to one number each, and compare the members' segmentations.
 
-    None of the scores looks at a label. Of entropy, mutual information and variance: ``<map>_image_mean``,
+    None of the scores looks at a label. Of entropy and, where there are several members, of mutual information and
+    variance: ``<map>_image_mean``,
     ``<map>_foreground_mean`` (predicted foreground), ``<map>_patch_maximum`` (the most uncertain cube) and
     ``<map>_above_threshold`` (the most uncertain voxels, as many as there is foreground). Of the probabilities:
     ``mean_foreground_confidence`` and ``sample_mean_uncertainty`` (predicted foreground). Of the members, per class:
@@ -64,7 +60,7 @@ class UncertaintyScoresHandler:
     Example:
         >>> engine = Engine(lambda engine, batch: batch)
         >>> UncertaintyScoresHandler(Task(["background", "organ"])).attach(engine)
-        >>> maps = dict.fromkeys(MAPS, torch.full((1, 4, 4), 0.1))
+        >>> maps = dict.fromkeys(["entropy"], torch.full((1, 4, 4), 0.1))
         >>> case = {"pred": torch.full((2, 4, 4), 0.5), "seg": torch.ones(1, 4, 4), **maps}
         >>> scores = engine.run([[case]]).results[CASE_SCORES]
         >>> round(scores.values["entropy_image_mean"].item(), 4)
@@ -105,7 +101,7 @@ class UncertaintyScoresHandler:
         probs, seg = plain[CommonKeys.PRED], plain["seg"]
         foreground = seg.any(0, keepdim=True) if seg.shape[0] > 1 else seg > 0
         fraction = float(foreground.float().mean())
-        for name in MAPS:
+        for name in (UncertaintyKeys.ENTROPY, *(name for name in MEMBER_MAPS if name in plain)):
             values = plain[name]
             yield f"{name}_image_mean", image_mean(values)
             yield f"{name}_foreground_mean", foreground_mean(values, foreground)
@@ -114,7 +110,7 @@ class UncertaintyScoresHandler:
         yield "mean_foreground_confidence", mean_foreground_confidence(probs, foreground)
         unsure = sample_mean_uncertainty(probs[None], self.task.reported_activation)[0]
         yield "sample_mean_uncertainty", foreground_mean(unsure, foreground)
-        if (agreement := plain.get(UncertaintyKeys.AGREEMENT)) is None or agreement.shape[-1] < 2:
+        if (agreement := plain.get(UncertaintyKeys.AGREEMENT)) is None:
             return
         agreement = agreement[self.task.segmented_channels]
         yield "pairwise_dice", mean_pairwise_dice(agreement)

@@ -28,7 +28,7 @@ class SamplingInferer(Inferer):
     The members of a window are averaged there, and the windows are blended as the wrapped inferer blends logits:
     softmax of the result is the mean of the members' probabilities, and one member gives exactly what the wrapped
     inferer gives. Mutual information and variance are computed within the window, too, so both are zero where the
-    members are equal and never negative.
+    members are equal and never negative; of a single member they say nothing, and there are none.
 
     Args:
         inferer: how a case is divided into windows, such as `monai.inferers.SlidingWindowInferer`.
@@ -45,7 +45,7 @@ class SamplingInferer(Inferer):
         >>> bool((inferer(image, network) == network(image)).all())
         True
         >>> sorted(inferer.predict(image, network))
-        ['mutual_information', 'pred', 'variance']
+        ['pred']
     """
 
     def __init__(
@@ -95,23 +95,23 @@ class SamplingInferer(Inferer):
             **kwargs: passed to the wrapped inferer.
 
         Returns:
-            ``pred``: logits (B, C, ...); ``mutual_information`` (B, 1, ...) in nats; ``variance`` (B, 1, ...) in
-            [0, 0.25]; with ``measure_agreement`` and a sampler also ``agreement`` (B, C, members, members), the number
-            of voxels to which two members give the same class, float64; a voxel that several windows hold counts once,
-            divided among them as their logits are.
+            ``pred``: logits (B, C, ...). Where there are several members also ``mutual_information`` (B, 1, ...) in
+            nats, ``variance`` (B, 1, ...) in [0, 0.25], and with ``measure_agreement`` ``agreement`` (B, C, members,
+            members), the number of voxels to which two members give the same class, float64; a voxel that several
+            windows hold counts once, divided among them as their logits are.
         """
-        several = self.sampler is not single_member
-        agreement = _Agreement(self.inferer, inputs) if self.measure_agreement and several else None
+        compared = self.measure_agreement and self.sampler is not single_member
+        agreement = _Agreement(self.inferer, inputs) if compared else None
 
         def window_moments(window: Tensor, coordinates: Sequence | None = None) -> dict[str, Tensor]:
             moments, labels = self._moments(window, network, agreement is not None)
             if agreement is not None:
                 agreement.add(labels, moments.logits().shape[1], coordinates)
-            return {
-                CommonKeys.PRED: moments.logits(),
-                UncertaintyKeys.MUTUAL_INFORMATION: moments.mutual_information(),
-                UncertaintyKeys.VARIANCE: moments.variance(),
-            }
+            maps = {CommonKeys.PRED: moments.logits()}
+            if moments.num_members > 1:
+                maps[UncertaintyKeys.MUTUAL_INFORMATION] = moments.mutual_information()
+                maps[UncertaintyKeys.VARIANCE] = moments.variance()
+            return maps
 
         inferer = agreement.inferer if agreement is not None else self.inferer
         maps = inferer(inputs, window_moments, *args, **kwargs)
@@ -120,7 +120,7 @@ class SamplingInferer(Inferer):
             # a sliding window keeps the meta data of the image for a single output only
             for key, value in outputs.items():
                 outputs[key] = MetaTensor(value.as_subclass(torch.Tensor)).copy_meta_from(inputs)
-        if agreement is not None:
+        if agreement is not None and agreement.total.shape[-1] > 1:
             outputs[str(UncertaintyKeys.AGREEMENT)] = agreement.total
         return outputs
 

@@ -22,7 +22,7 @@ from medcalib.files.writing import write_json
 from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import BINNED, CASE_SCORES, results_of
-from medcalib.handlers.uncertainty_scores import CLASS_SCORES, UncertaintyScores
+from medcalib.handlers.uncertainty_scores import UncertaintyScores
 from medcalib.reports.strata import (
     case_attributes,
     check_attribute_names,
@@ -50,10 +50,10 @@ class EvaluationReportHandler:
     which it needs on the same engine. A case that several ranks saw counts once. A class that the ground truth of a
     case lacks is NaN in that case's row of every metric.
 
-    Writes, for every metric and every score of an `UncertaintyScoresHandler`, ``<metric>_raw.csv`` (one row per case,
-    or one row called ``dataset``) and ``<metric>_summary.csv``; ``cases.csv`` with the mean of each, one row per case;
-    ``metrics.csv`` with the mean of each over the cases; and ``summary.json`` with the same numbers, the values per
-    class, over how many cases each was taken, the cases that lack a class, and the provenance;
+    Writes, for every metric, ``<metric>_raw.csv`` (one row per case, or one row called ``dataset``) and
+    ``<metric>_summary.csv``; ``metrics.csv`` with the mean of each over the cases; ``summary.json`` with the same
+    numbers, the values per class, over how many cases each was taken, the cases that lack a class, and the provenance;
+    ``cases.csv``, one row per case, with the mean of each metric and each score of an `UncertaintyScoresHandler`; and
     ``bin_statistics.npz`` with ``counts``, ``sum_pred``, ``sum_true`` (case, class, bin), ``cases`` and ``classes``.
 
     Where cases have attributes, such as vendor and centre, these are columns of ``cases.csv`` after ``filename``, and
@@ -104,7 +104,8 @@ class EvaluationReportHandler:
         for name, table in tables.items():
             write_table(table, self.folder.file(f"{name}_raw.csv"))
             write_table(summary_table(table), self.folder.file(f"{name}_summary.csv"))
-        write_table(with_attributes(joined_table(tables), self.attributes), self.folder.file("cases.csv"))
+        by_case = joined_table(tables | self._scores(engine, binned.cases))
+        write_table(with_attributes(by_case, self.attributes), self.folder.file("cases.csv"))
         metrics = {name: float(table["mean"].mean()) for name, table in tables.items()}
         write_metrics(metrics, self.folder.file("metrics.csv"))
         by_attribute = strata(tables, binned, self.attributes)
@@ -147,17 +148,16 @@ class EvaluationReportHandler:
                     f"evaluated, {', '.join(classes)}; give it the same include_background as the others."
                 )
             tables[metric] = case_table(cases, classes, np.where(absent, np.nan, values))
-        # made without looking at labels, so that a class that the label lacks does not matter
-        scores: UncertaintyScores = results.get(CASE_SCORES) or UncertaintyScores((), {})
-        for score, details in scores.values.items():
-            values = details.numpy()[rows]
-            if score in CLASS_SCORES:
-                tables[score] = case_table(cases, scores.classes, values)
-            else:
-                tables[score] = overall_table(cases, values[:, 0])
         for metric, details in binned.micro_errors().items():
             tables[metric] = case_table(["dataset"], classes, details.numpy()[None])
         return tables
+
+    def _scores(self, engine: Engine, cases: list[str]) -> dict[str, pd.DataFrame]:
+        # made without looking at labels, so that a class that the label lacks does not matter
+        scores: UncertaintyScores | None = results_of(engine).get(CASE_SCORES)
+        rows = results_of(engine)[BINNED].first_rows()
+        values = scores.values if scores is not None else {}
+        return {name: overall_table(cases, of_cases[rows].nanmean(1).numpy()) for name, of_cases in values.items()}
 
     def _text(self, tables: dict[str, pd.DataFrame], classes: Sequence[str]) -> str:
         shown = {title: tables[name] for name, title in _PRINTED.items() if name in tables}
