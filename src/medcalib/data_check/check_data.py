@@ -80,24 +80,24 @@ def check_data(
 
 
 def _check(name: str, parser: ConfigParser, draft: Path) -> DataCheck:
+    from medcalib.data_check.cache_size import cache_memory, machine_memory
     from medcalib.data_check.case_checks import check_cases
     from medcalib.data_check.data_report import describe_cases, report_text
     from medcalib.data_check.data_warnings import data_warnings
     from medcalib.data_check.dry_training import make_dry
     from medcalib.data_check.first_batch import first_batch, preview
-    from medcalib.data_check.memory_estimate import cache_memory, gpu_memory, machine_memory, step_memory
+    from medcalib.data_check.training_step import training_step
     from medcalib.files.writing import write_json
-    from medcalib.visualize.rendering import render
 
     make_dry(parser)
     checked = check_cases(parser)
     cache = cache_memory(parser, checked)
     problems = list(checked.problems)
     batch = first_batch(parser, checked.usable, problems)
-    step = step_memory(parser, batch, problems)
+    step = training_step(parser, batch, problems)
     if batch is not None:
         figure = preview(parser, batch, cache and cache.spacing)
-        (draft / PREVIEW).write_bytes(render(figure, ["png"], RESOLUTION)["png"])
+        figure.savefig(draft / PREVIEW, dpi=RESOLUTION)
     content = parser.get_parsed_content
     report = {
         "bundle": name,
@@ -109,10 +109,9 @@ def _check(name: str, parser: ConfigParser, draft: Path) -> DataCheck:
         "patch_size": list(content("data::patch_size")),
         "first_batch": None if batch is None else [str(case) for case in batch["case"]],
         "memory": {
-            "training_step": {"unknown": step} if isinstance(step, str) else step.as_dict(),
+            "training_step": {"failed": step} if isinstance(step, str) else step._asdict(),
             "cache": cache and cache.as_dict(),
             "machine": machine_memory(),
-            "gpu": gpu_memory(),
         },
         "problems": problems,
     }

@@ -14,7 +14,6 @@ from medcalib.keys import CaseKeys, SplitKeys
 __all__ = ["describe_cases", "readable_bytes", "report_text"]
 
 PERCENTILES = (1, 50, 99)
-STEP_PIECES = ("activations", "loss", "weights", "optimizer")
 # so many values of an attribute are listed
 LISTED_VALUES = 12
 
@@ -141,32 +140,31 @@ def _labels(report: Mapping[str, Any], images: bool) -> str:
 
 
 def _memory(memory: Mapping[str, Any]) -> str:
-    lines = ["Memory, estimated"]
     step, cache = memory["training_step"], memory["cache"]
-    if "total" in step:
-        shape = " x ".join(map(str, step["input_shape"]))
-        pieces = ", ".join(f"{name} {readable_bytes(step[name])}" for name in STEP_PIECES)
-        lines.append(
-            f"  training step  {readable_bytes(step['total'])} ({pieces}; {step['parameters']:,} parameters, batch of "
-            f"{shape}, 32-bit numbers)"
-        )
+    lines = ["Training"]
+    if "failed" in step:
+        lines.append(f"  one step       fails: {step['failed']}")
     else:
-        lines.append(f"  training step  not known: {step['unknown']}")
+        shape = " x ".join(map(str, step["input_shape"]))
+        whole = "allocated at the most" if step["device"].startswith("cuda") else "of the whole process at its peak"
+        lines.append(
+            f"  one step       {step['seconds']:.1f} s and {readable_bytes(step['peak_memory'])} {whole}, on "
+            f"{step['device']} ({step['parameters']:,} parameters, batch of {shape})"
+        )
     disk = cache["disk"] if cache else {"free_in": {}}
     if cache and (any(cache["cache_rate"].values()) or not disk["free_in"]):
         pieces = ", ".join(
             f"{part} cases {readable_bytes(cache[part])} at cache_rate {rate:g}"
             for part, rate in cache["cache_rate"].items()
         )
-        lines.append(f"  dataset cache  {readable_bytes(cache['training'] + cache['validation'])} ({pieces})")
+        lines.append(f"  dataset cache  about {readable_bytes(cache['training'] + cache['validation'])} ({pieces})")
     if disk["free_in"]:
         folders = " and ".join(
             f"{folder}, where {readable_bytes(free)} are free" for folder, free in disk["free_in"].items()
         )
         total = readable_bytes(disk["training"] + disk["validation"])
-        lines.append(f"  disk cache     {total} of prepared cases in {folders}")
-    gpu = f", its GPU {readable_bytes(memory['gpu'])}" if memory["gpu"] else ""
-    lines.append(f"  this machine has {readable_bytes(memory['machine'])}{gpu}")
+        lines.append(f"  disk cache     about {total} of prepared cases in {folders}")
+    lines.append(f"  this machine has {readable_bytes(memory['machine'])} of memory")
     return "\n".join(lines)
 
 

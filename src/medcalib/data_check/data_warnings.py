@@ -32,7 +32,6 @@ def data_warnings(report: Mapping[str, Any]) -> list[str]:
         *_validation(report),
         *_few_cases(report),
         *_large_patch(report),
-        *_large_step(report),
         *_large_cache(report),
     ]
 
@@ -85,17 +84,6 @@ def _large_patch(report: Mapping[str, Any]) -> Iterator[str]:
             f"data::patch_size {patch} is larger than every volume, at most {np.max(shapes, axis=0).tolist()} after "
             f"preprocessing, so at least {100 * padding:.0f} % of every patch is padding; smaller patches need less "
             f"time and memory."
-        )
-
-
-def _large_step(report: Mapping[str, Any]) -> Iterator[str]:
-    needed, gpu = report["memory"]["training_step"].get("total", 0), report["memory"]["gpu"]
-    available = gpu or report["memory"]["machine"]
-    if needed > available:
-        yield (
-            f"A training step takes about {readable_bytes(needed)} with 32-bit numbers, but "
-            f"{'the GPU' if gpu else 'this machine'} has {readable_bytes(available)}; lower data::batch_size or "
-            f"data::patch_size."
         )
 
 

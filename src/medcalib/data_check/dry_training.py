@@ -1,4 +1,4 @@
-"""A training whose parts can be made without filling a cache and without the memory or the files of weights."""
+"""A training whose parts can be made without filling a cache and without the files of weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def make_dry(parser: ConfigParser) -> None:
     """Change the configuration of a training, of which nothing was made yet.
 
     The id `UNCACHED` becomes the dataset of the training without its cache, which the loader then reads without worker
-    processes. The network is made on the device ``meta``, with neither the weights of a sibling nor those of a file.
+    processes. The network is made with neither the weights of a sibling nor those of a file.
     """
     dataset = parser.get("train::dataset")
     parser[UNCACHED] = {
@@ -28,7 +28,6 @@ def make_dry(parser: ConfigParser) -> None:
     }
     parser["train::dataloader::dataset"] = f"@{UNCACHED}"
     parser["train::dataloader::num_workers"] = 0
-    parser["device"] = "$torch.device('meta')"
     parser["train::network"] = _before_training(parser.get("train::network"))
 
 

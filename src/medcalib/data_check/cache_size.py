@@ -1,15 +1,13 @@
-"""How much memory, and disk for prepared cases, a training will take."""
+"""How much memory, or disk, the prepared cases of a training will take."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, RandomizableTrait, Transform
 from torch import Tensor
@@ -18,10 +16,9 @@ from torch.utils._pytree import tree_leaves
 from medcalib.data.cases import Case
 from medcalib.data_check.case_checks import CheckedCases
 from medcalib.data_check.first_batch import reason
-from medcalib.keys import Activation, CaseKeys
-from medcalib.networks.memory import StepMemory, training_step_memory
+from medcalib.keys import CaseKeys
 
-__all__ = ["CacheMemory", "StepEstimate", "cache_memory", "gpu_memory", "machine_memory", "step_memory"]
+__all__ = ["CacheMemory", "cache_memory", "machine_memory"]
 
 # so many cases are preprocessed to see how large they become
 MEASURED_CASES = 8
@@ -62,17 +59,6 @@ class CacheMemory(NamedTuple):
             "preprocessed_cases": len(self.shapes),
             "preprocessed_shapes": [list(shape) for shape in self.shapes],
         }
-
-
-class StepEstimate(NamedTuple):
-    """Memory of a training step, and the shape (B, C, ...) of the batch that it is for."""
-
-    memory: StepMemory
-    input_shape: tuple[int, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return {**self.memory._asdict(), "input_shape": list(self.input_shape)}
 
 
 def cache_memory(parser: ConfigParser, checked: CheckedCases) -> CacheMemory | None:
@@ -116,47 +102,6 @@ def cache_memory(parser: ConfigParser, checked: CheckedCases) -> CacheMemory | N
     return CacheMemory(*in_memory, tuple(rates), tuple(on_disk), tuple(folders), list(shapes), spacings[0])
 
 
-def step_memory(parser: ConfigParser, batch: Mapping[str, Any] | None, problems: list[str]) -> StepEstimate | str:
-    """Estimate what a training step of the network takes.
-
-    Args:
-        parser: configuration of a dry training, see `make_dry`.
-        batch: a batch of the training; when None, one of the size of the patches is assumed.
-        problems: sentences, to which is added why the network cannot be trained.
-
-    Returns:
-        The estimate, or why there is none.
-    """
-    batch_size = parser.get_parsed_content("train::dataloader::batch_size")
-    if batch is None:
-        patch = parser.get_parsed_content("data::patch_size")
-        input_shape = (batch_size, len(parser.get_parsed_content("data::channel_names")), *patch)
-        independent = parser.get_parsed_content("activation") == Activation.SIGMOID
-        channels = len(parser.get_parsed_content("data::class_names")) if independent else 1
-        label_shape = (batch_size, channels, *patch)
-        if parser.get().get("data", {}).get("task") == "classification":
-            label_shape = label_shape[:2]
-    else:
-        input_shape, label_shape = (tuple(batch[key].shape) for key in (CaseKeys.IMAGE, CaseKeys.LABEL))
-    try:
-        loss_function = parser.get_parsed_content("train::trainer::loss_function")
-        with torch.device("meta"):
-            network = parser.get_parsed_content("train::network")
-        optimizer = parser.get_parsed_content("train::optimizer")
-        memory = training_step_memory(network, optimizer, loss_function, input_shape, label_shape)
-    except NotImplementedError as error:  # something that has no shape without values
-        return reason(error)
-    except Exception as error:
-        shape = " x ".join(map(str, input_shape))
-        cause = reason(error)
-        problems.append(
-            f"The network cannot be trained with batches of shape {shape} ({cause}); change data::patch_size, "
-            f"data::batch_size or the settings under network."
-        )
-        return cause
-    return StepEstimate(memory, input_shape)
-
-
 def machine_memory() -> int:
     """Bytes of memory of this machine, or of the container in which this runs."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -164,11 +109,6 @@ def machine_memory() -> int:
         return min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     except (OSError, ValueError):
         return memory
-
-
-def gpu_memory() -> int | None:
-    """Bytes of memory of the GPU on which a training would run; None without one."""
-    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
 
 
 def _preprocessed(
