@@ -101,6 +101,11 @@ class SeededPersistentDataset(SeededDataset, PersistentDataset):
     folder, and it may be deleted at any time. A file that is damaged is made anew, with a warning. Items hold plain
     tensors, without metadata such as the affine, whether they are read from disk or not.
 
+    This class replaces how `monai.data.PersistentDataset` (1.6) reads, writes and names files, for that one fails on a
+    file cut short and returns wrong values from one with a wrong bit; an item has metadata only when it is read for the
+    first time; and its ``pickle_hashing`` of equal transforms differs with which of their texts are one object, and
+    does not see that the code of a transform, or a file of the case, changed.
+
     Args:
         data: the cases.
         transform: deterministic transforms first, then random ones, if any.
@@ -134,8 +139,6 @@ class SeededPersistentDataset(SeededDataset, PersistentDataset):
 
     def _cachecheck(self, item_transformed: Any) -> Any:
         """The case after the deterministic transforms, from disk if it is there."""
-        # MONAI's own would return metadata the first time only, fail on a file cut short, and write to another disk,
-        # from which a file cannot be moved in one step
         if self.cache_dir is None:
             return self._prepared(item_transformed)
         path = self.cache_dir / f"{self.hash_func(item_transformed).decode()}-{self.transform_hash}.pt"
