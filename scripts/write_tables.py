@@ -66,7 +66,6 @@ EXAMPLES = {
     "overlays::cases": "[phantom_008]",
     "evaluation::space": "original",
     "evaluation::num_case_diagrams": 0,
-    "evaluation::num_drawing_workers": 2,
     "quality_control::poor_below": 0.7,
     "quality_control::max_poor": 0.1,
     "quality_control::calibrate_threshold": "false",

@@ -1,14 +1,13 @@
 """Whether a process still runs is known of this machine's, and of no other's."""
 
 import os
-import signal
 import subprocess
 import sys
 
 import pytest
 
 from medcalib.errors import UserError
-from medcalib.processes import has_ended, process_name, refuse_several_processes, without_interrupts
+from medcalib.processes import has_ended, process_name, refuse_several_processes
 
 
 def test_this_process_runs_and_one_that_was_killed_does_not():
@@ -34,15 +33,6 @@ def test_another_process_of_the_same_number_is_another():
 @pytest.mark.parametrize("name", ["ffffffff-1-1", "", "x", "a-b-c"])
 def test_of_other_machines_nothing_is_known(name):
     assert has_ended(name) is None
-
-
-def test_a_process_that_is_started_without_interrupts_never_sees_ctrl_c():
-    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('went on')"
-    with without_interrupts():
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_one_of_several_processes_is_refused(monkeypatch):

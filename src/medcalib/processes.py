@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from medcalib.errors import UserError
 
-__all__ = ["has_ended", "process_name", "refuse_several_processes", "without_interrupts"]
+__all__ = ["has_ended", "process_name", "refuse_several_processes"]
 
 
 def process_name() -> str:
@@ -59,16 +56,6 @@ def refuse_several_processes() -> None:
             f"This run was started as one of {world_size} processes (WORLD_SIZE={world_size}), which would all train "
             f"the same into one folder; start it once, without torchrun, or unset WORLD_SIZE."
         )
-
-
-@contextmanager
-def without_interrupts() -> Iterator[None]:
-    """Put off Ctrl-C; processes that are started meanwhile never see it, so their parent can stop them in order."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @cache

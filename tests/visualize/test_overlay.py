@@ -162,6 +162,7 @@ def test_outline_and_image_lie_on_each_other(origin):
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 2.0), (4.0, 1.0), (1.0, 20.0)])
 def test_panels_have_the_shape_of_the_slice_in_millimetres(spacing):
     figure = draw_case_overlay(**case(), spacing=spacing)
+    figure.draw_without_rendering()
     width, height = figure.get_size_inches()
     for axes in figure.axes[:2]:
         box = axes.get_position()

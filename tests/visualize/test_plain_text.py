@@ -1,5 +1,7 @@
 """Ids and names of classes are shown letter by letter, whatever Matplotlib would read into them."""
 
+import io
+
 import matplotlib
 import numpy as np
 import pytest
@@ -7,7 +9,6 @@ from matplotlib.text import Text
 
 from medcalib import visualize
 from medcalib.visualize.preview import draw_batch_preview
-from medcalib.visualize.rendering import render, render_case
 from medcalib.visualize.scatter import draw_calibration_scatter
 
 CLASSES = ["$x_{", "_left\\frac", r"$\undefined$", "a$b"]
@@ -55,7 +56,8 @@ def texts(figure):
 @pytest.mark.parametrize("figure", FIGURES)
 def test_nothing_is_mathematics(figure, recwarn):
     drawn = FIGURES[figure]()
-    render(drawn, ["png", "pdf"] if figure == "overlay" else ["png"], dpi=50)
+    for suffix in ["png", "pdf"] if figure == "overlay" else ["png"]:
+        drawn.savefig(io.BytesIO(), format=suffix, dpi=50)
     shown = " ".join(text.get_text() for text in texts(drawn)).replace("\n", " ").replace("_", " ")
     assert any("$" in text.get_text() for text in texts(drawn))
     assert not any(text.get_parse_math() and "$" in text.get_text() for text in texts(drawn))
@@ -65,13 +67,8 @@ def test_nothing_is_mathematics(figure, recwarn):
     assert matplotlib.rcParams["text.parse_math"] is True
 
 
-def test_a_title_that_is_set_again_is_none_either():
-    for title in ("a", CASE, "$x_{"):
-        assert render_case([COUNTS, COUNTS * 0.4, COUNTS * 0.5], tuple(CLASSES), title, ["png"], 50)
-
-
 def test_every_function_that_draws_shows_plain_text():
     """Those that are not drawn here too."""
     functions = [getattr(visualize, name) for name in visualize.__all__ if name.startswith("draw_")]
-    functions += [draw_batch_preview, draw_calibration_scatter, visualize.CaseReliabilityDrawer.__init__]
+    functions += [draw_batch_preview, draw_calibration_scatter]
     assert all(hasattr(function, "__wrapped__") for function in functions)

@@ -28,6 +28,10 @@ def shown(axes):
     return np.asarray(axes.images[0].get_array()).swapaxes(0, 1)
 
 
+def note(figure):
+    return figure.legends[0].get_title().get_text()
+
+
 def titles(figure):
     return [axes.get_title("left") for axes in figure.axes]
 
@@ -51,7 +55,7 @@ def test_grey_levels_are_those_of_the_network_on_one_scale():
     for axes, image, place in zip(figure.axes, images, (0, 0), strict=True):
         np.testing.assert_allclose(shown(axes), (image[0, :, :, place] - low) / (high - low), atol=1e-6)
     np.testing.assert_allclose(shown(figure.axes[1]) - shown(figure.axes[0]), 1 / (high - low), atol=1e-5)
-    assert figure.texts[0].get_text() == f"MRI: {low:.3g} (black) to {high:.3g} (white)"
+    assert note(figure) == f"MRI: {low:.3g} (black) to {high:.3g} (white)"
 
 
 def test_outlines_have_the_colour_of_their_class_and_lie_around_it():
@@ -78,7 +82,7 @@ def test_channels_have_columns():
     assert [axes.texts[0].get_text() for axes in figure.axes] == ["T1", "T1CE", "T2", "FLAIR"]
     assert titles(figure) == ["case_0\nslice 1 of 6", "", "", ""]
     assert all(len(outlines(axes)) == 1 for axes in figure.axes)
-    assert "FLAIR: " in figure.texts[0].get_text()
+    assert "FLAIR: " in note(figure)
     assert not np.array_equal(shown(figure.axes[0]), shown(figure.axes[1]))
 
 
@@ -89,14 +93,14 @@ def test_pictures_are_drawn_whole_in_colours_from_the_top():
     assert titles(figure) == cases
     assert shown(figure.axes[0]).shape == (12, 10, 3)
     assert figure.axes[0].get_ylim() == (10, 0)
-    assert figure.texts[0].get_text().startswith("colours: ")
+    assert note(figure).startswith("colours: ")
 
 
 def test_whole_images_have_the_names_of_their_classes():
     images, _, cases = batch(shape=(12, 10))
     figure = draw_batch_preview(images, np.array([[2], [0]]), cases, **NAMES)
     assert titles(figure) == ["case_0\nlesion", "case_1\nbackground"]
-    assert figure.legends == []
+    assert figure.legends[0].get_texts() == []
     assert outlines(figure.axes[0]) == []
 
 
@@ -111,8 +115,8 @@ def test_independent_labels():
     assert [text.get_text() for text in one.legends[0].get_texts()] == ["whole"]
 
 
-@pytest.mark.parametrize("number", [1, 3, 9, 40])
-@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("number", [3, 40])
+@pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize("shape", [(12, 10, 6), (40, 8, 6), (6, 60)])
 def test_nothing_overlaps_or_leaves_the_page(number, channels, shape):
     images, labels, cases = batch(number, shape, channels)
@@ -128,7 +132,7 @@ def test_nothing_overlaps_or_leaves_the_page(number, channels, shape):
     page = figure.bbox
     boxes = [axes.get_window_extent() for axes in figure.axes]
     boxes += [axes._left_title.get_window_extent() for axes in figure.axes if axes.get_title("left")]
-    boxes += [figure.legends[0].get_window_extent(), figure.texts[0].get_window_extent()]
+    boxes += [figure.legends[0].get_window_extent()]
     for index, box in enumerate(boxes):
         assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
         assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
@@ -142,7 +146,7 @@ def test_nothing_to_see():
     images[:], labels[:] = 3, 0
     figure = draw_batch_preview(images, labels, cases, **NAMES)
     assert titles(figure)[0] == "case_0\nslice 4 of 6"
-    assert figure.legends == []
+    assert figure.legends[0].get_texts() == []
 
 
 @pytest.mark.parametrize(

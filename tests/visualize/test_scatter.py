@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from medcalib.visualize.label_places import place_labels
 from medcalib.visualize.scatter import draw_calibration_scatter
 
 NAMES = ["uncalibrated", "auxiliary", "isotonic", "local_temperature_scaling", "platt_scaling", "vector_scaling"]
@@ -135,32 +134,6 @@ def test_labels_cover_neither_each_other_nor_a_point(seed, spread):
         assert box.y1 <= frame.y1
         for point in axes.transData.transform(np.stack([ece, dice], 1)):
             assert not box.contains(*point)
-
-
-def test_a_line_leads_from_every_distant_label_and_from_no_other():
-    """Points upon each other: their names do not all find room beside them."""
-    ece, dice, *intervals = points()
-    figure = draw_calibration_scatter(NAMES, np.full(6, ece[0]), np.full(6, dice[0]), *intervals)
-    figure.draw_without_rendering()
-    axes = figure.axes[0]
-    point = axes.transData.transform([ece[0], dice[0]])
-    assert len(names(axes)) == 6
-    led = []
-    for text, box in zip(names(axes), boxes(axes), strict=True):
-        # in points of 1/72 inch; the box of the letters has 1 of room around it
-        away = np.linalg.norm(np.clip(point, box.min, box.max) - point) * 72 / figure.dpi - 1
-        led.append(text.arrow_patch is not None)
-        assert led[-1] == (away > 5), (text, away)
-    assert any(led)
-    assert not all(led)
-
-
-def test_where_there_is_no_room_a_label_is_left_out():
-    figure = matplotlib.figure.Figure(figsize=(1.2, 1))
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], "o")
-    placed = place_labels(axes, [0.0, 1.0], [0.0, 1.0], {0: "a label much wider than the axes", 1: "b"})
-    assert [text.get_text() for text in placed] == [text.get_text() for text in axes.texts] == ["b"]
 
 
 def test_unknown_points_are_left_out():

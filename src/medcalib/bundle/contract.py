@@ -222,7 +222,6 @@ SHARED: dict[str, Field] = {
     "method::sampler::skip_heads": Field((int,), "first heads that take no part in the prediction", least=0),
     "evaluation::space": Field((str,), "grid of the evaluation", choices=("resampled", "original")),
     "evaluation::num_case_diagrams": Field((int, NoneType), "cases of which a diagram is drawn, null for all", least=0),
-    "evaluation::num_drawing_workers": Field((int,), "processes that draw", least=0),
     "quality_control::poor_below": Field(_NUMBER, "a case whose Dice is below this is poor", least=0, most=1),
     "quality_control::max_poor": Field(_NUMBER, "part of all cases that may be poor and not flagged", least=0, most=1),
     "quality_control::calibrate_threshold": Field((bool,), "whether the threshold is found on the calibration cases"),

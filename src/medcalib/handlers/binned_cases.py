@@ -121,15 +121,12 @@ class CalibrationErrorHandler(RegionMetricHandler):
     def iteration_completed(self, engine: Engine) -> None:
         """Bin a batch, case by case."""
         cases = [str(case) for case in self.batch_transform(engine.state.batch)]
-        parts = []
         for case, *tensors in zip(cases, *self._output_transform(engine.state.output), strict=True):
             y_pred, y, mask = (None if tensor is None else tensor[None] for tensor in tensors)
             try:
-                parts.append(self.metric_fn(y_pred, y, mask=mask))
+                self.metric_fn(y_pred, y, mask=mask)
             except ValueError as error:
                 raise UserError(f"Case {case} cannot be evaluated: {error}") from None
-        statistics = BinStatistics(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
-        results_of(engine).batch[BINNED] = BinnedCases(cases, self.classes, statistics)
         self._cases += cases
 
     def completed(self, engine: Engine, name: str) -> None:

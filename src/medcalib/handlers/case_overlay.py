@@ -16,7 +16,6 @@ from medcalib.handlers.result_folder import ResultFolder
 from medcalib.keys import CaseKeys, SplitKeys, UncertaintyKeys
 from medcalib.task import Task
 from medcalib.visualize import draw_case_overlay
-from medcalib.visualize.rendering import render
 
 __all__ = ["CaseOverlayHandler"]
 
@@ -109,7 +108,7 @@ class CaseOverlayHandler:
             maximum=self.task.max_entropy,
             title=case,
         )
-        self.folder.write_figures({f"{case}/{case}_overlay": render(figure, self.formats, self.dpi)})
+        self.folder.save_figure(f"{case}/{case}_overlay", figure, self.formats, self.dpi)
 
 
 def _label_map(labels: Tensor) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
+from matplotlib.figure import Figure
 
 from medcalib.errors import UserError, environment_message
 from medcalib.files.folders import FolderDraft
@@ -74,12 +75,14 @@ class ResultFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def write_figures(self, figures: Mapping[str, Mapping[str, bytes]]) -> None:
-        """Write figures, contents by suffix by name, whose paths are printed when the results have their name."""
-        for name, contents in figures.items():
-            for suffix, content in contents.items():
-                self.file(f"{name}.{suffix}").write_bytes(content)
-                self._figures.append(f"{name}.{suffix}")
+    def save_figure(self, name: str, figure: Figure, formats: Sequence[str], dpi: int) -> None:
+        """Write a figure in each format; its paths are printed when the results have their name."""
+        # laid out once, not once more for every format
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for suffix in formats:
+            figure.savefig(self.file(f"{name}.{suffix}"), dpi=dpi)
+            self._figures.append(f"{name}.{suffix}")
 
     def tell(self, text: str) -> None:
         """Print a text as soon as the results have their name; of several in this order, and figures last."""

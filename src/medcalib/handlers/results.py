@@ -30,9 +30,6 @@ class Results:
     So it does not matter in which order handlers are attached. Making a part may gather it from all ranks, so every
     rank must ask for the same parts in the same order.
 
-    Attributes:
-        batch: what is known of the last batch that its handler has seen, by the name of the part.
-
     Example:
         >>> results = Results()
         >>> results.offer("number of cases", lambda: 3)
@@ -41,7 +38,6 @@ class Results:
     """
 
     def __init__(self) -> None:
-        self.batch: dict[str, Any] = {}
         self._offered: dict[str, Callable[[], Any]] = {}
         self._made: dict[str, Any] = {}
         self._needed: dict[str, str] = {}
@@ -84,7 +80,7 @@ class Results:
 
     def restart(self, _engine: Engine) -> None:
         """Forget the epoch before."""
-        self.batch, self._made = {}, {}
+        self._made = {}
 
 
 def results_of(engine: Engine) -> Results:

@@ -31,7 +31,7 @@ from medcalib.predictions.prediction_folder import PredictionFolder, most_probab
 from medcalib.predictions.prediction_paths import read_case_list
 from medcalib.reports import EvaluationReportHandler
 from medcalib.task import Task
-from medcalib.visualize.rendering import render_dataset
+from medcalib.visualize import draw_dataset_reliability_diagrams, draw_dataset_reliability_histograms
 
 __all__ = ["evaluate_predictions"]
 
@@ -152,11 +152,12 @@ def write_evaluation(
     evaluator.logger = _SILENT
     evaluator.run()
     statistics = [part.numpy() for part in read_evaluation(folder).statistics]
-    for kind in ("diagram", "histogram"):
-        for suffix, content in render_dataset(kind, statistics, task.reported_classes, ("png", "pdf"), 150).items():
-            path = folder / "reliability" / f"dataset_{kind}.{suffix}"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content)
+    (folder / "reliability").mkdir()
+    drawn = {"diagram": draw_dataset_reliability_diagrams, "histogram": draw_dataset_reliability_histograms}
+    for kind, draw in drawn.items():
+        figure = draw(*statistics, task.reported_classes)
+        for suffix in ("png", "pdf"):
+            figure.savefig(folder / "reliability" / f"dataset_{kind}.{suffix}", dpi=150)
 
 
 def checked_class_names(predictions: PredictionFolder, case: str, class_names: Sequence[str] | None) -> list[str]:

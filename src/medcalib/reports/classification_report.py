@@ -18,7 +18,6 @@ from medcalib.handlers.results import CLASSIFIED, IMAGES, results_of
 from medcalib.metrics import ClassificationScores, classification_scores
 from medcalib.reports.strata import case_attributes, strata_text, with_attributes
 from medcalib.visualize import ReliabilityStyle, draw_case_reliability_diagrams
-from medcalib.visualize.rendering import render
 
 __all__ = ["ClassificationReportHandler", "ClassificationScoresHandler"]
 
@@ -206,7 +205,7 @@ class ClassificationReportHandler:
         ]
         style = ReliabilityStyle(count_label="images", empty_label="no images")
         figure = draw_case_reliability_diagrams(*pooled, [*classes, TOP_LABEL], style=style)
-        self.folder.write_figures({"reliability/dataset_diagram": render(figure, self.formats, self.dpi)})
+        self.folder.save_figure("reliability/dataset_diagram", figure, self.formats, self.dpi)
 
     def _text(self, scores: ClassificationScores, numbers: np.ndarray, classes: Sequence[str]) -> str:
         rows = pd.DataFrame(

@@ -27,7 +27,6 @@ from medcalib.metrics import (
 )
 from medcalib.task import Task
 from medcalib.visualize import draw_flagging_curves, draw_risk_coverage_curves, draw_score_scatter
-from medcalib.visualize.rendering import render
 
 __all__ = ["QualityControlHandler"]
 
@@ -221,9 +220,8 @@ class QualityControlHandler:
                 {"entropy": self._voxels.curve()}, risk_label="part of the voxels that is wrong"
             ),
         }
-        self.folder.write_figures(
-            {f"quality_control/{name}": render(figure, self.formats, self.dpi) for name, figure in figures.items()}
-        )
+        for name, figure in figures.items():
+            self.folder.save_figure(f"quality_control/{name}", figure, self.formats, self.dpi)
 
 
 def _case_scores(engine: Engine) -> CaseScores:

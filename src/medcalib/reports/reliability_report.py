@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from multiprocessing import get_context
-from typing import Any
+from collections.abc import Sequence
 
 from ignite.engine import Engine, Events
 
 from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import BINNED, results_of
-from medcalib.processes import without_interrupts
-from medcalib.visualize.rendering import render_case, render_dataset
+from medcalib.visualize import (
+    draw_case_reliability_diagrams,
+    draw_dataset_reliability_diagrams,
+    draw_dataset_reliability_histograms,
+)
 
 __all__ = ["ReliabilityDiagramHandler"]
 
@@ -21,8 +21,7 @@ __all__ = ["ReliabilityDiagramHandler"]
 class ReliabilityDiagramHandler:
     """Write the reliability diagrams of some cases, and diagram and histogram of the dataset.
 
-    The figures go to ``reliability/``: ``case_<case>``, ``dataset_diagram`` and ``dataset_histogram``. With a worker
-    they are drawn while the engine goes on with the next cases.
+    The figures go to ``reliability/``: ``case_<case>``, ``dataset_diagram`` and ``dataset_histogram``.
 
     Args:
         folder: where the files go.
@@ -30,7 +29,6 @@ class ReliabilityDiagramHandler:
         formats: file formats of the dataset figures.
         case_formats: file formats of the figures of cases.
         dpi: resolution of raster formats.
-        num_workers: processes that draw; 0 draws in this one when the epoch is over.
 
     Example:
         >>> from medcalib.handlers import CalibrationErrorHandler
@@ -48,60 +46,27 @@ class ReliabilityDiagramHandler:
         formats: Sequence[str] = ("png", "pdf"),
         case_formats: Sequence[str] = ("png",),
         dpi: int = 150,
-        num_workers: int = 0,
     ) -> None:
         self.folder = folder
         self.num_cases = num_cases
         self.formats = tuple(formats)
         self.case_formats = tuple(case_formats)
         self.dpi = dpi
-        self.num_workers = num_workers
-        self._pool: Executor | None = None
-        self._drawn: dict[str, Future] = {}
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
         results_of(engine).need(self, BINNED)
-        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw_batch)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._draw)
 
-    def _start(self, _engine: Engine) -> None:
-        self._drawn = {}
-        if self.folder.writes and self.num_workers > 0:
-            # a forked child of a process with threads may hang
-            self._pool = ProcessPoolExecutor(self.num_workers, mp_context=get_context("spawn"))
-
-    def _draw_batch(self, engine: Engine) -> None:
-        if self._pool is not None and BINNED in results_of(engine).batch:
-            self._draw_cases(results_of(engine).batch[BINNED])
-
-    def _finish(self, engine: Engine) -> None:
+    def _draw(self, engine: Engine) -> None:
         binned: BinnedCases = results_of(engine)[BINNED].unique()
         if not self.folder.writes:
             return
-        self._draw_cases(binned)
         arrays = [part.numpy() for part in binned.statistics]
-        for kind in ("diagram", "histogram"):
-            self._submit(f"dataset_{kind}", render_dataset, kind, arrays, binned.classes, self.formats, self.dpi)
-        contents = {f"reliability/{name}": future.result() for name, future in self._drawn.items()}
-        self.folder.write_figures(contents)
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
-
-    def _draw_cases(self, binned: BinnedCases) -> None:
-        for row, case in enumerate(binned.cases):
-            name = f"case_{case}"
-            if name not in self._drawn and (self.num_cases is None or len(self._drawn) < self.num_cases):
-                arrays = [part[row].numpy() for part in binned.statistics]
-                self._submit(name, render_case, arrays, binned.classes, case, self.case_formats, self.dpi)
-
-    def _submit(self, name: str, render: Callable[..., dict[str, bytes]], *args: Any) -> None:
-        if self._pool is not None:
-            # which may start the process that draws
-            with without_interrupts():
-                self._drawn[name] = self._pool.submit(render, *args)
-            return
-        self._drawn[name] = Future()
-        self._drawn[name].set_result(render(*args))
+        for row, case in enumerate(binned.cases[: self.num_cases]):
+            figure = draw_case_reliability_diagrams(*(part[row] for part in arrays), binned.classes, title=case)
+            self.folder.save_figure(f"reliability/case_{case}", figure, self.case_formats, self.dpi)
+        drawn = {"diagram": draw_dataset_reliability_diagrams, "histogram": draw_dataset_reliability_histograms}
+        for kind, draw in drawn.items():
+            figure = draw(*arrays, binned.classes)
+            self.folder.save_figure(f"reliability/dataset_{kind}", figure, self.formats, self.dpi)

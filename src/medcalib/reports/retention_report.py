@@ -16,7 +16,6 @@ from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import IMAGES, results_of
 from medcalib.metrics import retained_accuracy, risk_coverage
 from medcalib.visualize import draw_retention, draw_risk_coverage_curves
-from medcalib.visualize.rendering import render
 
 __all__ = ["RetentionReportHandler"]
 
@@ -112,9 +111,8 @@ class RetentionReportHandler:
                 {name: risk_coverage(values, ~correct) for name, values in known.items()}, "part that is wrong"
             ),
         }
-        self.folder.write_figures(
-            {f"retention/{name}": render(figure, self.formats, self.dpi) for name, figure in figures.items()}
-        )
+        for name, figure in figures.items():
+            self.folder.save_figure(f"retention/{name}", figure, self.formats, self.dpi)
 
 
 def _is_share(number: Any) -> bool:

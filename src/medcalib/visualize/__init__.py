@@ -8,7 +8,6 @@ from medcalib.visualize.quality_control_figure import (
     draw_score_scatter,
 )
 from medcalib.visualize.reliability import (
-    CaseReliabilityDrawer,
     draw_case_reliability_diagrams,
     draw_dataset_reliability_diagrams,
 )
@@ -16,7 +15,6 @@ from medcalib.visualize.retention_figure import draw_retention
 from medcalib.visualize.style import ReliabilityStyle
 
 __all__ = [
-    "CaseReliabilityDrawer",
     "ReliabilityStyle",
     "draw_case_overlay",
     "draw_case_reliability_diagrams",

@@ -3,18 +3,22 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from matplotlib.colors import LogNorm, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import ArrayLike
 
-from medcalib.visualize.bins import Array, accuracy_heatmap, bin_means, check_statistics, mean_without_nan
-from medcalib.visualize.panel_layout import panel_grid
-from medcalib.visualize.panels import CountStrips, diagonal, diagonal_entry, note, outlines, row_bars, write_note
+from medcalib.visualize.bins import accuracy_heatmap, bin_means, check_statistics, mean_without_nan
+from medcalib.visualize.panels import (
+    DIAGONAL,
+    bin_edges,
+    count_bars,
+    diagonal,
+    panel_grid,
+    row_bars,
+    write_note,
+)
 from medcalib.visualize.style import ReliabilityStyle, plain_text
 
 __all__ = ["draw_dataset_reliability_histograms"]
@@ -70,8 +74,8 @@ def draw_dataset_reliability_histograms(
     Example:
         >>> counts = np.array([[[90.0, 10.0]], [[80.0, 20.0]]])
         >>> figure = draw_dataset_reliability_histograms(counts, counts * [0.1, 0.9], counts * [0.1, 0.7], ["liver"])
-        >>> figure.axes[0].collections[0].get_array().tolist()
-        [2.0]
+        >>> figure.axes[0].collections[0].get_array()[[0, 1], [0, 1]].tolist()
+        [2.0, 2.0]
     """
     style = style or ReliabilityStyle()
     voxels, predicted, observed = check_statistics(counts, sum_pred, sum_true, class_names, ndim=3)
@@ -102,36 +106,32 @@ def draw_dataset_reliability_histograms(
             )
         )
 
-    entries = [curve([], [], style), diagonal_entry(style)]
-    grid = panel_grid(
-        names,
-        style,
-        columns=columns,
-        title=title,
-        legend_entries=entries,
-        strip="above" if show_counts else None,
-        side_strip=show_counts,
-        color_bar=True,
+    entries = [curve([], [], style), Line2D([], [], label=style.diagonal_label, **DIAGONAL)]
+    strip = "above" if show_counts else None
+    figure, panels = panel_grid(
+        names, style, entries, columns=columns, title=title, strip=strip, side_strip=show_counts
     )
-    for panel, text, (heatmap, confidences, frequencies, _) in zip(grid.panels, notes, shown, strict=True):
-        cells = heat_cells(panel.main, heatmap, color_norm, style)
-        diagonal(panel.main)
-        order = ~np.isnan(confidences)
-        panel.main.add_artist(curve(confidences[order], frequencies[order], style))
+    edges = bin_edges(voxels.shape[-1]), bin_edges(rows)
+    for panel, text, (heatmap, confidences, frequencies, _) in zip(panels, notes, shown, strict=True):
+        cells = panel.main.pcolormesh(
+            *edges, np.ma.masked_equal(heatmap, 0), norm=color_norm, cmap=style.cmap, rasterized=True, zorder=1
+        )
+        diagonal(panel.main, style)
+        known_bins = ~np.isnan(confidences)
+        panel.main.add_artist(curve(confidences[known_bins], frequencies[known_bins], style))
         if text:
-            write_note(note(panel.main, style), text, confidences, frequencies)
+            write_note(panel.main, text, confidences, frequencies, style)
         if panel.side_strip is not None:
             row_bars(panel.side_strip, heatmap.sum(axis=1), style)
-    CountStrips(grid.panels, style).show(np.stack([voxels_of_bins for *_, voxels_of_bins in shown]))
-    bar = grid.figure.colorbar(cells, cax=grid.color_bar)
-    bar.outline.set_linewidth(0.6)
+    count_bars(panels, np.stack([voxels_of_bins for *_, voxels_of_bins in shown]), style)
+    bar = figure.colorbar(cells, ax=[panel.main for panel in panels], shrink=0.8, aspect=25)
     ticks = [10.0**power for power in range(int(np.log10(color_norm.vmax)) + 1)]
     bar.set_ticks([*ticks, color_norm.vmax] if color_norm.vmax > 1.5 * ticks[-1] else ticks, minor=False)
     bar.ax.set_yticklabels([f"{tick:.0f}" for tick in bar.get_ticks()])
     bar.ax.minorticks_off()
-    bar.ax.tick_params(labelsize=style.font_size, length=2.5, width=0.6, pad=1.5)
-    bar.set_label(style.case_label, fontsize=style.font_size, labelpad=1)
-    return grid.figure
+    bar.ax.tick_params(labelsize=style.font_size, length=2.5, pad=1.5)
+    bar.set_label(style.case_label, fontsize=style.font_size)
+    return figure
 
 
 def color_scale(norm: str, gamma: float, largest: float, smallest: float) -> Normalize:
@@ -150,34 +150,6 @@ def color_scale(norm: str, gamma: float, largest: float, smallest: float) -> Nor
     if norm == "linear":
         return Normalize(vmin=0.0, vmax=largest)
     raise ValueError(f"norm must be 'power', 'log' or 'linear', got {norm!r}.")
-
-
-def heat_cells(axes: Axes, heatmap: Array, norm: Normalize, style: ReliabilityStyle) -> PathCollection:
-    """Cells of ``heatmap``, ``(accuracy bin, confidence bin)``; cells without a case are left out.
-
-    Cells of one colour are one path: in a PDF, drawing them one by one takes longer than all else in the figure.
-    """
-    rows, columns = heatmap.shape
-    row, column = np.nonzero(heatmap)
-    left, right, low, high = column / columns, (column + 1) / columns, row / rows, (row + 1) / rows
-    corners = np.stack(
-        [np.stack([left, left, right, right], axis=1), np.stack([low, high, high, low], axis=1)],
-        axis=2,
-    )
-    values, group = np.unique(heatmap[row, column], return_inverse=True)
-    cells = PathCollection(
-        [outlines(corners[group == number]) for number in range(len(values))],
-        array=values,
-        norm=norm,
-        cmap=colormaps[style.cmap],
-        zorder=1,
-        # Without edges of their own colour, PDF viewers show white seams between the cells.
-        edgecolors="face",
-        linewidths=0.2,
-        snap=True,
-    )
-    axes.add_collection(cells, autolim=False)
-    return cells
 
 
 def curve(confidence: ArrayLike, frequency: ArrayLike, style: ReliabilityStyle) -> Line2D:

@@ -23,10 +23,9 @@ __all__ = ["class_color", "draw_case_overlay", "draw_outline"]
 
 Color = tuple[float, float, float]
 
-# Inches: one column of a two-column page, and the parts of a row.
+# Inches: one column of a two-column page, and the highest picture in it.
 COLUMN_WIDTH = 3.35
 LARGEST_HEIGHT = 2.6
-EDGE, GAP, BAR_GAP, BAR, BAR_TEXT = 0.04, 0.06, 0.07, 0.08, 0.42
 FONT_SIZE = 7.0
 TITLE_SIZE = 8.0
 LINE = 1.28 / 72
@@ -121,7 +120,7 @@ def draw_case_overlay(
         Line2D([], [], color=class_color(n), linewidth=3, label=legend_label(str(class_names[n]))) for n in classes
     ]
     entries += [Line2D([], [], color="black", label=name, **OUTLINES[name]) for name in segmentations]
-    figure, left, right, bar = _page(cut, width, title, entries)
+    figure, left, right = _page(cut, width, title, entries)
     for axes in (left, right):
         _show_image(axes, cut, origin, window)
     _name_sides(left, cut.sides)
@@ -130,51 +129,38 @@ def draw_case_overlay(
             draw_outline(left, labels == number, cut.spacing, class_color(number), **OUTLINES[name])
     _show_heat(right, cut, origin, top)
     exceeded = bool((np.nan_to_num(cut.uncertainty) > top * (1 + 1e-5)).any())
-    _color_bar(figure, bar, top, uncertainty_label, exceeded)
+    _color_bar(figure, right, top, uncertainty_label, exceeded)
     return figure
 
 
-def _page(
-    cut: CaseSlice, width: float, title: str | None, entries: Sequence[Artist]
-) -> tuple[Figure, Axes, Axes, Axes]:
-    """A figure with two axes of the slice's shape, those of a colour bar, the title and the legend."""
-    size = [n * mm for n, mm in zip(cut.prediction.shape, cut.spacing, strict=True)]
-    beside = 2 * EDGE + GAP + BAR_GAP + BAR + BAR_TEXT
-    if width < beside + 1:
-        raise ValueError(f"width must be at least {beside + 1:g} inches, got {width:g}.")
-    wide = min((width - beside) / 2, LARGEST_HEIGHT * size[0] / size[1])
-    high = wide * size[1] / size[0]
+def _page(cut: CaseSlice, width: float, title: str | None, entries: Sequence[Artist]) -> tuple[Figure, Axes, Axes]:
+    """A figure with two axes side by side, the title and the legend."""
+    if width < 1.75:
+        raise ValueError(f"width must be at least 1.75 inches, got {width:g}.")
+    across, up = (n * mm for n, mm in zip(cut.prediction.shape, cut.spacing, strict=True))
+    high = min((width - 0.75) / 2 * up / across, LARGEST_HEIGHT)
     letters = max(len(str(entry.get_label())) for entry in entries)
     columns = max(1, min(len(entries), int(width * 72 / ((0.55 * letters + 4.5) * FONT_SIZE))))
-    foot = -(-len(entries) // columns) * FONT_SIZE * LINE + 2 * EDGE
-    head = EDGE + (TITLE_SIZE * LINE if title else 0.0) + (FONT_SIZE * LINE if cut.name else 0.0)
-    height = head + high + foot
-    figure = Figure(figsize=(width, height), facecolor="white")
-    start = (width - beside - 2 * wide) / 2 + EDGE
-
-    def place(x: float, w: float) -> Axes:
-        return figure.add_axes((x / width, foot / height, w / width, high / height))
-
-    left, right = place(start, wide), place(start + wide + GAP, wide)
-    bar = place(start + 2 * wide + GAP + BAR_GAP, BAR)
+    lines = -(-len(entries) // columns) + bool(title) * 1.4 + bool(cut.name) * 1.2
+    figure = Figure(figsize=(width, high + lines * FONT_SIZE * LINE + 0.2), facecolor="white", layout="compressed")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02)
+    left, right = figure.subplots(1, 2)
     if title:
-        figure.suptitle(title, fontsize=TITLE_SIZE, fontweight="bold", y=1 - EDGE / height, va="top")
+        figure.suptitle(title, fontsize=TITLE_SIZE, fontweight="bold")
     if cut.name:
         left.set_title(cut.name, fontsize=FONT_SIZE, pad=2)
     figure.legend(
         handles=entries,
-        loc="lower center",
+        loc="outside lower center",
         ncols=columns,
         fontsize=FONT_SIZE,
         frameon=False,
         borderpad=0.1,
-        borderaxespad=0.1,
         handlelength=2.2,
-        handletextpad=0.5,
         columnspacing=1.0,
         labelspacing=0.25,
     )
-    return figure, left, right, bar
+    return figure, left, right
 
 
 def _extent(cut: CaseSlice, origin: str) -> tuple[float, float, float, float]:
@@ -240,7 +226,7 @@ def _show_heat(axes: Axes, cut: CaseSlice, origin: str, top: float) -> None:
 
 def _color_bar(figure: Figure, axes: Axes, top: float, label: str, exceeded: bool) -> None:
     scale = ScalarMappable(Normalize(0, top), HEAT)
-    bar = figure.colorbar(scale, cax=axes, extend="max" if exceeded else "neither", extendfrac=0.05)
+    bar = figure.colorbar(scale, ax=axes, extend="max" if exceeded else "neither", extendfrac=0.05, pad=0.02, aspect=25)
     bar.set_label(label, fontsize=FONT_SIZE, labelpad=2)
     bar.outline.set_linewidth(0.6)
     bar.ax.tick_params(labelsize=FONT_SIZE, length=2.0, width=0.6, pad=1.5)

@@ -1,268 +1,273 @@
-"""The marks of one panel, each drawn as one Matplotlib artist: one patch a bar would cost ten times as much."""
+"""Figures of one square panel a class, with strips of counts beside it, and the marks in them."""
 
+from __future__ import annotations
+
+import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, PathPatch
-from matplotlib.path import Path
-from matplotlib.text import Text
+from matplotlib.patches import Patch
+from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from medcalib.visualize.bins import Array
-from medcalib.visualize.panel_layout import Panel
 from medcalib.visualize.style import ReliabilityStyle
 
 __all__ = [
-    "CountStrips",
-    "FrequencyBars",
+    "Panel",
+    "bin_edges",
+    "count_bars",
     "diagonal",
-    "diagonal_entry",
-    "legend_entries",
-    "note",
-    "outlines",
+    "frequency_bars",
+    "panel_grid",
     "readable_number",
+    "reliability_entries",
     "row_bars",
-    "spread_lines",
     "write_note",
 ]
 
-HATCH_DISTANCE = 0.04
+# Inches: the strips of counts and the gaps before them. Parts of a panel would not do: the layout finds margins first.
+STRIP, GAP = 0.32, 0.09
 DIAGONAL = {"color": "black", "linewidth": 0.7, "linestyle": (0, (4, 2))}
-# Letters of the font: setting a power with mathtext takes 50 ms for each new exponent.
+# As letters: a power of ten in mathematics would be set in another font.
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def boxes(low: Array, high: Array) -> Array:
-    """Corners ``(bin, 4, 2)`` of upright boxes from ``low`` to ``high`` over equal bins of [0, 1]; none where NaN."""
-    edges = np.linspace(0.0, 1.0, len(low) + 1)
-    known = ~(np.isnan(low) | np.isnan(high))
-    left, right, low, high = edges[:-1][known], edges[1:][known], low[known], high[known]
-    return np.stack([np.stack([left, left, right, right], axis=1), np.stack([low, high, high, low], axis=1)], axis=2)
+class Panel(NamedTuple):
+    """The axes of one class: the diagram, and the strips of counts beside it where there are any."""
+
+    main: Axes
+    count_strip: Axes | None
+    side_strip: Axes | None
 
 
-def hatching(corners: Array, slope: int) -> Array:
-    """Parallel lines ``(line, 2, 2)`` of slope 1 or -1 inside boxes; Matplotlib's hatches take ten times as long."""
-    left, right = corners[:, 0, 0, None], corners[:, 2, 0, None]
-    low, high = corners[:, 0, 1, None], corners[:, 1, 1, None]
-    if slope < 0:
-        low, high = -high, -low
-    offset = np.arange(-2.0, 1.0, HATCH_DISTANCE)
-    start, stop = np.maximum(left, low - offset), np.minimum(right, high - offset)
-    inside = start < stop
-    start, stop, offset = start[inside], stop[inside], np.broadcast_to(offset, inside.shape)[inside]
-    ends = np.stack([start, stop], axis=1)
-    return np.stack([ends, slope * (ends + offset[:, None])], axis=2)
+def panel_grid(
+    titles: Sequence[str],
+    style: ReliabilityStyle,
+    entries: Sequence[Artist],
+    *,
+    columns: int | None = None,
+    title: str | None = None,
+    strip: str | None = None,
+    side_strip: bool = False,
+) -> tuple[Figure, list[Panel]]:
+    """A figure with one square panel of unit axes for each title, and a legend below.
+
+    Args:
+        titles: title of each panel.
+        style: sizes and words.
+        entries: handles of the legend.
+        columns: panels in a row; by default up to 3, and 4 from ten panels on.
+        title: title of the whole figure.
+        strip: ``"above"``, ``"below"`` or None: where a strip of counts shares the horizontal axis of its panel.
+        side_strip: whether a strip at the right shares the vertical axis of its panel.
+
+    Returns:
+        The figure and its panels.
+
+    Raises:
+        ValueError: when ``columns`` is below 1, or too large for the width of the figure.
+
+    Example:
+        >>> figure, panels = panel_grid(["liver", "spleen"], ReliabilityStyle(), [])
+        >>> len(panels), len(figure.axes)
+        (2, 2)
+    """
+    if columns is None:
+        columns = 2 if len(titles) == 4 else 3 if len(titles) < 10 else 4
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}.")
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    beside = (STRIP + GAP) * side_strip
+    # what is left of the width beside labels and gaps; with strips at the side comes a colour bar
+    margin = 1.5 if side_strip else 0.9
+    side = min(style.panel_size, (style.width - margin) / columns - 0.2 - beside)
+    if side < 0.3:
+        raise ValueError(f"columns={columns} leaves no room for panels in a figure {style.width:g} inches wide.")
+    width = min(style.width, columns * (side + beside + 0.2) + margin)
+    line = style.font_size * 1.3 / 72
+    widths = [(0.52 * len(str(entry.get_label())) + 5) * style.font_size / 72 for entry in entries] or [width]
+    in_a_row = len(widths) if sum(widths) < width else max(1, int(width / max(widths)))
+    foot = -(-len(entries) // in_a_row) * line + 0.5
+    height = rows * (side + (STRIP + GAP) * (strip is not None) + 3 * line) + foot + 2 * line * bool(title)
+    figure = Figure(figsize=(width, height), facecolor="white", layout="compressed")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(titles) :]:
+        axes.remove()
+
+    heading = int(side * 72 / (0.62 * style.title_size))
+    panels = []
+    for number, (main, name) in enumerate(zip(grid.flat, titles, strict=False)):
+        main.set(xlim=(0, 1), ylim=(0, 1), box_aspect=1, xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        name = textwrap.fill(name, max(8, heading), max_lines=2, placeholder=" …")
+        count_strip = beside_strip = None
+        inches = figure.dpi_scale_trans + ScaledTranslation(int(side_strip), strip == "above", main.transAxes)
+        if strip:
+            beyond = blended_transform_factory(main.transAxes, inches)
+            low = GAP if strip == "above" else -GAP - STRIP
+            count_strip = main.inset_axes((0, low, 1, STRIP), transform=beyond, sharex=main)
+        if side_strip:
+            beyond = blended_transform_factory(inches, main.transAxes)
+            beside_strip = main.inset_axes((GAP, 0, STRIP, 1), transform=beyond, sharey=main)
+            beside_strip.tick_params(labelleft=False)
+        top = count_strip if strip == "above" else main
+        top.set_title(name, fontsize=style.title_size, fontweight="bold")
+        lowest = count_strip if strip == "below" else main
+        for axes in (main, count_strip, beside_strip):
+            if axes is not None:
+                axes.spines[["top", "right"]].set_visible(False)
+                axes.tick_params(labelsize=style.font_size, length=2.5, pad=1.5)
+                axes.tick_params(axis="x", labelbottom=axes in (lowest, beside_strip))
+        if number + columns >= len(titles):
+            lowest.set_xlabel(style.confidence_label, fontsize=style.font_size)
+            if beside_strip is not None:
+                beside_strip.set_xlabel(style.case_label, fontsize=style.font_size)
+        if number % columns:
+            main.tick_params(labelleft=False)
+        else:
+            label = textwrap.fill(style.frequency_label, max(8, int(side * 72 / (0.58 * style.font_size))))
+            main.set_ylabel(label, fontsize=style.font_size)
+            if count_strip is not None:
+                count_strip.set_ylabel(style.count_label, fontsize=style.font_size)
+        panels.append(Panel(main, count_strip, beside_strip))
+    if title:
+        figure.suptitle(title, fontsize=style.title_size + 1)
+    if entries:
+        figure.legend(
+            handles=list(entries),
+            loc="outside lower center",
+            ncols=in_a_row,
+            fontsize=style.font_size,
+            frameon=False,
+            borderpad=0.1,
+        )
+    return figure, panels
 
 
-def outlines(corners: Array) -> Path:
-    """One path along the boundaries of all boxes, ``(box, corner, 2)``."""
-    closed = np.concatenate([corners, corners[:, :1]], axis=1)
-    codes = np.full(closed.shape[:2], Path.LINETO, dtype=Path.code_type)
-    codes[:, 0], codes[:, -1] = Path.MOVETO, Path.CLOSEPOLY
-    return Path(closed.reshape(-1, 2), codes.ravel())
+def bin_edges(num_bins: int) -> Array:
+    """Edges of equal bins of [0, 1]."""
+    return np.linspace(0.0, 1.0, num_bins + 1)
 
 
-def strokes(ends: Array) -> Path:
-    """One path along all lines, ``(line, 2, 2)``."""
-    return Path(ends.reshape(-1, 2), np.tile(np.array([Path.MOVETO, Path.LINETO], dtype=Path.code_type), len(ends)))
+def diagonal(axes: Axes, style: ReliabilityStyle) -> Line2D:
+    """Draw the line of perfect calibration."""
+    return axes.plot([0, 1], [0, 1], zorder=3, label=style.diagonal_label, **DIAGONAL)[0]
 
 
-def add_shapes(axes: Axes, **look: Any) -> PathPatch:
-    """Add an artist without a path yet, which the limits of the axes take no notice of."""
-    shapes = PathPatch(Path(np.empty((0, 2))), **look)
-    axes.add_artist(shapes)
-    return shapes
-
-
-def diagonal(axes: Axes) -> None:
-    """The line of perfect calibration."""
-    axes.add_artist(Line2D([0, 1], [0, 1], zorder=3, **DIAGONAL))
-
-
-def diagonal_entry(style: ReliabilityStyle) -> Line2D:
-    """The line of perfect calibration in a legend."""
-    return Line2D([], [], label=style.diagonal_label, **DIAGONAL)
-
-
-class FrequencyBars:
-    """Observed frequency of each bin, the gap up or down to the mean confidence, and the point where the two meet.
+def frequency_bars(axes: Axes, confidence: Array, frequency: Array, style: ReliabilityStyle) -> None:
+    """Draw the observed frequency of each bin, the gap up or down to the mean confidence, and where the two meet.
 
     Args:
         axes: unit axes.
+        confidence: mean confidence of each bin, (bin,), NaN where empty.
+        frequency: observed frequency, the same.
         style: colours and words.
     """
-
-    def __init__(self, axes: Axes, style: ReliabilityStyle) -> None:
-        self.bars = add_shapes(
-            axes,
-            zorder=1,
-            label=style.frequency_label,
-            facecolor=style.frequency_color,
-            edgecolor="white",
-            linewidth=0.4,
-        )
-        self.over, self.over_hatching = gap_shapes(axes, style.overconfident_color, style.overconfident_label)
-        self.under, self.under_hatching = gap_shapes(axes, style.underconfident_color, style.underconfident_label)
-        self.points = Line2D([], [], linestyle="none", marker="o", markersize=2.2, color="black", zorder=4)
-        axes.add_artist(self.points)
-        self.points.set_clip_on(False)
-        self.artists = [self.bars, self.over, self.over_hatching, self.under, self.under_hatching, self.points]
-
-    def show(self, confidence: Array, frequency: Array) -> None:
-        """Set mean confidence and observed frequency of each bin, ``(bin,)``, NaN where empty."""
-        self.bars.set_path(outlines(boxes(np.where(np.isnan(frequency), np.nan, 0.0), frequency)))
-        over = boxes(frequency, np.where(confidence > frequency, confidence, np.nan))
-        under = boxes(np.where(confidence < frequency, confidence, np.nan), frequency)
-        self.over.set_path(outlines(over))
-        self.under.set_path(outlines(under))
-        self.over_hatching.set_path(strokes(hatching(over, 1)))
-        self.under_hatching.set_path(strokes(hatching(under, -1)))
-        self.points.set_data(confidence, frequency)
-
-
-def gap_shapes(axes: Axes, color: str, label: str) -> tuple[PathPatch, PathPatch]:
-    """Shapes for the gaps of one sign, and for the hatching in them."""
-    gaps = add_shapes(axes, zorder=2, linewidth=0.5, edgecolor=color, facecolor=(color, 0.25), label=label)
-    return gaps, add_shapes(axes, zorder=2, linewidth=0.5, edgecolor=color, facecolor="none")
-
-
-def spread_lines(axes: Axes, position: Array, low: Array, high: Array) -> None:
-    """Vertical lines from ``low`` to ``high`` at ``position``, each ``(bin,)``; none where NaN."""
-    known = ~(np.isnan(position) | np.isnan(low) | np.isnan(high))
-    ends = np.stack([np.stack([position, low], axis=1), np.stack([position, high], axis=1)], axis=1)
-    axes.add_collection(
-        LineCollection(ends[known], colors="black", linewidths=0.9, zorder=4, label="spread"), autolim=False
+    known = ~np.isnan(frequency)
+    left, wide = bin_edges(len(frequency))[:-1], 1 / len(frequency)
+    axes.bar(left[known], frequency[known], wide, align="edge", zorder=1, **_frequency_look(style))
+    for sign, look in zip((1, -1), _gap_looks(style), strict=True):
+        off = known & (sign * (confidence - frequency) > 0)
+        gap = (confidence - frequency)[off]
+        axes.bar(left[off], gap, wide, frequency[off], align="edge", zorder=2, **look)
+    axes.plot(
+        confidence[known], frequency[known], linestyle="none", marker="o", markersize=2.2, color="black", clip_on=False
     )
 
 
-class CountStrips:
-    """Upright bars of counts on a logarithmic axis that begins at 0.5, so that a single voxel still shows.
+def reliability_entries(style: ReliabilityStyle, spread: str | None = None) -> list[Artist]:
+    """What the marks of a reliability diagram mean."""
+    entries: list[Artist] = [Patch(**look) for look in (_frequency_look(style), *_gap_looks(style))]
+    entries.append(Line2D([], [], label=style.diagonal_label, **DIAGONAL))
+    return entries + ([Line2D([], [], color="black", linewidth=0.9, label=spread)] if spread else [])
 
-    The strips of all panels share the axis. It ends at a power of ten, so that cases of like size share it as well.
 
-    Args:
-        panels: those in which the strips lie; the leftmost have the ticks.
-        style: colours and words.
+def _frequency_look(style: ReliabilityStyle) -> dict[str, object]:
+    return {
+        "facecolor": style.frequency_color,
+        "edgecolor": "white",
+        "linewidth": 0.4,
+        "label": style.frequency_label,
+    }
 
-    Attributes:
-        decade: exponent at the end of the axis; None before anything was shown, and where there are no strips.
+
+def _gap_looks(style: ReliabilityStyle) -> list[dict[str, object]]:
+    kinds = (
+        (style.overconfident_color, style.overconfident_label, "//////"),
+        (style.underconfident_color, style.underconfident_label, "\\\\\\\\\\\\"),
+    )
+    return [
+        {
+            "facecolor": (color, 0.25),
+            "edgecolor": color,
+            "linewidth": 0.5,
+            "hatch": hatch,
+            "hatch_linewidth": 0.5,
+            "label": label,
+        }
+        for color, label, hatch in kinds
+    ]
+
+
+def count_bars(panels: Sequence[Panel], counts: Array, style: ReliabilityStyle) -> None:
+    """Draw counts, (panel, bin), on logarithmic axes that all panels share.
+
+    The axes begin at 0.5, so that a single voxel still shows, and end beyond the next power of ten.
     """
-
-    def __init__(self, panels: Sequence[Panel], style: ReliabilityStyle) -> None:
-        self.axes = [panel.count_strip for panel in panels if panel.count_strip is not None]
-        self.ticked = [panel.count_strip for panel in panels if panel.count_strip is not None and panel.leftmost]
-        self.artists = [add_shapes(axes, **count_look(style)) for axes in self.axes]
-        self.decade: int | None = None
-        for axes in self.axes:
-            axes.set_yscale("log")
-            axes.set_yticks([])
-            axes.minorticks_off()
-
-    def show(self, counts: Array) -> None:
-        """Set the counts, ``(panel, bin)``."""
-        if not self.axes:
-            return
-        for bars, counts_of_bins in zip(self.artists, counts, strict=True):
-            bars.set_path(outlines(count_boxes(np.full(len(counts_of_bins), 0.5), counts_of_bins)))
-        decade = int(np.ceil(np.log10(max(float(counts.max(initial=0.0)), 1.0))))
-        if decade == self.decade:
-            return
-        self.decade = decade
-        for axes in self.axes:
-            axes.set_ylim(0.5, 1.5 * 10.0**decade)
-        power = "10" + (str(decade).translate(SUPERSCRIPTS) if decade > 1 else "")
-        for axes in self.ticked:
-            axes.set_yticks([1.0, 10.0**decade] if decade else [1.0], ["1", power] if decade else ["1"])
+    decade = int(np.ceil(np.log10(max(float(counts.max(initial=0.0)), 1.0))))
+    power = "10" + (str(decade).translate(SUPERSCRIPTS) if decade > 1 else "")
+    for panel, values in zip(panels, counts, strict=True):
+        if (axes := panel.count_strip) is None:
+            continue
+        some, left = values > 0, bin_edges(len(values))[:-1]
+        axes.set(yscale="log", ylim=(0.5, 1.5 * 10.0**decade))
+        heights = np.maximum(values[some], 0.55) - 0.5
+        axes.bar(left[some], heights, 1 / len(values), 0.5, align="edge", **_count_look(style))
+        axes.minorticks_off()
+        axes.set_yticks([1.0, 10.0**decade] if decade else [1.0], ["1", power] if decade else ["1"])
+        if panel.main.get_subplotspec().colspan.start:
+            axes.tick_params(labelleft=False)
 
 
 def row_bars(axes: Axes, counts: Array, style: ReliabilityStyle) -> None:
-    """Bars of counts that grow to the right on a linear axis with one tick, at a round number.
-
-    Args:
-        axes: axes whose vertical axis is [0, 1].
-        counts: ``(bin,)``.
-        style: colours and words.
-    """
+    """Draw counts, (bin,), that grow to the right on an axis with one tick, at a round number."""
     top = max(float(counts.max(initial=0.0)), 1.0)
-    bars = add_shapes(axes, **count_look(style))
-    bars.set_path(outlines(count_boxes(np.zeros(len(counts)), counts)[..., ::-1]))
+    some, low = counts > 0, bin_edges(len(counts))[:-1]
+    axes.barh(low[some], counts[some], 1 / len(counts), align="edge", **_count_look(style))
     unit = 10.0 ** np.floor(np.log10(top))
     tick = max(step * unit for step in (1, 2, 5) if step * unit <= top)
-    axes.set_xlim(0, 1.05 * top)
+    axes.set(xlim=(0, 1.05 * top))
     axes.set_xticks([tick], [f"{tick:.0f}"])
 
 
-def count_look(style: ReliabilityStyle) -> dict[str, Any]:
-    """Grey with white edges."""
+def _count_look(style: ReliabilityStyle) -> dict[str, object]:
     return {"facecolor": style.count_color, "edgecolor": "white", "linewidth": 0.4, "label": style.count_label}
 
 
-def count_boxes(low: Array, counts: Array) -> Array:
-    """Upright boxes from ``low`` to ``counts`` over equal bins of [0, 1]; none where there is nothing to count."""
-    return boxes(low, np.where(counts > 0, np.maximum(counts, 1.1 * low), np.nan))
+def write_note(axes: Axes, content: str, confidence: Array, frequency: Array, style: ReliabilityStyle) -> None:
+    """Write in the corner that the marks leave free.
 
-
-def note(axes: Axes, style: ReliabilityStyle) -> Text:
-    """An empty text for :func:`write_note`."""
-    return axes.text(
-        0,
-        0,
-        "",
+    Over-confident marks lie below the diagonal, so the upper left is empty; under-confident ones lie above it, and the
+    lower right holds nothing but the inside of bars.
+    """
+    gap = frequency - confidence
+    above = np.nansum(gap) > 0 and np.nanmax(gap) > 0.15
+    axes.text(
+        0.965 if above else 0.035,
+        0.03 if above else 0.97,
+        content,
+        ha="right" if above else "left",
+        va="bottom" if above else "top",
         fontsize=style.font_size,
         linespacing=1.15,
         zorder=6,
         bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
     )
-
-
-def write_note(text: Text, content: str, confidence: Array, frequency: Array) -> None:
-    """Set the text in the corner that the marks leave free.
-
-    Over-confident marks lie below the diagonal, so the upper left is empty; under-confident ones lie above it, and the
-    lower right holds nothing but the inside of bars.
-    """
-    above = np.nansum(frequency - confidence) > 0 and np.nanmax(frequency - confidence) > 0.15
-    text.set_text(content)
-    text.set(x=0.965 if above else 0.035, y=0.03 if above else 0.97)
-    text.set(ha="right" if above else "left", va="bottom" if above else "top")
-
-
-def legend_entries(style: ReliabilityStyle, spread: str | None = None) -> list[Patch | Line2D]:
-    """What the marks of a reliability diagram mean."""
-    over = Patch(
-        facecolor=(style.overconfident_color, 0.25),
-        edgecolor=style.overconfident_color,
-        linewidth=0.5,
-        hatch="//////",
-        label=style.overconfident_label,
-    )
-    under = Patch(
-        facecolor=(style.underconfident_color, 0.25),
-        edgecolor=style.underconfident_color,
-        linewidth=0.5,
-        hatch="\\\\\\\\\\\\",
-        label=style.underconfident_label,
-    )
-    thin_hatch(over)
-    thin_hatch(under)
-    entries: list[Patch | Line2D] = [
-        Patch(facecolor=style.frequency_color, edgecolor="white", linewidth=0.4, label=style.frequency_label),
-        over,
-        under,
-        diagonal_entry(style),
-    ]
-    if spread:
-        entries.append(Line2D([], [], color="black", linewidth=0.9, label=spread))
-    return entries
-
-
-def thin_hatch(artist: Patch) -> None:
-    """Hatch lines as thin as the outlines, where this Matplotlib can set them for one artist."""
-    if hasattr(artist, "set_hatch_linewidth"):
-        artist.set_hatch_linewidth(0.5)
 
 
 def readable_number(value: float) -> str:

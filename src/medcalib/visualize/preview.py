@@ -21,9 +21,7 @@ Array = NDArray[np.generic]
 
 # Inches: a page between its margins, and the parts of it.
 PAGE_WIDTH, NARROWEST_PAGE = 7.0, 3.35
-NARROWEST_IMAGE = 1.05
 WIDEST, HIGHEST = 2.2, 2.6
-EDGE, GAP = 0.06, 0.06
 FONT_SIZE = 7.0
 LINE = 1.35 / 72
 OUTLINE = {"linewidth": 1.0}
@@ -164,47 +162,40 @@ def _cut(image: Array, labelled: Array, channel: int, spacing: Sequence[float] |
 def _page(
     cuts: Sequence[Sequence[CaseSlice]], lines: int, entries: Sequence[Line2D], notes: Sequence[str]
 ) -> tuple[Figure, list[list[Axes]], float]:
-    """A figure with axes for every channel of every image, and what is said below them; the inches of an image."""
+    """A figure with axes for every channel of every image, and what is said below them; the inches of a place."""
     cut, channels = cuts[0][0], len(cuts[0])
-    wide, high = (n * mm for n, mm in zip(cut.prediction.shape, cut.spacing, strict=True))
+    across, up = (n * mm for n, mm in zip(cut.prediction.shape, cut.spacing, strict=True))
     beside = min(len(cuts), max(1, (4 if len(cuts) <= 8 else 6) // channels))  # images in one row
-    width = min((PAGE_WIDTH - 2 * EDGE + GAP) / (beside * channels) - GAP, WIDEST, HIGHEST * wide / high)
-    height = width * high / wide
-    room = max(channels * (width + GAP) - GAP, NARROWEST_IMAGE)
     rows = -(-len(cuts) // beside)
-    head = lines * FONT_SIZE * LINE + GAP
-    page = max(beside * (room + GAP) - GAP + 2 * EDGE, NARROWEST_PAGE)
-
-    texts = _wrapped(notes, page - 2 * EDGE)
+    wide = min(PAGE_WIDTH / (beside * channels) - 0.1, WIDEST)
+    high = min(wide * up / across, HIGHEST)
+    page = max(beside * channels * (wide + 0.1), NARROWEST_PAGE)
+    texts = _wrapped(notes, page - 0.2)
     longest = max((len(str(entry.get_label())) for entry in entries), default=1)
-    beside_each_other = max(1, int((page - 2 * EDGE) / (LETTER * longest + 0.45)))
-    legend_lines = -(-len(entries) // beside_each_other)
-    foot = (len(texts) + legend_lines) * FONT_SIZE * LINE + 2 * EDGE
-    total = rows * (head + height) + foot + EDGE
-    figure = Figure(figsize=(page, total), facecolor="white")
-    grid = []
-    for index in range(len(cuts)):
-        row, place = divmod(index, beside)
-        bottom = total - EDGE - (row + 1) * (head + height)
-        lefts = [EDGE + place * (room + GAP) + channel * (width + GAP) for channel in range(channels)]
-        grid.append([figure.add_axes((left / page, bottom / total, width / page, height / total)) for left in lefts])
-    figure.text(EDGE / page, EDGE / total, "\n".join(texts), fontsize=FONT_SIZE, va="bottom")
-    if entries:
-        figure.legend(
-            handles=entries,
-            loc="lower left",
-            bbox_to_anchor=(EDGE / page, (len(texts) * FONT_SIZE * LINE + EDGE) / total),
-            ncols=beside_each_other,
-            fontsize=FONT_SIZE,
-            frameon=False,
-            borderpad=0,
-            borderaxespad=0,
-            handlelength=1.6,
-            handletextpad=0.5,
-            columnspacing=1.0,
-            labelspacing=0.25,
-        )
-    return figure, grid, room
+    in_a_row = max(1, int(page / (LETTER * longest + 0.5)))
+    foot = len(texts) + -(-len(entries) // in_a_row) + 1
+    total = rows * (high + (lines + 1) * FONT_SIZE * LINE) + foot * FONT_SIZE * LINE
+    figure = Figure(figsize=(page, total), facecolor="white", layout="constrained")
+    grid = figure.subplots(rows, beside * channels, squeeze=False)
+    for axes in grid.flat[len(cuts) * channels :]:
+        axes.remove()
+    for axes in grid.flat[: len(cuts) * channels]:
+        axes.set_axis_off()
+        # so that the name of a narrow image has the whole width of its place
+        axes.set_anchor("W")
+    figure.legend(
+        handles=entries,
+        loc="outside lower left",
+        ncols=in_a_row,
+        title="\n".join(texts),
+        title_fontsize=FONT_SIZE,
+        alignment="left",
+        fontsize=FONT_SIZE,
+        frameon=False,
+        borderpad=0,
+        labelspacing=0.25,
+    )
+    return figure, grid.reshape(-1, channels)[: len(cuts)].tolist(), page / (beside * channels) - 0.1
 
 
 def _show(axes: Axes, cut: CaseSlice, low: float, high: float, flat: bool) -> None:

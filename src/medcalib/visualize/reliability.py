@@ -3,25 +3,22 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from medcalib.visualize.bins import Array, bin_means, calibration_errors, check_statistics, mean_without_nan
-from medcalib.visualize.panel_layout import panel_grid
 from medcalib.visualize.panels import (
-    CountStrips,
-    FrequencyBars,
+    count_bars,
     diagonal,
-    legend_entries,
-    note,
+    frequency_bars,
+    panel_grid,
     readable_number,
-    spread_lines,
+    reliability_entries,
     write_note,
 )
 from medcalib.visualize.style import ReliabilityStyle, plain_text
 
-__all__ = ["CaseReliabilityDrawer", "draw_case_reliability_diagrams", "draw_dataset_reliability_diagrams"]
+__all__ = ["draw_case_reliability_diagrams", "draw_dataset_reliability_diagrams"]
 
 
 @plain_text
@@ -66,96 +63,25 @@ def draw_case_reliability_diagrams(
         ACE 0.1000
         MCE 0.2000
     """
-    drawer = CaseReliabilityDrawer(class_names, title is not None, show_counts, columns, style)
-    return drawer.draw(counts, sum_pred, sum_true, title)
-
-
-class CaseReliabilityDrawer:
-    """The diagrams of :func:`draw_case_reliability_diagrams` for many cases, drawn into one figure again and again.
-
-    Setting up axes, ticks and legend takes as long as drawing the marks; for the cases of a data set this is done once.
-
-    Args:
-        class_names: one name for each class.
-        show_title: whether room for a title is kept.
-        show_counts: whether a strip with the number of voxels of each bin lies below.
-        columns: panels in a row; by default up to 3, and 4 from ten classes on.
-        style: sizes, colours and words.
-
-    Raises:
-        ValueError: when ``columns`` is below 1 or too large for the width of the figure.
-
-    Example:
-        >>> drawer = CaseReliabilityDrawer(["liver"])
-        >>> first = drawer.draw([[90.0, 10.0]], [[9.0, 9.0]], [[9.0, 7.0]], title="case 1")
-        >>> second = drawer.draw([[80.0, 20.0]], [[8.0, 18.0]], [[8.0, 18.0]], title="case 2")
-        >>> second is first, second.axes[0].texts[0].get_text().splitlines()[0]
-        (True, 'ECE 0.0000')
-    """
-
-    @plain_text
-    def __init__(
-        self,
-        class_names: Sequence[str],
-        show_title: bool = True,
-        show_counts: bool = True,
-        columns: int | None = None,
-        style: ReliabilityStyle | None = None,
-    ) -> None:
-        self.class_names = tuple(class_names)
-        self.style = style or ReliabilityStyle()
-        self.grid = panel_grid(
-            self.class_names,
-            self.style,
-            columns=columns,
-            title=" " if show_title else None,
-            legend_entries=legend_entries(self.style),
-            strip="below" if show_counts else None,
-        )
-        for panel in self.grid.panels:
-            diagonal(panel.main)
-        self.bars = [FrequencyBars(panel.main, self.style) for panel in self.grid.panels]
-        self.counts = CountStrips(self.grid.panels, self.style)
-        self.notes = [note(panel.main, self.style) for panel in self.grid.panels]
-
-    @property
-    def changing(self) -> list[Artist]:
-        """What looks different from case to case; all else in the figure depends on the decade of the counts alone."""
-        marks = [artist for bars in self.bars for artist in bars.artists]
-        title = [] if self.grid.title is None else [self.grid.title]
-        return [*marks, *self.counts.artists, *self.notes, *title]
-
-    def draw(self, counts: ArrayLike, sum_pred: ArrayLike, sum_true: ArrayLike, title: str | None = None) -> Figure:
-        """The figure of one case, the same object in every call.
-
-        Args:
-            counts: voxels in each bin, ``(class, bin)``.
-            sum_pred: sum of the predicted probabilities in each bin, same shape.
-            sum_true: sum of the labels in each bin, same shape.
-            title: title of the figure, such as the case id.
-
-        Returns:
-            The figure, to be saved before the next case is drawn.
-
-        Raises:
-            ValueError: when the shapes or a count is wrong.
-        """
-        voxels, predicted, observed = check_statistics(counts, sum_pred, sum_true, self.class_names, ndim=2)
-        confidence, frequency = bin_means(voxels, predicted, observed)
-        errors = calibration_errors(voxels, predicted, observed)
-        if self.grid.title is not None:
-            self.grid.title.set_text(title or "")
-        self.counts.show(voxels)
-        for index, bars in enumerate(self.bars):
-            bars.show(confidence[index], frequency[index])
-            if voxels[index].sum() == 0:
-                text = self.style.empty_label
-            elif observed[index].sum() == 0:
-                text = self.style.absent_label
-            else:
-                text = "\n".join(f"{name} {readable_number(float(values[index]))}" for name, values in errors.items())
-            write_note(self.notes[index], text, confidence[index], frequency[index])
-        return self.grid.figure
+    style = style or ReliabilityStyle()
+    voxels, predicted, observed = check_statistics(counts, sum_pred, sum_true, class_names, ndim=2)
+    confidence, frequency = bin_means(voxels, predicted, observed)
+    errors = calibration_errors(voxels, predicted, observed)
+    strip = "below" if show_counts else None
+    entries = reliability_entries(style)
+    figure, panels = panel_grid(class_names, style, entries, columns=columns, title=title, strip=strip)
+    for index, panel in enumerate(panels):
+        diagonal(panel.main, style)
+        frequency_bars(panel.main, confidence[index], frequency[index], style)
+        if voxels[index].sum() == 0:
+            text = style.empty_label
+        elif observed[index].sum() == 0:
+            text = style.absent_label
+        else:
+            text = "\n".join(f"{name} {readable_number(float(values[index]))}" for name, values in errors.items())
+        write_note(panel.main, text, confidence[index], frequency[index], style)
+    count_bars(panels, voxels, style)
+    return figure
 
 
 @plain_text
@@ -242,23 +168,21 @@ def draw_dataset_reliability_diagrams(
         notes.append(error_table(micro_mean, macro_mean, 0) if known.any() else style.absent_label)
 
     spread = f"middle half of the {style.case_label}" if len(voxels) > 1 else None
-    grid = panel_grid(
-        names,
-        style,
-        columns=columns,
-        title=title,
-        legend_entries=legend_entries(style, spread),
-        strip="below" if show_counts else None,
-    )
-    for panel, text, (confidences, frequencies, cases, _) in zip(grid.panels, notes, shown, strict=True):
-        diagonal(panel.main)
-        FrequencyBars(panel.main, style).show(confidences, frequencies)
+    strip = "below" if show_counts else None
+    entries = reliability_entries(style, spread)
+    figure, panels = panel_grid(names, style, entries, columns=columns, title=title, strip=strip)
+    for panel, text, (confidences, frequencies, cases, _) in zip(panels, notes, shown, strict=True):
+        diagonal(panel.main, style)
+        frequency_bars(panel.main, confidences, frequencies, style)
         if spread:
             low, high = quartiles(cases)
-            spread_lines(panel.main, confidences, low, high)
-        write_note(note(panel.main, style), text, confidences, frequencies)
-    CountStrips(grid.panels, style).show(np.stack([voxels_of_bins for *_, voxels_of_bins in shown]))
-    return grid.figure
+            some = ~np.isnan(confidences) & ~np.isnan(low)
+            panel.main.vlines(
+                confidences[some], low[some], high[some], colors="black", linewidths=0.9, zorder=4, label="spread"
+            )
+        write_note(panel.main, text, confidences, frequencies, style)
+    count_bars(panels, np.stack([voxels_of_bins for *_, voxels_of_bins in shown]), style)
+    return figure
 
 
 def quartiles(values: Array) -> tuple[Array, Array]:

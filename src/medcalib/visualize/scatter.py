@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
-from medcalib.visualize.label_places import place_labels
 from medcalib.visualize.quality_control_figure import COLORS, COLUMN_WIDTH, FONT_SIZE, TITLE_SIZE
 from medcalib.visualize.style import legend_label, plain_text
 
@@ -40,8 +40,7 @@ def draw_calibration_scatter(
 
     As figure 1 of https://arxiv.org/abs/2010.14290. Points on the front are filled, and a stepped line bounds what they
     beat. Without groups every point carries its name. With groups, such as the losses of the trainings, colours tell
-    the groups apart and markers the names, a legend explains them, and only points on the front are labelled. Labels do
-    not overlap each other or a marker; one that finds no place within the axes is left out.
+    the groups apart and markers the names, a legend explains them, and only points on the front are labelled.
 
     Args:
         names: name of each method, (point,).
@@ -106,17 +105,29 @@ def draw_calibration_scatter(
     axes.margins(0.08)
     axes.autoscale_view()
     axes.locator_params(nbins=5)
-    lines = [*np.stack([np.stack([x + dx, y], 1) for dx in (-x_arms[:, 0], x_arms[:, 1])], 1)]
-    lines += [*np.stack([np.stack([x, y + dy], 1) for dy in (-y_arms[:, 0], y_arms[:, 1])], 1)]
-    lines += _draw_front(axes, x[on_front], y[on_front]) if on_front.any() else []
+    if on_front.any():
+        _draw_front(axes, x[on_front], y[on_front])
     if groups is not None or on_front.any():
         shown = (colors, markers) if groups is not None else ({}, {})
         _legend(figure, *shown, on_front.any())
     if title:
         figure.suptitle(title, fontsize=TITLE_SIZE, fontweight="bold")
-    labelled = [place for place in range(count) if groups is None or on_front[place]]
-    texts = {place: names[place].replace("_", " ") for place in labelled}
-    place_labels(axes, x, y, texts, [line for line in lines if not np.isnan(line).any()], FONT_SIZE, MARKER_SIZE)
+    known = ~np.isnan(x) & ~np.isnan(y)
+    named = np.flatnonzero(known & (on_front if groups is not None else True))
+    texts = [axes.text(x[place], y[place], names[place].replace("_", " "), fontsize=FONT_SIZE) for place in named]
+    # in the axes as they will be
+    figure.draw_without_rendering()
+    adjust_text(
+        texts,
+        x[known],
+        y[known],
+        ax=axes,
+        target_x=x[named],
+        target_y=y[named],
+        iter_lim=500,
+        expand=(1.2, 1.7),
+        arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.3"},
+    )
     return figure
 
 
@@ -131,8 +142,8 @@ def _arms(ends: ArrayLike | None, values: NDArray[np.float64]) -> NDArray[np.flo
     return np.nan_to_num(np.maximum(np.abs(ends - values[:, None]) * (np.sign(ends - values[:, None]) == [-1, 1]), 0.0))
 
 
-def _draw_front(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Draw the stepped border between what the front beats and what it does not, and return its segments."""
+def _draw_front(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+    """Draw the stepped border between what the front beats and what it does not."""
     order = np.lexsort((y, x))
     limits = {"xlim": axes.get_xlim(), "ylim": axes.get_ylim()}
     corners = [(x[order[0]], limits["ylim"][0])]
@@ -141,7 +152,6 @@ def _draw_front(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> l
     corners.append((limits["xlim"][1], corners[-1][1]))
     axes.plot(*zip(*corners, strict=True), **FRONT)
     axes.set(**limits)
-    return [np.array(segment) for segment in itertools.pairwise(corners)]
 
 
 def _legend(figure: Figure, colors: dict[str, str], markers: dict[str, str], front: bool) -> None:
