@@ -2,7 +2,7 @@
 
     python benchmarks/bench_evaluation.py --bundle bundles/<name> [--data::dataset_dir=...]
 
-The bundle must be trained. All figures are on: a reliability diagram of every case, and those of the dataset.
+The bundle must be trained. Figures are those that an evaluation draws by default.
 """
 
 from __future__ import annotations
@@ -55,12 +55,11 @@ def main() -> None:
     arguments = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
     bundle = Path(arguments.pop("bundle"))
     profile = bool(arguments.pop("profile", ""))
-    overrides = {"evaluation::num_case_diagrams": None} | arguments
     print(machine())
     results = []
     for _ in range(1 if profile else 3):
         with tempfile.TemporaryDirectory() as folder:
-            results.append(evaluate(bundle, overrides, folder, profile))
+            results.append(evaluate(bundle, arguments, folder, profile))
     results = results if profile else results[1:]  # the first one compiles kernels
     total, forward = sorted(results, key=lambda result: 1 - result[1] / result[0])[len(results) // 2]
     print(f"evaluation {total:.1f} s, forward passes {forward:.1f} s, the rest {1 - forward / total:.1%}")

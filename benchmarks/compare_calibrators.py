@@ -30,7 +30,7 @@ from medcalib.calibrators import TemperatureScaling, read_calibrator
 from medcalib.cli.command_line import run_command
 from medcalib.cli.options import call_with_options
 from medcalib.compare import BootstrapInterval, Evaluation, bootstrap_interval, pareto_front, read_evaluation
-from medcalib.engines import calibration
+from medcalib.engines import calibrator_fitter
 from medcalib.keys import CaseKeys, SplitKeys
 from medcalib.visualize.scatter import draw_calibration_scatter
 
@@ -146,7 +146,7 @@ def divergences(predictions: Path, evaluation: Evaluation, truth: dict[str, str]
 
 def peak_of_fit(bundle: Path, settings: dict[str, Any]) -> int:
     """Bytes by which fitting raises the memory above that of the split's logits; the fit itself is thrown away."""
-    fit, peaks = calibration.fit_calibrator, []
+    fit, peaks = calibrator_fitter.fit_calibrator, []
 
     def measured(calibrator: Any, batches: Any, **options: Any) -> Any:
         cases, reports = list(batches()), []
@@ -156,7 +156,7 @@ def peak_of_fit(bundle: Path, settings: dict[str, Any]) -> int:
         peaks.append(peak_memory(lambda: reports.append(fit(calibrator, cases, **options))))
         return reports[0]
 
-    calibration.fit_calibrator = measured
+    calibrator_fitter.fit_calibrator = measured
     with tempfile.TemporaryDirectory() as folder:
         run(str(bundle), "train", seed=SEED, overrides=settings | {"output_dir": folder})
     return peaks[0]

@@ -108,7 +108,7 @@ class TestProblems:
         assert code == 2
         (problem,) = report["problems"]
         assert problem.startswith("The network cannot be trained with batches of shape 2 x 1 x 8 x 8 x 7 (")
-        assert "not known" in printed
+        assert "one step       fails: " in printed
 
     def test_augmentation_that_fails(self, check, hippocampus, hippocampus_dir):
         settings = SMALL | {"data::augmentation::1::roi_size": [8, 8], "data::dataset_dir": hippocampus_dir}
