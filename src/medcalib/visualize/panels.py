@@ -173,8 +173,8 @@ def frequency_bars(axes: Axes, confidence: Array, frequency: Array, style: Relia
     axes.bar(left[known], frequency[known], wide, align="edge", zorder=1, **_frequency_look(style))
     for sign, look in zip((1, -1), _gap_looks(style), strict=True):
         off = known & (sign * (confidence - frequency) > 0)
-        gap = (confidence - frequency)[off]
-        axes.bar(left[off], gap, wide, frequency[off], align="edge", zorder=2, **look)
+        low, high = np.sort([confidence[off], frequency[off]], axis=0)
+        axes.bar(left[off], high - low, wide, low, align="edge", zorder=2, **look)
     axes.plot(
         confidence[known], frequency[known], linestyle="none", marker="o", markersize=2.2, color="black", clip_on=False
     )
