@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from ignite.engine import Engine
 from monai.handlers import from_engine
 from monai.utils import string_list_all_gather
