@@ -148,7 +148,7 @@ def test_bin_statistics_reproduce_the_calibration_errors(results):
 def test_figures_are_there(results):
     names = {path.name for path in (results / "evaluation" / "reliability").iterdir()}
     assert {"dataset_histogram.pdf", "dataset_histogram.png", "dataset_diagram.png"} <= names
-    assert sum(name.startswith("case_") for name in names) == 3
+    assert sum(name.startswith("case_") for name in names) == 2
 
 
 def test_a_finished_training_says_so_and_returns(trained, tiny, capsys):

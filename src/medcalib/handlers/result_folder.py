@@ -77,9 +77,9 @@ class ResultFolder:
 
     def save_figure(self, name: str, figure: Figure, formats: Sequence[str], dpi: int) -> None:
         """Write a figure in each format; its paths are printed when the results have their name."""
-        # laid out once, not once more for every format
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        # laid out once, not twice for every format
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine(None)
         for suffix in formats:
             figure.savefig(self.file(f"{name}.{suffix}"), dpi=dpi)
             self._figures.append(f"{name}.{suffix}")

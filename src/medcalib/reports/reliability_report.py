@@ -42,7 +42,7 @@ class ReliabilityDiagramHandler:
     def __init__(
         self,
         folder: ResultFolder,
-        num_cases: int | None = 4,
+        num_cases: int | None = 2,
         formats: Sequence[str] = ("png", "pdf"),
         case_formats: Sequence[str] = ("png",),
         dpi: int = 150,
