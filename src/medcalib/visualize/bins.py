@@ -1,16 +1,16 @@
-"""Arithmetic on bin statistics that the figures show, in NumPy so that a figure can be redrawn without torch."""
+"""What figures show of bin statistics, as arrays."""
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+
+from medcalib.functional import BinStatistics, bin_indices, every_calibration_error
 
 __all__ = ["accuracy_heatmap", "bin_means", "calibration_errors", "check_statistics", "mean_without_nan"]
 
 Array = NDArray[np.float64]
-
-# The upper edge of MONAI's bins lies one float32 step above 1, so that a probability of exactly 1 has a bin.
-TOP_EDGE = 1.0 + float(np.finfo(np.float32).eps)
 
 
 def check_statistics(
@@ -80,11 +80,7 @@ def bin_means(counts: Array, sum_pred: Array, sum_true: Array) -> tuple[Array, A
 
 
 def calibration_errors(counts: Array, sum_pred: Array, sum_true: Array) -> dict[str, Array]:
-    r"""Expected, average and maximum calibration error over the bins of the last axis.
-
-    .. math::
-        \mathrm{ECE} = \sum_k \frac{n_k}{N} g_k, \quad \mathrm{ACE} = \operatorname{mean}_{n_k > 0} g_k, \quad
-        \mathrm{MCE} = \max_k g_k, \quad g_k = |\bar p_k - \bar y_k|
+    """Expected, average and maximum calibration error over the bins of the last axis.
 
     Args:
         counts: voxels in each bin, ``(..., bin)``.
@@ -92,24 +88,17 @@ def calibration_errors(counts: Array, sum_pred: Array, sum_true: Array) -> dict[
         sum_true: sum of the labels in each bin, same shape.
 
     Returns:
-        ``ECE``, ``ACE`` and ``MCE``, each of shape ``(...)`` and in [0, 1]; NaN where every bin is empty.
+        ``ECE``, ``ACE`` and ``MCE`` as of :func:`medcalib.functional.every_calibration_error`, each of shape ``(...)``
+        and in [0, 1]; NaN where every bin is empty.
 
     Example:
         >>> errors = calibration_errors(np.array([3.0, 1.0]), np.array([0.6, 0.9]), np.array([0.0, 1.0]))
         >>> {name: round(float(value), 3) for name, value in errors.items()}
         {'ECE': 0.175, 'ACE': 0.15, 'MCE': 0.2}
     """
-    confidence, frequency = bin_means(counts, sum_pred, sum_true)
-    gap = np.abs(confidence - frequency)
-    total = counts.sum(axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        expected = np.nansum(gap * counts, axis=-1) / total
-    maximum = np.where(np.isnan(gap), -np.inf, gap).max(axis=-1)
-    return {
-        "ECE": expected,
-        "ACE": mean_without_nan(gap, axis=-1),
-        "MCE": np.where(total > 0, maximum, np.nan),
-    }
+    statistics = BinStatistics(*(torch.as_tensor(array) for array in (counts, sum_pred, sum_true)))
+    errors = every_calibration_error(statistics, ignore_empty=False)
+    return {name.upper(): error.numpy() for name, error in errors.items()}
 
 
 def mean_without_nan(values: Array, axis: int) -> Array:
@@ -136,7 +125,7 @@ def accuracy_heatmap(counts: Array, sum_true: Array, num_accuracy_bins: int) -> 
     .. math::
         H_{c,a,k} = \#\{\text{case } i : n_{i,c,k} > 0,\ \bar y_{i,c,k} \in \text{accuracy bin } a\}
 
-    The accuracy bins have equal width and, as the confidence bins of MONAI do, contain their upper edge.
+    The accuracy bins are those of :func:`medcalib.functional.bin_indices`, as the confidence bins are.
 
     Args:
         counts: voxels in each bin, ``(case, class, bin)``.
@@ -154,8 +143,7 @@ def accuracy_heatmap(counts: Array, sum_true: Array, num_accuracy_bins: int) -> 
     _, num_classes, num_bins = counts.shape
     case, group, confidence_bin = np.nonzero(counts)
     frequency = sum_true[case, group, confidence_bin] / counts[case, group, confidence_bin]
-    upper_edges = np.linspace(0.0, TOP_EDGE, num_accuracy_bins + 1)[1:]
-    accuracy_bin = np.searchsorted(upper_edges, frequency, side="left").clip(max=num_accuracy_bins - 1)
+    accuracy_bin = bin_indices(torch.from_numpy(frequency.clip(0, 1)), num_accuracy_bins).numpy()
     heatmap = np.zeros((num_classes, num_accuracy_bins, num_bins), dtype=np.int64)
     np.add.at(heatmap, (group, accuracy_bin, confidence_bin), 1)
     return heatmap
