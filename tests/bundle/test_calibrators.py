@@ -60,10 +60,6 @@ def case_ids(bundle, part):
     return [case["case"] for case in parser.get_parsed_content("split")[part]]
 
 
-def test_there_are_eight():
-    assert len(CALIBRATORS) == 8
-
-
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_a_calibrator_is_fitted_recorded_and_used(fitted, trained, name):
     bundle = fitted(name)

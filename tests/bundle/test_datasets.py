@@ -5,15 +5,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from tests.conftest import REPOSITORY, TEMPLATES
+from tests.conftest import TEMPLATES
 from tests.data import layouts, layouts_2d
 
 from medcalib.bundle.compose import read_metadata
-from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
+from medcalib.bundle.fragments import read_yaml
 from medcalib.bundle.run import run
 
 CONFIGS = TEMPLATES / "configs"
-DATA = fragment_names(CONFIGS, FragmentKind.DATA)
 LAYOUTS = {
     "acdc17": layouts.make_acdc,
     "amos22": layouts.make_amos,
@@ -25,7 +24,6 @@ LAYOUTS = {
     "kits23": layouts.make_kits,
     "mnms": layouts.make_mnms,
 }
-ELSEWHERE = {"phantom": "test_methods.py", "hippocampus": "test_bad_input.py"}
 
 
 def fragment(name):
@@ -48,11 +46,6 @@ def tiny_network(name):
         "inferer::overlap": 0.0,
         "num_workers": 0,
     }
-
-
-def test_every_dataset_is_tested():
-    assert {name for name in DATA if is_segmentation(name)} == LAYOUTS.keys() | ELSEWHERE.keys()
-    assert all((REPOSITORY / "tests" / "bundle" / file).exists() for file in ELSEWHERE.values())
 
 
 @pytest.mark.slow

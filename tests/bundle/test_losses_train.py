@@ -11,10 +11,6 @@ from medcalib.bundle.run import run
 LOSSES = fragment_names(TEMPLATES / "configs", FragmentKind.LOSS)
 
 
-def test_there_are_fourteen():
-    assert len(LOSSES) == 14
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_training_moves_the_weights_and_logs_a_finite_loss(tmp_path, make_bundle, tiny, loss):

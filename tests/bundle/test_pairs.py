@@ -1,4 +1,4 @@
-"""Every pair of a data fragment and a loss, method, calibrator or network generates, initialises and lacks nothing."""
+"""Every pair of a kind of data and a loss, method, calibrator or network generates, initialises and lacks nothing."""
 
 import dataclasses
 from pathlib import Path
@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from tests.bundle.test_classification import LOSSES_OF_MAPS
-from tests.bundle.test_datasets import CONFIGS, DATA, LAYOUTS, is_segmentation, tiny_network
-from tests.data.layouts import make_hippocampus
-from tests.data.layouts_2d import make_cric
+from tests.bundle.test_datasets import CONFIGS, LAYOUTS, is_segmentation, tiny_network
 
 from medcalib.bundle.compose import DEFAULT_METHOD, DEFAULT_NETWORKS, read_metadata
-from medcalib.bundle.fragments import FragmentKind, fragment_names
+from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.messages import user_message
 from medcalib.bundle.opened import Bundle
@@ -29,18 +27,21 @@ OF_NETWORKS = [
 ]
 FEW = {"num_training": 2, "num_validation": 1, "num_test": 1}
 MAKERS = LAYOUTS | {
-    "cric": make_cric,
-    "hippocampus": make_hippocampus,
     "phantom": lambda folder: make_phantom(folder, **FEW),
     "phantom_cells": lambda folder: make_phantom_cells(folder, **FEW),
 }
-SEVERAL_OUTPUTS = ("checkpoint_ensemble", "deep_ensemble", "layer_ensemble", "multi_head", "tta_deep_ensemble")
-# one of each kind that calibrators may tell apart: volumes, pictures, regions, whole images
+SEVERAL_OUTPUTS = [
+    name
+    for name in METHODS
+    if read_yaml(CONFIGS / "method" / f"{name}.yaml")["method"].get("network_returns") == "several"
+]
+# one of each kind that losses, methods and calibrators may tell apart: volumes, pictures, regions, whole images; every
+# dataset is used from training to evaluation in test_datasets.py
 KINDS = ("phantom", "isic16", "brats21", "phantom_cells")
 REPORT = FitReport(**dict.fromkeys((field.name for field in dataclasses.fields(FitReport)), 0))
 
 
-@pytest.fixture(params=DATA)
+@pytest.fixture(params=KINDS)
 def data(request):
     return request.param
 
@@ -104,8 +105,7 @@ def mark_fitted(parser):
 def test_every_method(tmp_path, make_bundle, data, settings):
     """With weights as a training would leave them: those of the deterministic bundle are made first."""
     weights = {}
-    methods = [DEFAULT_METHOD, *METHODS, *(CALIBRATORS if data in KINDS else [])]
-    for method in dict.fromkeys(methods):
+    for method in dict.fromkeys((DEFAULT_METHOD, *METHODS, *CALIBRATORS)):
         bundle = make_bundle(tmp_path, data=data, loss="baseline_ce", method=method)
         parser = with_weights(bundle, settings, weights)
         assert lacking(bundle, Mode.TRAIN, settings) == [], method

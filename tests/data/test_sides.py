@@ -66,9 +66,3 @@ def test_what_belongs_together_is_on_one_side(name, tmp_path):
 def test_the_fragment_of_the_hippocampus_keeps_both_sides_of_a_person_together():
     cases = read_yaml(FRAGMENTS / "hippocampus.yaml")["data"]["cases"]
     assert "cases_per_patient" not in cases  # two where the names are those of the download
-
-
-def test_every_dataset_is_looked_at():
-    """ISLES 18 in a file of its own; those that are synthetic have no patients."""
-    names = {path.stem for path in FRAGMENTS.glob("*.yaml")}
-    assert names == SETS.keys() | {"isles18", "phantom", "phantom_cells"}
