@@ -211,7 +211,7 @@ class TestAgreementWithTheTraining:
     def test_one_step_is_trained_with_the_first_batch(self, check, bundle, tiny):
         _, printed, report = check(bundle, **tiny, **{"data::batch_size": 2})
         step = report["memory"]["training_step"]
-        network = self.parser(bundle, tiny).get_parsed_content("network")
+        network = self.parser(bundle, tiny).get_parsed_content("train::network")
         assert step["parameters"] == sum(parameter.numel() for parameter in network.parameters())
         assert step["input_shape"] == [2, 1, 32, 32, 32]
         assert step["seconds"] > 0
