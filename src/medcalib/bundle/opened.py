@@ -99,10 +99,15 @@ class Bundle:
         """Names of the fragments of which it is composed, by kind."""
         return self.metadata["medcalib"]["fragments"]
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the configs that were generated, in hex."""
+        return self.metadata["medcalib"]["digest"]
+
     @cached_property
     def edited(self) -> bool:
         """Whether its configs were edited since they were generated."""
-        return bundle_digest(self.folder) != self.metadata["medcalib"]["digest"]
+        return bundle_digest(self.folder) != self.digest
 
     @property
     def trains_network(self) -> bool:
