@@ -78,7 +78,8 @@ class ResultFolder:
     def save_figure(self, name: str, figure: Figure, formats: Sequence[str], dpi: int) -> None:
         """Write a figure in each format; its paths are printed when the results have their name."""
         # laid out once, not twice for every format
-        figure.get_layout_engine().execute(figure)
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
         figure.set_layout_engine(None)
         for suffix in formats:
             figure.savefig(self.file(f"{name}.{suffix}"), dpi=dpi)

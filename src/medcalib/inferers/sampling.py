@@ -107,7 +107,7 @@ class SamplingInferer(Inferer):
             moments, labels = self._moments(window, network, agreement is not None)
             if agreement is not None:
                 agreement.add(labels, moments.logits().shape[1], coordinates)
-            maps = {CommonKeys.PRED: moments.logits()}
+            maps: dict[str, Tensor] = {CommonKeys.PRED: moments.logits()}
             if moments.num_members > 1:
                 maps[UncertaintyKeys.MUTUAL_INFORMATION] = moments.mutual_information()
                 maps[UncertaintyKeys.VARIANCE] = moments.variance()
@@ -120,7 +120,7 @@ class SamplingInferer(Inferer):
             # a sliding window keeps the meta data of the image for a single output only
             for key, value in outputs.items():
                 outputs[key] = MetaTensor(value.as_subclass(torch.Tensor)).copy_meta_from(inputs)
-        if agreement is not None and agreement.total.shape[-1] > 1:
+        if agreement is not None and agreement.total is not None and agreement.total.shape[-1] > 1:
             outputs[str(UncertaintyKeys.AGREEMENT)] = agreement.total
         return outputs
 
