@@ -261,10 +261,10 @@ def test_independent_labels(predicted, evaluated, phantom_dir, data, space):
         np.testing.assert_array_equal(seg, p >= 0.5)
         entropy = read_map(bundle, case["case"], "entropy")
         np.testing.assert_allclose(entropy[0], binary_entropy(p).sum(0), atol=1e-5)
-        assert evaluation.tables["entropy_image_mean"].loc[case["case"], "mean"] == pytest.approx(
+        assert evaluation.cases.loc[case["case"], "entropy_image_mean"] == pytest.approx(
             entropy.mean(dtype=np.float64), rel=1e-4
         )
-        found = evaluation.tables["mean_foreground_confidence"].loc[case["case"], "mean"]
+        found = evaluation.cases.loc[case["case"], "mean_foreground_confidence"]
         wanted = p.max(0)[seg.any(0)].mean(dtype=np.float64) if seg.any() else np.nan
         np.testing.assert_allclose(found, wanted, rtol=1e-4)
     everywhere = [np.ones(p.shape[1:], bool) for p in probs]
