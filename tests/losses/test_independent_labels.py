@@ -38,8 +38,10 @@ SIZE = (5, 4, 6)
 
 def build(name, activation, num_channels):
     names = [f"label_{index}" for index in range(num_channels)]
+    shared = read_yaml(TEMPLATES / "configs" / "common.yaml")
     parser = ConfigParser(
         {
+            **{id_: shared[id_] for id_ in ("l1ace_params", "dice_params", "include_background")},
             "activation": activation,
             "num_bins": 10,
             "data": {"class_names": names, "patch_size": list(SIZE)},
