@@ -232,21 +232,11 @@ def test_two_ranks_equal_one(tmp_path):
 
 
 def figures(folder):
-    return {path.name: path.read_bytes() for path in (folder / "reliability").iterdir() if path.suffix == ".png"}
+    return {path.name for path in (folder / "reliability").iterdir() if path.suffix == ".png"}
 
 
 @pytest.mark.parametrize(("num_cases", "drawn"), [(0, 0), (2, 2), (None, 5)])
 def test_as_many_cases_are_drawn_as_wanted(tmp_path, num_cases, drawn):
     names = figures(report(tmp_path, make_cases(5), drawing={"num_cases": num_cases}))
     assert sum(name.startswith("case_") for name in names) == drawn
-    assert {"dataset_diagram.png", "dataset_histogram.png"} <= names.keys()
-
-
-@pytest.mark.slow
-def test_a_worker_draws_the_same(tmp_path):
-    alone, helped = tmp_path / "alone", tmp_path / "helped"
-    alone.mkdir()
-    helped.mkdir()
-    one = figures(report(alone, make_cases(3), batch_size=2, drawing={"num_cases": None}))
-    two = figures(report(helped, make_cases(3), batch_size=2, drawing={"num_cases": None, "num_workers": 1}))
-    assert one == two
+    assert {"dataset_diagram.png", "dataset_histogram.png"} <= names
