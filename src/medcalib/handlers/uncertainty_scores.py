@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from ignite.engine import Engine, Events
@@ -23,35 +22,24 @@ from medcalib.handlers.results import CASE_SCORES, results_of
 from medcalib.keys import MEMBER_MAPS, UncertaintyKeys
 from medcalib.task import Task
 
-__all__ = ["CONFIDENCE_SCORES", "UncertaintyScores", "UncertaintyScoresHandler"]
+__all__ = ["CONFIDENCE_SCORES", "UncertaintyScoresHandler"]
 
 CONFIDENCE_SCORES = ("pairwise_dice", "mean_foreground_confidence")
 """Scores that are high where a prediction can be trusted; all others are high where it cannot."""
-
-
-class UncertaintyScores(NamedTuple):
-    """Scores of the cases that an engine has seen in one epoch, on the CPU.
-
-    Attributes:
-        classes: names of the columns of scores per class.
-        values: (row, 1) or (row, class) by name, with the rows of `medcalib.handlers.BinnedCases`.
-    """
-
-    classes: tuple[str, ...]
-    values: dict[str, Tensor]
 
 
 class UncertaintyScoresHandler:
     """Reduce the maps of each case to one number each, and compare the members' segmentations.
 
     None of the scores looks at a label. Of entropy and, where there are several members, of mutual information and
-    variance: ``<map>_image_mean``,
-    ``<map>_foreground_mean`` (predicted foreground), ``<map>_patch_maximum`` (the most uncertain cube) and
-    ``<map>_above_threshold`` (the most uncertain voxels, as many as there is foreground). Of the probabilities:
+    variance: ``<map>_image_mean``, ``<map>_foreground_mean`` (predicted foreground), ``<map>_patch_maximum`` (the most
+    uncertain cube) and ``<map>_above_threshold`` (the most uncertain voxels, as many as there is foreground). Of the
+    probabilities:
     ``mean_foreground_confidence`` and ``sample_mean_uncertainty`` (predicted foreground). Of the members, per class:
     ``pairwise_dice``, and for three or more ``aula`` and ``aula_normalized`` of neighbours.
 
-    Leaves the `UncertaintyScores` of all ranks in the results of the engine.
+    Leaves the scores of the cases of all ranks in the results of the engine: by name, on the CPU, (row, 1) or
+    (row, class) of `medcalib.task.Task.segmented_classes`, with the rows of `medcalib.handlers.BinnedCases`.
 
     Args:
         task: which classes have scores of their own, and whether probabilities exclude each other.
@@ -63,7 +51,7 @@ class UncertaintyScoresHandler:
         >>> maps = dict.fromkeys(["entropy"], torch.full((1, 4, 4), 0.1))
         >>> case = {"pred": torch.full((2, 4, 4), 0.5), "seg": torch.ones(1, 4, 4), **maps}
         >>> scores = engine.run([[case]]).results[CASE_SCORES]
-        >>> round(scores.values["entropy_image_mean"].item(), 4)
+        >>> round(scores["entropy_image_mean"].item(), 4)
         0.1
     """
 
@@ -86,15 +74,12 @@ class UncertaintyScoresHandler:
         for case in engine.state.output:
             self._rows.append({name: value.reshape(-1).double().cpu() for name, value in self._scores(case)})
 
-    def _gather(self) -> UncertaintyScores:
+    def _gather(self) -> dict[str, Tensor]:
         names = list(self._rows[0]) if self._rows else []
-        return UncertaintyScores(
-            self.task.segmented_classes,
-            {
-                name: evenly_divisible_all_gather(torch.stack([row[name] for row in self._rows]), concat=True)
-                for name in names
-            },
-        )
+        return {
+            name: evenly_divisible_all_gather(torch.stack([row[name] for row in self._rows]), concat=True)
+            for name in names
+        }
 
     def _scores(self, case: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         plain = {key: value.as_subclass(torch.Tensor) for key, value in case.items() if isinstance(value, Tensor)}

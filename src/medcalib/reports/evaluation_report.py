@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ignite.engine import Engine, Events
+from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.files.result_tables import (
@@ -22,7 +23,6 @@ from medcalib.files.writing import write_json
 from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import BINNED, CASE_SCORES, results_of
-from medcalib.handlers.uncertainty_scores import UncertaintyScores
 from medcalib.reports.strata import (
     case_attributes,
     check_attribute_names,
@@ -154,10 +154,9 @@ class EvaluationReportHandler:
 
     def _scores(self, engine: Engine, cases: list[str]) -> dict[str, pd.DataFrame]:
         # made without looking at labels, so that a class that the label lacks does not matter
-        scores: UncertaintyScores | None = results_of(engine).get(CASE_SCORES)
+        scores: dict[str, Tensor] = results_of(engine).get(CASE_SCORES) or {}
         rows = results_of(engine)[BINNED].first_rows()
-        values = scores.values if scores is not None else {}
-        return {name: overall_table(cases, of_cases[rows].nanmean(1).numpy()) for name, of_cases in values.items()}
+        return {name: overall_table(cases, of_cases[rows].nanmean(1).numpy()) for name, of_cases in scores.items()}
 
     def _text(self, tables: dict[str, pd.DataFrame], classes: Sequence[str]) -> str:
         shown = {title: tables[name] for name, title in _PRINTED.items() if name in tables}

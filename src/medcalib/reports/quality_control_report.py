@@ -16,7 +16,7 @@ from medcalib.files.writing import write_json
 from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import BINNED, CASE_SCORES, results_of
-from medcalib.handlers.uncertainty_scores import CONFIDENCE_SCORES, UncertaintyScores
+from medcalib.handlers.uncertainty_scores import CONFIDENCE_SCORES
 from medcalib.keys import UncertaintyKeys
 from medcalib.metrics import (
     VoxelRiskCoverage,
@@ -226,7 +226,7 @@ class QualityControlHandler:
 
 def _case_scores(engine: Engine) -> CaseScores:
     binned: BinnedCases = results_of(engine)[BINNED]
-    scores: UncertaintyScores = results_of(engine)[CASE_SCORES]
+    scores: Mapping = results_of(engine)[CASE_SCORES]
     rows = binned.first_rows()
 
     def mean(values: Any) -> NDArray:
@@ -239,7 +239,7 @@ def _case_scores(engine: Engine) -> CaseScores:
         raise UserError("QualityControlHandler needs the metric mean_dice; give its engine a monai.handlers.MeanDice.")
     return CaseScores(
         [binned.cases[row] for row in rows],
-        {name: mean(values) * (-1 if name in CONFIDENCE_SCORES else 1) for name, values in scores.values.items()},
+        {name: mean(values) * (-1 if name in CONFIDENCE_SCORES else 1) for name, values in scores.items()},
         mean(details["mean_dice"]),
         mean(details["mhd"]) if "mhd" in details else None,
     )
