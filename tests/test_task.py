@@ -20,25 +20,25 @@ def said(task):
     return (
         (task.reported_classes, task.include_first_channel, task.num_exclusive_classes, str(task.reported_activation)),
         (task.segmented_classes, list(range(task.num_classes))[task.segmented_channels]),
-        (task.num_label_channels, task.num_label_values),
+        task.num_label_values,
     )
 
 
 def test_exclusive_classes_have_a_background():
-    assert said(Task(NAMES)) == ((NAMES[1:], False, 3, "softmax"), (NAMES[1:], [1, 2]), (1, 3))
+    assert said(Task(NAMES)) == ((NAMES[1:], False, 3, "softmax"), (NAMES[1:], [1, 2]), 3)
     with_background = Task(NAMES, include_background=True)
-    assert said(with_background) == ((NAMES, True, 3, "softmax"), (NAMES, [0, 1, 2]), (1, 3))
+    assert said(with_background) == ((NAMES, True, 3, "softmax"), (NAMES, [0, 1, 2]), 3)
 
 
 @pytest.mark.parametrize("include_background", [False, True])
 def test_independent_labels_have_none(include_background):
     task = Task(NAMES, "sigmoid", include_background=include_background)
-    assert said(task) == ((NAMES, True, None, "sigmoid"), (NAMES, [0, 1, 2]), (3, 2))
+    assert said(task) == ((NAMES, True, None, "sigmoid"), (NAMES, [0, 1, 2]), 2)
 
 
 def test_regions_are_reported_and_classes_segmented():
     task = Task(NAMES, regions=REGIONS, evaluate="regions")
-    assert said(task) == ((tuple(REGIONS), True, None, "sigmoid"), (NAMES[1:], [1, 2]), (1, 3))
+    assert said(task) == ((tuple(REGIONS), True, None, "sigmoid"), (NAMES[1:], [1, 2]), 3)
     assert task.regions == REGIONS
     assert Task(NAMES, regions=REGIONS).regions is Task(NAMES, regions=REGIONS, evaluate="labels").regions is None
     assert said(Task(NAMES, regions=REGIONS)) == said(Task(NAMES))

@@ -115,11 +115,6 @@ class Task:
         return tuple(self.class_names[self.segmented_channels])
 
     @property
-    def num_label_channels(self) -> int:
-        """Number of channels of a label: one label map, or one channel for each independent label."""
-        return 1 if self.exclusive else self.num_classes
-
-    @property
     def num_label_values(self) -> int:
         """Number of values that a channel of a label can have, from 0 on."""
         return self.num_classes if self.exclusive else 2

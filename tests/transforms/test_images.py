@@ -110,7 +110,7 @@ class TestLoad:
     def test_a_palette_of_a_label_is_not_looked_up(self, tmp_path, colours):
         mask = Image.fromarray((np.arange(HEIGHT * WIDTH) % 3).astype(np.uint8).reshape(HEIGHT, WIDTH), mode="P")
         mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
-        label = LoadPictured().read_label("a", save(tmp_path / "m.png", mask))
+        label = LoadPictured()({"case": "a", "label": save(tmp_path / "m.png", mask)})["label"]
         np.testing.assert_array_equal(label[0].numpy(), np.asarray(mask).T)
 
     @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "1"])
@@ -118,7 +118,7 @@ class TestLoad:
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         mask[2:, 3] = 255
         path = save(tmp_path / "m.png", mask, mode)
-        label = LoadPictured(label_map={255: 1}).read_label("a", path)
+        label = LoadPictured(label_map={255: 1})({"case": "a", "label": path})["label"]
         assert label.shape == (1, WIDTH, HEIGHT)
         np.testing.assert_array_equal(label[0].numpy(), (mask > 0).T)
 

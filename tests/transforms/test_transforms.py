@@ -88,7 +88,7 @@ def test_label_values_are_mapped_at_once(tmp_path):
     """Swapping two values does not merge them."""
     volume = np.array([[[0, 1, 2]]], np.uint8)
     path = save(tmp_path / "l.nii.gz", volume)
-    mapped = LoadCased(label_map={1: 2, 2: 1}).read_label("a", path)
+    mapped = LoadCased(label_map={1: 2, 2: 1})({"case": "a", "label": path})["label"]
     assert mapped.flatten().tolist() == [0, 2, 1]
 
 
@@ -194,9 +194,9 @@ def test_a_frame_is_prepared_and_brought_back_as_a_volume(recording):
 
 
 def test_a_stored_label_is_read_of_one_frame(recording):
-    load = LoadCased()
-    assert load.read_label("a", recording["label"], 1).unique().tolist() == [3]
-    assert load.read_label("a", recording["label"], 0).unique().tolist() == [0]
+    for frame, value in enumerate([0, 3]):
+        label = LoadCased()({"case": "a", "label": recording["label"], "frame": frame})["label"]
+        assert label.unique().tolist() == [value]
 
 
 @pytest.mark.parametrize("frame", [3, -1])

@@ -111,19 +111,6 @@ class LoadCased(MapTransform):
                 loaded[CaseKeys.LABEL].affine = loaded[CaseKeys.IMAGE].affine
         return loaded
 
-    def read_label(self, case: str, path: Any, frame: int | None = None) -> MetaTensor:
-        """Read a label map (1, ...) and map its values.
-
-        Args:
-            case: name of the case, for messages.
-            path: path of the file.
-            frame: which volume of a 4D file; None for a 3D file.
-
-        Raises:
-            UserError: the file is missing, damaged, holds NaN or Inf or has no such frame.
-        """
-        return self._read_label(case, self._opened(case, path, CaseKeys.LABEL), frame)
-
     def _read_label(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
         label = self._read(case, file, frame)
         values = whole_labels(label.as_tensor())
