@@ -19,7 +19,7 @@ def main(
     list: bool = False,  # noqa: A002
     check: bool = False,
 ) -> None:
-    """Compose one data, one loss and one method fragment into a MONAI bundle.
+    """Compose one data, one loss, one network and one method fragment into a MONAI bundle.
 
     The path of the bundle is the last line that is printed.
 

@@ -1,4 +1,4 @@
-"""Ignite handlers; the only place that writes files while an engine runs."""
+"""Ignite handlers; beside reports the only place that writes files while an engine runs."""
 
 from medcalib.handlers.binned_cases import BinnedCases, CalibrationErrorHandler
 from medcalib.handlers.case_overlay import CaseOverlayHandler
