@@ -263,7 +263,7 @@ def test_losses_of_several_heads_train(make, cells, tmp_path, mode):
             "deterministic",
             "baseline_ce",
             {"network::weights": "nowhere.pth"},
-            "nowhere.pth does not exist; data::",
+            "nowhere.pth does not exist; network::",
         ),
     ],
 )
