@@ -12,6 +12,7 @@ import pytest
 import torch
 from tests.conftest import REPOSITORY
 
+from medcalib.bundle.layout import Mode, config_files
 from medcalib.handlers.checkpoint import finished_epochs
 
 
@@ -54,16 +55,11 @@ def test_monai_bundle_run_gives_the_same_numbers(trained, tiny, tmp_path):
     """The commands of the bundle's docs/README.md, with MONAI's own runner."""
     bundle = tmp_path / trained.name
     shutil.copytree(trained, bundle, ignore=shutil.ignore_patterns("seed_*"))
-    modes = {
-        "train": ["common", "train", "validation"],
-        "inference_eval": ["common", "train", "validation", "inference_eval"],
-    }
     readme = (bundle / "docs" / "README.md").read_text()
-    for mode, names in modes.items():
-        names = [*names, "data", "loss", "method"]
-        for name in names:
-            assert f"configs/{name}.yaml" in readme, mode
-        files = "[" + ",".join(f"'{bundle}/configs/{name}.yaml'" for name in names) + "]"
+    for mode in (Mode.TRAIN, Mode.INFERENCE_EVAL):
+        paths = config_files(bundle / "configs", mode)
+        assert all(f"configs/{path.name}" in readme for path in paths), mode
+        files = "[" + ",".join(f"'{path}'" for path in paths) + "]"
         subprocess.run(
             [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, "--bundle_root", str(bundle),
              "--meta_file", str(bundle / "configs" / "metadata.json"),

@@ -30,6 +30,7 @@ class BinnedCases(NamedTuple):
         statistics: bin statistics (case, class, bin), one row per id.
 
     Example:
+        >>> import torch
         >>> statistics = BinStatistics(*torch.ones(3, 3, 1, 20))
         >>> BinnedCases(["a", "b", "a"], ("organ",), statistics).unique().cases
         ['a', 'b']
@@ -84,6 +85,7 @@ class CalibrationErrorHandler(RegionMetricHandler):
         UserError: while running, naming the case: its predictions or labels cannot be binned.
 
     Example:
+        >>> import torch
         >>> engine = Engine(lambda engine, batch: batch)
         >>> CalibrationErrorHandler(Task(["background", "organ"]), num_bins=2).attach(engine)
         >>> pred = torch.tensor([[0.1, 0.1], [0.9, 0.9]])
