@@ -176,6 +176,22 @@ def test_override_that_does_not_exist(bundle):
     refused(bundle, "--train::trainer::x::y does not exist", overrides={"train::trainer::x::y": 1})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"data::networks::segresnet_ds::init_filters": 4},
+            "read when a bundle is generated; write --network::<setting>",
+        ),
+        ({"data::network": {"init_filters": 4}}, "read when a bundle is generated"),
+        ({"data::network::init_filters": 4, "network::init_filters": 8}, "init_filters is given twice, as 4 and 8"),
+        ({"handlers": None}, "--handlers cannot be replaced as a whole.*--handlers::NAME=null"),
+    ],
+)
+def test_override_that_would_do_nothing_or_too_much(bundle, settings, message):
+    refused(bundle, message, overrides=settings)
+
+
 def test_edited_bundle(bundle, tiny):
     path = bundle / "configs" / "data.yaml"
     content = yaml.safe_load(path.read_text())

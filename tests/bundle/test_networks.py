@@ -204,3 +204,15 @@ def test_one_file_adds_a_network(templates):
     )
     bundle = generate(templates, templates.parent / "bundles", *PHANTOM, "attention")[0]
     check_components(parser(bundle))
+
+
+@pytest.mark.parametrize(
+    ("method", "network", "message"),
+    [
+        ("deterministic", "", "no network fragment called ''"),
+        ("mc_dropout+", None, "no calibrator fragment called ''"),
+    ],
+)
+def test_empty_name(templates, tmp_path, method, network, message):
+    with pytest.raises(UserError, match=message):
+        generate(templates, tmp_path, "phantom", "baseline_ce", method, network)

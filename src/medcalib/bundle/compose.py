@@ -167,17 +167,18 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str, network: str 
     sources[FragmentKind.LOSS] = fragment_path(configs_dir, FragmentKind.LOSS, loss)
     about = read_yaml(sources[FragmentKind.DATA])
     task = lookup(about, "data::task")[1] or TASKS[0]
-    network = network or _default_network(lookup(about, "data")[1])
+    if network is None:
+        network = _default_network(lookup(about, "data")[1])
     sources[FragmentKind.NETWORK] = fragment_path(configs_dir, FragmentKind.NETWORK, network)
     if task == CLASSIFICATION:
         sources[CLASSIFICATION] = configs_dir / f"{CLASSIFICATION}.yaml"
         for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
             sources[str(mode)] = configs_dir / CLASSIFICATION / f"{mode}.yaml"
-    sampler, _, calibrator = method.partition("+")
-    if not calibrator and sampler in fragment_names(configs_dir, FragmentKind.CALIBRATOR):
-        sampler, calibrator = DEFAULT_METHOD, sampler
+    sampler, plus, calibrator = method.partition("+")
+    if not plus and sampler in fragment_names(configs_dir, FragmentKind.CALIBRATOR):
+        sampler, plus, calibrator = DEFAULT_METHOD, "+", sampler
     sources[FragmentKind.METHOD] = fragment_path(configs_dir, FragmentKind.METHOD, sampler)
-    if calibrator:
+    if plus:
         sources |= {name: configs_dir / f"{name}.yaml" for name in CALIBRATION_CONFIGS}
         sources[FragmentKind.CALIBRATOR] = fragment_path(configs_dir, FragmentKind.CALIBRATOR, calibrator)
     return sources

@@ -23,17 +23,30 @@ FIRST_STAGE = "first_stage::"
 # how a stage is trained; all else, such as data, network and loss, is that of both
 _COURSE = ("train", "validate", "max_epochs", "val_interval", "cycle_epochs", "snapshot_epochs")
 _OLD_NETWORK = re.compile(rf"^({FIRST_STAGE})?data::network::")
+# what the data fragment says for networks, and is copied into the bundle's own network
+_FOR_GENERATE = re.compile(r"data::(networks?|default_network)(::|$)")
+_PARTS = ("handlers", "additional_metrics")
 _MARKS = ("$", "@", "%")
 
 
 def current_ids(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides by the ids of today: settings of the network stood in the data fragment until networks were fragments.
 
+    Raises:
+        UserError: a setting has two values, one by each of its ids.
+
     Example:
         >>> current_ids({"data::network::init_filters": 4, "first_stage::data::network::dsdepth": 1})
         {'network::init_filters': 4, 'first_stage::network::dsdepth': 1}
     """
-    return {_OLD_NETWORK.sub(r"\1network::", id_): value for id_, value in overrides.items()}
+    current: dict[str, Any] = {}
+    for id_, value in overrides.items():
+        new = _OLD_NETWORK.sub(r"\1network::", id_)
+        if current.setdefault(new, value) != value:
+            raise UserError(
+                f"--{new} is given twice, as {current[new]!r} and {value!r} (data::network is its old name)."
+            )
+    return current
 
 
 def own_stage(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,6 +126,8 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], pre
     """
     for id_, value in overrides.items():
         option = f"--{prefix}{id_}"
+        if _FOR_GENERATE.match(id_):
+            raise UserError(f"{option} is read when a bundle is generated; write --{prefix}network::<setting> instead.")
         if (field := field_of(id_)) is not None:
             check_value(option, field, value)
         found, before = lookup(config, id_)
@@ -141,9 +156,13 @@ def _check_argument(option: str, id_: str, config: Mapping[str, Any]) -> None:
 
 
 def _check_kind(option: str, value: Any, before: Any) -> None:
-    """Refuse a text where a number stands, and anything but true and false where one of these does."""
+    """Refuse a text for a number, anything but true and false for one of these, and null for parts that have names."""
     if isinstance(value, str) and value[:1] in _MARKS:
         return
+    if option.removeprefix("--") in _PARTS and not (isinstance(value, dict) and before.keys() <= value.keys()):
+        raise UserError(
+            f"{option} cannot be replaced as a whole; switch off one of its parts, as in {option}::NAME=null."
+        )
     if isinstance(before, bool) and not isinstance(value, bool):
         raise UserError(f"{option} must be true or false, not {value!r}.")
     if isinstance(before, int | float) and not isinstance(before, bool) and isinstance(value, str | bool):
