@@ -32,15 +32,19 @@ def check_components(parser: ConfigParser) -> None:
     trial = ConfigParser(copy.deepcopy(config))
     try:
         made = {id_: _made(trial, id_) for id_ in _PARTS if lookup(config, id_)[1] is not None}
-        sizes = {id_: list(trial.get_parsed_content(id_)) for id_ in _SIZES if lookup(config, id_)[0]}
+        # windows mostly have the size of patches, which then is tried once
+        sizes: dict[tuple[int, ...], str] = {}
+        for id_ in _SIZES:
+            if lookup(config, id_)[0]:
+                sizes.setdefault(tuple(trial.get_parsed_content(id_)), id_)
         multiples = trial.get_parsed_content(_MULTIPLES) if lookup(config, _MULTIPLES)[0] else ()
         channels = len(trial.get_parsed_content("data::channel_names"))
     except Exception as error:
         if cause := user_message(error) or component_message(error, config):
             raise UserError(cause) from None
         raise
-    for id_, size in sizes.items():
-        _check_size(id_, size, [int(multiple) for multiple in multiples], made["network_def"], channels)
+    for size, id_ in sizes.items():
+        _check_size(id_, list(size), [int(multiple) for multiple in multiples], made["network_def"], channels)
 
 
 def _made(trial: ConfigParser, id_: str) -> Any:
