@@ -13,8 +13,9 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor
 
+from medcalib.bundle.layout import CLASSIFICATION
 from medcalib.data_check.first_batch import reason
-from medcalib.keys import Activation, CaseKeys
+from medcalib.keys import CaseKeys
 
 __all__ = ["TrainingStep", "training_step"]
 
@@ -85,9 +86,9 @@ def _step(parser: ConfigParser, images: Tensor, labels: Tensor) -> TrainingStep:
 def _made_up(parser: ConfigParser) -> tuple[Tensor, Tensor]:
     content = parser.get_parsed_content
     batch_size, patch = content("train::dataloader::batch_size"), content("data::patch_size")
-    independent = content("activation") == Activation.SIGMOID
-    shape = (batch_size, len(content("data::class_names")) if independent else 1, *patch)
-    if parser.get().get("data", {}).get("task") == "classification":
+    task = content("task")
+    shape = (batch_size, 1 if task.exclusive else task.num_classes, *patch)
+    if parser.get().get("data", {}).get("task") == CLASSIFICATION:
         shape = shape[:2]
     images = torch.rand(batch_size, len(content("data::channel_names")), *patch)
     return images, torch.zeros(shape, dtype=torch.uint8)
