@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import from_engine
 from monai.utils import CommonKeys
 from numpy.typing import NDArray
+from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.files.writing import write_json
@@ -229,10 +230,8 @@ def _case_scores(engine: Engine) -> CaseScores:
     scores: Mapping = results_of(engine)[CASE_SCORES]
     rows = binned.first_rows()
 
-    def mean(values: Any) -> NDArray:
-        values = np.asarray(values.detach().cpu(), dtype=float)[rows]
-        known = ~np.isnan(values)
-        return np.where(known, values, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
+    def mean(values: Tensor) -> NDArray:
+        return values.detach().cpu().double()[rows].nanmean(1).numpy()
 
     details: Mapping = engine.state.metric_details
     if "mean_dice" not in details:
