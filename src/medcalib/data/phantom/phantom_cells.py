@@ -12,6 +12,8 @@ from PIL import Image
 from medcalib.data.cases import Case, Split, assemble_split
 from medcalib.data.phantom.cell_model import CELL_CLASS_NAMES, CellModel
 from medcalib.data.phantom.drawn_cases import PARTS, SyntheticDataset
+from medcalib.errors import UserError
+from medcalib.files.tables import read_table
 from medcalib.keys import CaseKeys
 
 __all__ = ["make_phantom_cells", "phantom_cells_cases"]
@@ -125,8 +127,7 @@ def _case(root: Path, name: str, row: dict[str, str]) -> Case:
 def _read_table(path: Path) -> dict[str, dict[str, str]]:
     """The complete rows of the table by case."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError:
+        _, rows = read_table(path)
+    except UserError:
         return {}
     return {row["case"]: row for row in rows if all(row.get(column) for column in _COLUMNS)}
