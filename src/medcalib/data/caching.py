@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import CacheDataset, PersistentDataset
+from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import Compose, Randomizable
 from monai.utils import convert_to_tensor
 from torch import Tensor
@@ -30,7 +30,7 @@ __all__ = ["SeededCacheDataset", "SeededDataset", "SeededPersistentDataset"]
 PREPARING = ("monai", "nibabel", "numpy", "torch")
 
 
-class SeededDataset:
+class SeededDataset(Dataset):
     """What makes a cached dataset of MONAI, named as the second base, seed its random transforms per epoch and case.
 
     What a case looks like in an epoch does not depend on the number of workers, on how long they live, on the order of

@@ -22,7 +22,7 @@ _NUM_BLOCKS = 16
 _PART = (CaseKeys.CROP, CaseKeys.FRAME)
 
 
-def file_digest(path: str | Path) -> str | None:
+def file_digest(path: str | PathLike[str]) -> str | None:
     """Fingerprint of a file's content without reading all of a large one; None if it cannot be read.
 
     Files of up to 1 MiB are read whole, of larger ones sixteen blocks of 64 KiB, the first and the last among them; of
@@ -77,8 +77,8 @@ def case_identities(cases: Iterable[Mapping[str, Any]]) -> list[Identity]:
                 known[str(value)] = file_digest(value)
             return known[str(value)]
         if isinstance(value, Sequence):
-            parts = [of_files(part) for part in value]
-            return None if None in parts else _joined(parts)
+            parts = [part for part in map(of_files, value) if part is not None]
+            return _joined(parts) if len(parts) == len(value) else None
         return None if value is None else str(value)
 
     identities = []

@@ -70,10 +70,11 @@ class CalibratorFitter:
         Raises:
             UserError: as of `medcalib.calibrators.fit_calibrator`.
         """
+        dataset: Any = self.data_loader.dataset
         details = {
             "weights_digest": weights_digest(self.network.state_dict()),
             "calibrate": self.calibrate,
-            "cases": case_identities(self.data_loader.dataset.data),
+            "cases": case_identities(dataset.data),
         }
         report = fit_calibrator(self.calibrator, self._cases, progress=True, **self.options)
         save_calibrator(self.path, self.calibrator, report, split_digest(self.split), details)
@@ -89,16 +90,16 @@ class CalibratorFitter:
             mask = None if mask is None else mask.to(self.device)
             logits = self._logits(images)
             copies = logits.shape[0] // images.shape[0]
-            images, labels, mask = (_repeated(tensor, copies) for tensor in (images, labels, mask))
-            yield CalibrationCase(logits, labels, mask, images, ", ".join(map(str, batch[CaseKeys.CASE])))
+            mask = None if mask is None else _repeated(mask, copies)
+            names = ", ".join(map(str, batch[CaseKeys.CASE]))
+            yield CalibrationCase(logits, _repeated(labels, copies), mask, _repeated(images, copies), names)
 
     def _logits(self, images: Tensor) -> Tensor:
-        each_member = self.calibrate == "members"
-        predict = self.inferer.members if each_member else self.inferer
         with torch.no_grad(), torch.autocast(self.device.type, enabled=self.amp, **self.amp_kwargs):
-            predicted = predict(images, self.network)
-        return torch.cat(predicted) if each_member else predicted
+            if self.calibrate == "members":
+                return torch.cat(self.inferer.members(images, self.network))
+            return self.inferer(images, self.network)
 
 
-def _repeated(tensor: Tensor | None, copies: int) -> Tensor | None:
-    return tensor if tensor is None or copies == 1 else tensor.repeat(copies, *[1] * (tensor.ndim - 1))
+def _repeated(tensor: Tensor, copies: int) -> Tensor:
+    return tensor if copies == 1 else tensor.repeat(copies, *[1] * (tensor.ndim - 1))

@@ -144,14 +144,20 @@ def image_like(grid: Grid, values: NDArray) -> nib.Nifti1Image:
 
     Returns:
         An image to be saved, NIfTI-2 if the file is that.
+
+    Raises:
+        ValueError: the grid is not that of a NIfTI file.
     """
-    header = type(grid.header)(endianness="<")
+    given = grid.header
+    if given is None:
+        raise ValueError(f"{grid.path} is no NIfTI file, so there is no header to write.")
+    header = type(given)(endianness="<")
     header.set_data_dtype(values.dtype)
     for field in (*_QFORM, *_SFORM, "xyzt_units"):
-        header[field] = grid.header[field]
+        header[field] = given[field]
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = kind(values, None, header, dtype=values.dtype)
-    image.header["pixdim"][:4] = grid.header["pixdim"][:4]
+    image.header["pixdim"][:4] = given["pixdim"][:4]
     return image
 
 

@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from gzip import GzipFile
+from io import BufferedIOBase
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -127,7 +127,7 @@ class NiftiFile:
                 pass
 
     @contextmanager
-    def _open(self) -> Iterator[BinaryIO]:
+    def _open(self) -> Iterator[BufferedIOBase]:
         with self.path.open("rb") as file:
             packed = file.read(2) == _GZIP
             file.seek(0)
@@ -141,7 +141,7 @@ class NiftiFile:
         for size, (kind, place) in _HEADERS.items():
             if len(beginning) >= size and beginning[place : place + 2] == b"n+":
                 # nibabel would guess it from the number of axes, which may be what is damaged
-                order = {size.to_bytes(4, name): sign for name, sign in (("little", "<"), ("big", ">"))}
+                order = {size.to_bytes(4, "little"): "<", size.to_bytes(4, "big"): ">"}
                 header = kind(beginning[:size], endianness=order.get(beginning[:4]), check=False)
                 header.check_fix(_SILENT)
                 break
@@ -211,9 +211,9 @@ def _listed(sizes: list[int]) -> str:
     return " x ".join(map(str, sizes)) or "no"
 
 
-def _fill(stream: BinaryIO, values: NDArray) -> int:
+def _fill(stream: BufferedIOBase, values: NDArray) -> int:
     """Read the bytes of an array; how many there were."""
-    buffer, filled = memoryview(values).cast("B") if values.size else memoryview(b""), 0
+    buffer, filled = memoryview(values.data).cast("B") if values.size else memoryview(b""), 0
     while filled < values.nbytes and (count := stream.readinto(buffer[filled:])):
         filled += count
     return filled

@@ -87,7 +87,7 @@ class _Run:
 
     def replacements(self, network: nn.Module) -> list[tuple[nn.Module, Callable]]:
         """Pair the modules whose forward is to be replaced with the replacements."""
-        replacements = {}
+        replacements: dict[nn.Module, Callable] = {}
         for module, reusable in _outermost(network):
             if reusable:
                 self.caches.append(_Cache(module.forward, self))
@@ -238,7 +238,7 @@ class _Cache:
         given = _Snapshot((args, kwargs, _precision()))
         if not self.tried:
             return self._first(given, *args, **kwargs)
-        if self.inputs is None or not self.inputs.same(given):
+        if self.inputs is None or self.outputs is None or not self.inputs.same(given):
             self._give_up()
             return self.forward(*args, **kwargs)
         if self.outputs.unchanged():

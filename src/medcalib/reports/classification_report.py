@@ -199,12 +199,12 @@ class ClassificationReportHandler:
         }
 
     def _draw(self, scores: ClassificationScores, classes: Sequence[str]) -> None:
-        pooled = [
+        counts, sum_pred, sum_true = (
             np.concatenate([of_classes[0], of_predicted[0]])
             for of_classes, of_predicted in zip(scores.statistics.pool(), scores.top_label.pool(), strict=True)
-        ]
+        )
         style = ReliabilityStyle(count_label="images", empty_label="no images")
-        figure = draw_case_reliability_diagrams(*pooled, [*classes, TOP_LABEL], style=style)
+        figure = draw_case_reliability_diagrams(counts, sum_pred, sum_true, [*classes, TOP_LABEL], style=style)
         self.folder.save_figure("reliability/dataset_diagram", figure, self.formats, self.dpi)
 
     def _text(self, scores: ClassificationScores, numbers: np.ndarray, classes: Sequence[str]) -> str:

@@ -62,11 +62,13 @@ class ReliabilityDiagramHandler:
         binned: BinnedCases = results_of(engine)[BINNED].unique()
         if not self.folder.writes:
             return
-        arrays = [part.numpy() for part in binned.statistics]
+        counts, sum_pred, sum_true = (part.numpy() for part in binned.statistics)
         for row, case in enumerate(binned.cases[: self.num_cases]):
-            figure = draw_case_reliability_diagrams(*(part[row] for part in arrays), binned.classes, title=case)
+            figure = draw_case_reliability_diagrams(
+                counts[row], sum_pred[row], sum_true[row], binned.classes, title=case
+            )
             self.folder.save_figure(f"reliability/case_{case}", figure, self.case_formats, self.dpi)
-        drawn = {"diagram": draw_dataset_reliability_diagrams, "histogram": draw_dataset_reliability_histograms}
-        for kind, draw in drawn.items():
-            figure = draw(*arrays, binned.classes)
-            self.folder.save_figure(f"reliability/dataset_{kind}", figure, self.formats, self.dpi)
+        diagram = draw_dataset_reliability_diagrams(counts, sum_pred, sum_true, binned.classes)
+        self.folder.save_figure("reliability/dataset_diagram", diagram, self.formats, self.dpi)
+        histogram = draw_dataset_reliability_histograms(counts, sum_pred, sum_true, binned.classes)
+        self.folder.save_figure("reliability/dataset_histogram", histogram, self.formats, self.dpi)

@@ -106,7 +106,7 @@ class LoadPictured(LoadCased):
                 f"Case {case}: {file.grid.path} has colours, but a label must have one value at each pixel; save it as "
                 f"a grey picture or one with a palette."
             )
-        return label[:1].clone()
+        return label[:1].clone()  # type: ignore[return-value]  # a part of a MetaTensor is one
 
 
 class PictureFile:
@@ -125,7 +125,7 @@ class PictureFile:
         UnreadableFileError: it is damaged, no picture, or several.
     """
 
-    num_channels = None
+    num_channels: int | None = None
 
     def __init__(self, path: str | PathLike, as_colours: bool = True) -> None:
         self.as_colours = as_colours
@@ -189,7 +189,7 @@ def polygon_mask(corners: ArrayLike, size: Sequence[int]) -> NDArray[np.bool_]:
     corners = np.rint(np.asarray(corners, dtype=float)).astype(int)
     if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
         raise ValueError(f"corners must have shape (N, 2) with N of at least 3, got {corners.shape}.")
-    picture = Image.new("1", tuple(size))
+    picture = Image.new("1", (size[0], size[1]))
     ImageDraw.Draw(picture).polygon([(int(x), int(y)) for x, y in corners], fill=1, outline=1)
     return np.array(picture).T
 

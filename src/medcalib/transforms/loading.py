@@ -24,15 +24,15 @@ __all__ = ["ImageFile", "LoadCased"]
 
 
 class ImageFile(Protocol):
-    """A file of which nothing but its head was read yet, such as `medcalib.image_files.nifti.NiftiFile`.
+    """A file of which nothing but its head was read yet, such as `medcalib.image_files.nifti.NiftiFile`."""
 
-    Attributes:
-        grid: where its voxels lie.
-        num_channels: number of values of each voxel; None where the head does not say it.
-    """
+    @property
+    def grid(self) -> Grid:
+        """Where its voxels lie."""
 
-    grid: Grid
-    num_channels: int | None
+    @property
+    def num_channels(self) -> int | None:
+        """Number of values of each voxel; None where the head does not say it."""
 
     def read(self, channel: int | None = None) -> NDArray[np.float32]:
         """Values (C, ...) of all channels, or (1, ...) of one."""
@@ -98,7 +98,7 @@ class LoadCased(MapTransform):
         for key, several in files.items():
             read = self._read_label if key == CaseKeys.LABEL else self._read
             channels = [read(case, file, frame) for file in several]
-            loaded[key] = torch.cat(channels) if len(channels) > 1 else channels[0]
+            loaded[key] = torch.cat([*channels]) if len(channels) > 1 else channels[0]
             if key == CaseKeys.IMAGE and self.num_channels not in (None, len(loaded[key])):
                 raise UserError(
                     f"Case {case}: {_counted(several, channels)} {len(loaded[key])} channel(s), but "

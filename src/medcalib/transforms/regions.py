@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform
-from monai.utils import CommonKeys
+from monai.utils import CommonKeys, ensure_tuple
 from torch import Tensor
 
 from medcalib.errors import UserError
@@ -128,7 +128,7 @@ class RegionOfInterestd(MapTransform):
 
     def __init__(self, keys: KeysCollection, names: KeysCollection, channel: int = 0, above: float = 0.0) -> None:
         super().__init__(keys)
-        self.names = (names,) if isinstance(names, str) else tuple(names)
+        self.names = ensure_tuple(names)
         self.channel = channel
         self.above = above
 

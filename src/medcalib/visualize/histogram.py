@@ -124,9 +124,10 @@ def draw_dataset_reliability_histograms(
         if panel.side_strip is not None:
             row_bars(panel.side_strip, heatmap.sum(axis=1), style)
     count_bars(panels, np.stack([voxels_of_bins for *_, voxels_of_bins in shown]), style)
+    top = float(color_norm.vmax or 1.0)
     bar = figure.colorbar(cells, ax=[panel.main for panel in panels], shrink=0.8, aspect=25)
-    ticks = [10.0**power for power in range(int(np.log10(color_norm.vmax)) + 1)]
-    bar.set_ticks([*ticks, color_norm.vmax] if color_norm.vmax > 1.5 * ticks[-1] else ticks, minor=False)
+    ticks = [10.0**power for power in range(int(np.log10(top)) + 1)]
+    bar.set_ticks([*ticks, top] if top > 1.5 * ticks[-1] else ticks, minor=False)
     bar.ax.set_yticklabels([f"{tick:.0f}" for tick in bar.get_ticks()])
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=style.font_size, length=2.5, pad=1.5)

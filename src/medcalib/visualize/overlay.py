@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +33,7 @@ LINE = 1.28 / 72
 # Okabe and Ito, in the order in which they stand out from grey.
 COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2")
 # The ground truth is a pale band on which the thin line of the prediction still shows where the two agree.
-OUTLINES = {
+OUTLINES: dict[str, dict[str, Any]] = {
     "ground truth": {"linewidth": 1.8, "linestyle": "solid", "alpha": 0.6},
     "prediction": {"linewidth": 0.9, "linestyle": (0, (2.6, 1.0)), "alpha": 1.0},
 }
@@ -54,7 +55,7 @@ def draw_case_overlay(
     axis: int | None = None,
     channel: int = 0,
     rgb: bool = False,
-    origin: str = "lower",
+    origin: Literal["upper", "lower"] = "lower",
     maximum: float | None = None,
     uncertainty_label: str = "entropy (nats)",
     window: tuple[float, float] = (1.0, 99.0),
@@ -142,8 +143,8 @@ def _page(cut: CaseSlice, width: float, title: str | None, entries: Sequence[Art
     letters = max(len(str(entry.get_label())) for entry in entries)
     columns = max(1, min(len(entries), int(width * 72 / ((0.55 * letters + 4.5) * FONT_SIZE))))
     lines = -(-len(entries) // columns) + bool(title) * 1.4 + bool(cut.name) * 1.2
-    figure = Figure(figsize=(width, high + lines * FONT_SIZE * LINE + 0.2), facecolor="white", layout="compressed")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02)
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, compress=True)
+    figure = Figure(figsize=(width, high + lines * FONT_SIZE * LINE + 0.2), facecolor="white", layout=layout)
     left, right = figure.subplots(1, 2)
     if title:
         figure.suptitle(title, fontsize=TITLE_SIZE, fontweight="bold")
@@ -163,12 +164,12 @@ def _page(cut: CaseSlice, width: float, title: str | None, entries: Sequence[Art
     return figure, left, right
 
 
-def _extent(cut: CaseSlice, origin: str) -> tuple[float, float, float, float]:
+def _extent(cut: CaseSlice, origin: Literal["upper", "lower"]) -> tuple[float, float, float, float]:
     wide, high = (n * mm for n, mm in zip(cut.prediction.shape, cut.spacing, strict=True))
     return (0.0, wide, 0.0, high) if origin == "lower" else (0.0, wide, high, 0.0)
 
 
-def _show_image(axes: Axes, cut: CaseSlice, origin: str, window: tuple[float, float]) -> None:
+def _show_image(axes: Axes, cut: CaseSlice, origin: Literal["upper", "lower"], window: tuple[float, float]) -> None:
     finite = cut.image[np.isfinite(cut.image)]
     low, high = np.percentile(finite, window) if finite.size else (0.0, 1.0)
     levels = Normalize(low, high if high > low else low + 1, clip=True)(cut.image.astype(float))
@@ -217,7 +218,7 @@ def draw_outline(axes: Axes, mask: NDArray[np.bool_], spacing: tuple[float, floa
     border.set_clip_path(border.get_paths()[0], axes.transData)
 
 
-def _show_heat(axes: Axes, cut: CaseSlice, origin: str, top: float) -> None:
+def _show_heat(axes: Axes, cut: CaseSlice, origin: Literal["upper", "lower"], top: float) -> None:
     part = np.nan_to_num(cut.uncertainty.astype(float)) / top
     colors = colormaps[HEAT](part)
     colors[..., 3] = (part / OPAQUE_FROM).clip(0, 1) * OPACITY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -32,7 +32,7 @@ __all__ = [
 
 # Inches: the strips of counts and the gaps before them. Parts of a panel would not do: the layout finds margins first.
 STRIP, GAP = 0.32, 0.09
-DIAGONAL = {"color": "black", "linewidth": 0.7, "linestyle": (0, (4, 2))}
+DIAGONAL: dict[str, Any] = {"color": "black", "linewidth": 0.7, "linestyle": (0, (4, 2))}
 # As letters: a power of ten in mathematics would be set in another font.
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -115,9 +115,9 @@ def panel_grid(
             beyond = blended_transform_factory(inches, main.transAxes)
             beside_strip = main.inset_axes((GAP, 0, STRIP, 1), transform=beyond, sharey=main)
             beside_strip.tick_params(labelleft=False)
-        top = count_strip if strip == "above" else main
+        top = main if count_strip is None or strip == "below" else count_strip
         top.set_title(name, fontsize=style.title_size, fontweight="bold")
-        lowest = count_strip if strip == "below" else main
+        lowest = main if count_strip is None or strip == "above" else count_strip
         for axes in (main, count_strip, beside_strip):
             if axes is not None:
                 axes.spines[["top", "right"]].set_visible(False)
@@ -187,7 +187,7 @@ def reliability_entries(style: ReliabilityStyle, spread: str | None = None) -> l
     return entries + ([Line2D([], [], color="black", linewidth=0.9, label=spread)] if spread else [])
 
 
-def _frequency_look(style: ReliabilityStyle) -> dict[str, object]:
+def _frequency_look(style: ReliabilityStyle) -> dict[str, Any]:
     return {
         "facecolor": style.frequency_color,
         "edgecolor": "white",
@@ -196,7 +196,7 @@ def _frequency_look(style: ReliabilityStyle) -> dict[str, object]:
     }
 
 
-def _gap_looks(style: ReliabilityStyle) -> list[dict[str, object]]:
+def _gap_looks(style: ReliabilityStyle) -> list[dict[str, Any]]:
     kinds = (
         (style.overconfident_color, style.overconfident_label, "//////"),
         (style.underconfident_color, style.underconfident_label, "\\\\\\\\\\\\"),
@@ -230,7 +230,8 @@ def count_bars(panels: Sequence[Panel], counts: Array, style: ReliabilityStyle) 
         axes.bar(left[some], heights, 1 / len(values), 0.5, align="edge", **_count_look(style))
         axes.minorticks_off()
         axes.set_yticks([1.0, 10.0**decade] if decade else [1.0], ["1", power] if decade else ["1"])
-        if panel.main.get_subplotspec().colspan.start:
+        place = panel.main.get_subplotspec()
+        if place is not None and place.colspan.start:
             axes.tick_params(labelleft=False)
 
 
@@ -245,7 +246,7 @@ def row_bars(axes: Axes, counts: Array, style: ReliabilityStyle) -> None:
     axes.set_xticks([tick], [f"{tick:.0f}"])
 
 
-def _count_look(style: ReliabilityStyle) -> dict[str, object]:
+def _count_look(style: ReliabilityStyle) -> dict[str, Any]:
     return {"facecolor": style.count_color, "edgecolor": "white", "linewidth": 0.4, "label": style.count_label}
 
 

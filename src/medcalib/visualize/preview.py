@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from medcalib.visualize.style import legend_label, plain_text
 
 __all__ = ["draw_batch_preview"]
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 # Inches: a page between its margins, and the parts of it.
 PAGE_WIDTH, NARROWEST_PAGE = 7.0, 3.35
@@ -156,7 +157,7 @@ def _cut(image: Array, labelled: Array, channel: int, spacing: Sequence[float] |
         number_of_classes = np.array([len(np.unique(one[one > 0])) for one in slices])
         most = number_of_classes == number_of_classes.max()
         chosen[most] = slices[most] > 0
-    return case_slice(image, labelled, shown, shown, spacing=sizes, axis=axis, channel=channel, rgb=rgb)
+    return case_slice(image, labelled, shown, shown, spacing=sizes.tolist(), axis=axis, channel=channel, rgb=rgb)
 
 
 def _page(

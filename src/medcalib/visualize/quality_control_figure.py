@@ -29,7 +29,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 DASHES = ((), (4, 1.2), (1.2, 1.2), (5, 1.2, 1.2, 1.2), (7, 1.5))
 DASHED = (0, (4, 2))
 MINUS, RHO = "\N{MINUS SIGN}", "\N{GREEK SMALL LETTER RHO}"
-REFERENCE = {"color": "black", "linewidth": 0.8}
+REFERENCE: dict[str, Any] = {"color": "black", "linewidth": 0.8}
 
 
 @plain_text

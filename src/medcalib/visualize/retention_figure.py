@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
@@ -112,8 +114,8 @@ def _draw_shares(axes: Axes, scaled: NDArray, right: NDArray, num_ranges: int) -
 def _draw_accuracy(axes: Axes, values: NDArray, right: NDArray, thresholds: Sequence[float]) -> None:
     scaled = min_max(values)
     steps = np.unique(np.append(scaled[~np.isnan(scaled)], 1.0))
-    curve = retained_accuracy(values, right, steps)
-    look = {"drawstyle": "steps-post", "linewidth": 1.3}
+    curve = retained_accuracy(values, right, steps.tolist())
+    look: dict[str, Any] = {"drawstyle": "steps-post", "linewidth": 1.3}
     axes.plot(curve.threshold, curve.retained, color=KEPT_COLOR, linestyle=(0, (4, 1.2)), label="part kept", **look)
     axes.plot(curve.threshold, curve.accuracy, color=CORRECT_COLOR, label="accuracy of what is kept", **look)
     chosen = retained_accuracy(values, right, thresholds)
@@ -135,7 +137,7 @@ def _draw_accuracy(axes: Axes, values: NDArray, right: NDArray, thresholds: Sequ
 def _add_legend(figure: Figure, grid: NDArray, correct: ArrayLike) -> None:
     right = np.asarray(correct, dtype=float)
     numbers = {"right": int((right == 1).sum()), "wrong": int((right == 0).sum())}
-    entries = {}
+    entries: dict[str, Artist] = {}
     for axes in grid.flat:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(f"{label} ({numbers[label]})" if label in numbers else label, handle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from adjustText import adjust_text
@@ -19,7 +20,7 @@ __all__ = ["draw_calibration_scatter"]
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 MARKER_SIZE = 4.0
-FRONT = {"color": "#8c8c8c", "linewidth": 1.0, "linestyle": (0, (3, 1.5)), "zorder": 1.5}
+FRONT: dict[str, Any] = {"color": "#8c8c8c", "linewidth": 1.0, "linestyle": (0, (3, 1.5)), "zorder": 1.5}
 
 
 @plain_text
@@ -109,11 +110,11 @@ def draw_calibration_scatter(
         _draw_front(axes, x[on_front], y[on_front])
     if groups is not None or on_front.any():
         shown = (colors, markers) if groups is not None else ({}, {})
-        _legend(figure, *shown, on_front.any())
+        _legend(figure, *shown, bool(on_front.any()))
     if title:
         figure.suptitle(title, fontsize=TITLE_SIZE, fontweight="bold")
     known = ~np.isnan(x) & ~np.isnan(y)
-    named = np.flatnonzero(known & (on_front if groups is not None else True))
+    named = np.flatnonzero(known & (on_front if groups is not None else True)).tolist()
     texts = [axes.text(x[place], y[place], names[place].replace("_", " "), fontsize=FONT_SIZE) for place in named]
     # in the axes as they will be
     figure.draw_without_rendering()
@@ -156,7 +157,7 @@ def _draw_front(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> N
 
 def _legend(figure: Figure, colors: dict[str, str], markers: dict[str, str], front: bool) -> None:
     """Groups and names below the axes, in as many columns as fit."""
-    dot = {"linestyle": "none", "markersize": MARKER_SIZE, "markeredgewidth": 0.8}
+    dot: dict[str, Any] = {"linestyle": "none", "markersize": MARKER_SIZE, "markeredgewidth": 0.8}
     handles = [
         Line2D([], [], color=color, marker="o", label=legend_label(str(group)), **dot)
         for group, color in colors.items()
@@ -168,9 +169,9 @@ def _legend(figure: Figure, colors: dict[str, str], markers: dict[str, str], fro
     if front:
         handles.append(Line2D([], [], label="Pareto front (filled)", **FRONT))
     for handle in handles:
-        handle.set_label(handle.get_label().replace("_", " "))
+        handle.set_label(str(handle.get_label()).replace("_", " "))
     width, height = figure.get_size_inches()
-    letters = max(len(handle.get_label()) for handle in handles)
+    letters = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, int(width * 72 / (0.52 * FONT_SIZE * letters + 18)))
     rows = -(-len(handles) // columns)
     figure.set_size_inches(width, height + 1.35 * rows * FONT_SIZE / 72)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from nibabel.affines import voxel_sizes
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["CaseSlice", "case_slice"]
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 PLANES = ("sagittal", "coronal", "axial")
 SIDES = (("L", "R"), ("P", "A"), ("I", "S"))
@@ -94,7 +94,7 @@ def case_slice(
     if affine is not None and spacing is not None:
         raise ValueError("affine and spacing exclude each other: the affine gives the spacing.")
 
-    volumes = [np.moveaxis(image, 0, -1) if rgb else image[channel]]
+    volumes: list[Any] = [np.moveaxis(image, 0, -1) if rgb else image[channel]]
     for name, given in (("prediction", prediction), ("uncertainty", uncertainty), ("label", label)):
         volumes.append(None if given is None else _without_channel(np.asarray(given), name, image.shape[1:]))
     sizes = np.ones(axes) if spacing is None else np.asarray(spacing, dtype=float)
@@ -107,14 +107,15 @@ def case_slice(
             sizes = sizes[np.argsort(orientation[:, 0])]
     if sizes.shape != (axes,) or not ((sizes > 0) & np.isfinite(sizes)).all():
         raise ValueError(f"spacing must hold {axes} voxel sizes above 0 mm, got {sizes.tolist()}.")
+    picture, predicted, unsure, true = volumes
     if axes == 2:
-        return CaseSlice(*volumes, spacing=(float(sizes[0]), float(sizes[1])), name="", sides=None)
+        pixel = (float(sizes[0]), float(sizes[1]))
+        return CaseSlice(picture, predicted, unsure, true, pixel, "", None)
 
     if axis is None:
         axis = int(np.flatnonzero(sizes >= 0.99 * sizes.max())[-1])
     if axis not in (0, 1, 2):
         raise ValueError(f"axis must be 0, 1 or 2, got {axis}.")
-    _, predicted, unsure, true = volumes
     right, up = others = tuple(other for other in range(3) if other != axis)
     place = predicted.shape[axis] // 2
     for volume, amount in ((true, np.count_nonzero), (predicted, np.count_nonzero), (unsure, np.nansum)):
@@ -123,12 +124,12 @@ def case_slice(
             place = int(sums.argmax())
             break
     name = f"slice {place + 1} of {predicted.shape[axis]}"
-    return CaseSlice(
-        *(None if volume is None else volume.take(place, axis) for volume in volumes),
-        spacing=(float(sizes[right]), float(sizes[up])),
-        name=name if affine is None else f"{PLANES[axis]} {name}",
-        sides=None if affine is None else (*SIDES[right], *SIDES[up]),
-    )
+    name = name if affine is None else f"{PLANES[axis]} {name}"
+    picture, predicted, unsure = (volume.take(place, axis) for volume in (picture, predicted, unsure))
+    true = None if true is None else true.take(place, axis)
+    pixel = (float(sizes[right]), float(sizes[up]))
+    sides = None if affine is None else (*SIDES[right], *SIDES[up])
+    return CaseSlice(picture, predicted, unsure, true, pixel, name, sides)
 
 
 def _without_channel(volume: Array, name: str, shape: tuple[int, ...]) -> Array:

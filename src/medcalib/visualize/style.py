@@ -9,7 +9,8 @@ from matplotlib import rc_context
 
 __all__ = ["ReliabilityStyle", "legend_label", "plain_text"]
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def plain_text(draw: Callable[P, R]) -> Callable[P, R]:

@@ -80,7 +80,7 @@ def bcdr_cases(
 
 def _first_listings(tables: Sequence[Path]) -> Iterator[tuple[Path, dict[str, str]]]:
     """Rows of all tables but those that repeat an outline in the same image, perhaps of another dataset."""
-    seen = {}
+    seen: dict[tuple[str, str, str], Path] = {}
     for table in tables:
         for row in _read(table):
             listed = (row[_IMAGE], row[_X], row[_Y])
@@ -122,7 +122,7 @@ def _name(table: Path, row: Mapping[str, str]) -> str:
 
 def _unique(names: Sequence[str]) -> list[str]:
     """Number the names that come again: some lesions are outlined twice in an image."""
-    seen = Counter()
+    seen: Counter[str] = Counter()
     unique = []
     for name in names:
         seen[name] += 1
