@@ -60,13 +60,10 @@ def test_it_shifts_and_scales_with_the_values():
     np.testing.assert_allclose(moved[:3], 4 * np.array(base[:3]) - 1, atol=3e-3)
 
 
-def test_more_confidence_is_wider_and_another_statistic_is_another():
+def test_more_confidence_is_wider():
     values = np.random.default_rng(4).exponential(size=30)
     narrow, wide = (bootstrap_interval(values, confidence=confidence) for confidence in (0.5, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
-    median = bootstrap_interval(values, lambda sample: float(np.median(sample)), num_samples=500)
-    assert median.estimate == np.median(values)
-    assert median.low < median.estimate < median.high
 
 
 def test_equal_arguments_give_equal_intervals_and_seeds_matter():
@@ -86,26 +83,7 @@ def test_with_too_few_cases_there_is_no_interval():
 
 @pytest.mark.filterwarnings("error")
 def test_constant_values_have_an_interval_of_no_width():
-    assert bootstrap_interval([0.25] * 6)[:4] == (0.25, 0.25, 0.25, 6)
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(
-    ("values", "statistic"),
-    [([0, 0, 0, 0, 1], np.median), ([1, 1, 1, 1, 1, 0.2], np.median), ([0, 0, 2, 2, 2, 2, 2], np.median)],
-)
-def test_without_a_jackknife_the_ends_are_percentiles(values, statistic):
-    """Leaving out any one case changes nothing, so that there is no acceleration."""
-    interval = bootstrap_interval(values, statistic)
-    draws = np.random.default_rng(7).choice(values, (20000, len(values)))
-    np.testing.assert_allclose(interval[1:3], np.quantile(statistic(draws, axis=1), [0.025, 0.975]))
-    assert interval.method == "percentile"
-    assert bootstrap_interval(values, np.mean).method == "BCa"
-
-
-def test_the_interval_says_how_it_was_found():
-    found = [bootstrap_interval(values).method for values in ([], [1.0], [1.0, 1.0], [1.0, 2.0, 4.0])]
-    assert found == ["none", "none", "BCa", "BCa"]
+    assert bootstrap_interval([0.25] * 6) == (0.25, 0.25, 0.25, 6)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,24 @@
 """Compare evaluations that lie in folders."""
 
-from medcalib.compare.bootstrap import BootstrapInterval, bootstrap_interval
-from medcalib.compare.evaluations import Evaluation, read_evaluation
+from medcalib.compare.bootstrap import BootstrapInterval, bca_intervals, bootstrap_interval
+from medcalib.compare.comparison import Comparison, compare
+from medcalib.compare.evaluations import Evaluation, find_evaluations, read_evaluation
+from medcalib.compare.paired_tests import PairedTests, PercentChange, holm, paired_tests, percent_change
 from medcalib.compare.pareto import pareto_front
 
-__all__ = ["BootstrapInterval", "Evaluation", "bootstrap_interval", "pareto_front", "read_evaluation"]
+__all__ = [
+    "BootstrapInterval",
+    "Comparison",
+    "Evaluation",
+    "PairedTests",
+    "PercentChange",
+    "bca_intervals",
+    "bootstrap_interval",
+    "compare",
+    "find_evaluations",
+    "holm",
+    "paired_tests",
+    "pareto_front",
+    "percent_change",
+    "read_evaluation",
+]

@@ -4,107 +4,236 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 
-from medcalib.errors import UserError, plain_reason
+from medcalib.compare.image_scores import case_tables_of_images, top_label_tables
+from medcalib.compare.raw_tables import RAW, is_pooled, read_raw_table
+from medcalib.errors import UserError, plain_reason, suggestion
 from medcalib.functional import BinStatistics
 
-__all__ = ["Evaluation", "read_evaluation"]
+__all__ = ["Evaluation", "find_evaluations", "read_evaluation"]
+
+_ADVICE = "give the folder of an evaluation, which --mode inference_eval of a bundle writes"
+_SEED_FOLDER = re.compile(r"seed_(\d+)(_debug)?")
+Content = TypeVar("Content")
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The results of one evaluation.
+    """The results of one evaluation; what its folder lacks is None.
 
     Attributes:
         folder: where they were read.
+        metrics: by metric, one row a case, the case id as index, one column a class and ``mean``; NaN where a case has
+            no value. A metric that was computed once from all cases has one row, ``dataset``.
         summary: what ``summary.json`` holds; numbers that do not exist are None.
-        cases: one row a case: ``filename``, the case id, and the mean over classes of every metric, NaN where a case
-            has none.
+        cases: what ``cases.csv`` holds, one row a case, ``filename`` the case id; attributes of cases are texts.
         statistics: bin statistics (case, class, bin), in the order of the rows of ``cases``.
+        top_label: of classified images, bin statistics of the predicted class, (case, 1, bin).
         class_names: names of the evaluated classes.
+        quality_control: what ``quality_control.json`` holds.
+        retention: of classified images, what ``retention.json`` holds.
+        seed: seed of the training.
     """
 
     folder: Path
-    summary: dict[str, Any]
-    cases: pd.DataFrame
-    statistics: BinStatistics
-    class_names: list[str]
+    metrics: dict[str, pd.DataFrame]
+    summary: dict[str, Any] | None = None
+    cases: pd.DataFrame | None = None
+    statistics: BinStatistics | None = None
+    class_names: list[str] = dataclasses.field(default_factory=list)
+    quality_control: dict[str, Any] | None = None
+    seed: int | None = None
+    top_label: BinStatistics | None = None
+    retention: dict[str, Any] | None = None
 
     @property
     def case_ids(self) -> list[str]:
         """The case ids, in the order of all rows."""
-        return self.cases["filename"].tolist()
+        if self.cases is not None:
+            return self.cases["filename"].tolist()
+        tables = [table for table in self.metrics.values() if not is_pooled(table)]
+        return list(dict.fromkeys(case for table in tables for case in table.index))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What ``summary.json`` says of how the results came about; empty where it says nothing."""
+        return (self.summary or {}).get("provenance") or {}
+
+    @property
+    def classifies(self) -> bool:
+        """Whether whole images are classified, and not their voxels."""
+        return self.cases is not None and {"label", "predicted", "correct"} <= set(self.cases.columns)
+
+    @property
+    def debug(self) -> bool:
+        """Whether this is a trial run with ``--debug``."""
+        return any((found := _SEED_FOLDER.fullmatch(part)) and bool(found[2]) for part in self.folder.parts)
 
     def values(self, metric: str) -> np.ndarray:
-        """A metric of every case, (case,), NaN where a case has none.
+        """A metric of every case, mean over classes, (case,), NaN where a case has none.
 
         Raises:
             UserError: the evaluation has no such metric per case.
         """
-        known = [name for name in self.cases.columns if name != "filename"]
+        known = [name for name, table in self.metrics.items() if not is_pooled(table)]
         if metric not in known:
-            raise UserError(f"{self.folder / 'cases.csv'} has no column {metric}; it has {', '.join(known)}.")
-        return self.cases[metric].to_numpy(dtype=float)
+            raise UserError(f"{self.folder} has no metric {metric} of each case{suggestion(metric, known, True)}")
+        return self.metrics[metric]["mean"].reindex(self.case_ids).to_numpy(dtype=float)
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
     """Read the folder ``evaluation`` that ``--mode inference_eval`` of a bundle leaves, or one of its kind.
 
+    A folder that holds nothing but ``<metric>_raw.csv`` files in the shape of MONAI's ``MetricsSaver`` will do. Cases
+    are known by their names: ``patient101.nii.gz`` and ``patient101`` are one.
+
     Args:
-        folder: the folder with ``summary.json``, ``cases.csv`` and ``bin_statistics.npz``.
+        folder: the folder.
 
     Returns:
-        What these files hold.
+        What its files hold.
 
     Raises:
-        UserError: a file is missing or damaged, or the files do not hold the same cases.
+        UserError: there is no metric in the folder, a file is damaged, or the files do not hold the same cases.
 
     Example:
         >>> read_evaluation("bundles/none/evaluation")
         Traceback (most recent call last):
         ...
-        medcalib.errors.UserError: bundles/none/evaluation/summary.json does not exist: give the folder of an \
+        medcalib.errors.UserError: bundles/none/evaluation holds no <metric>_raw.csv: give the folder of an \
 evaluation, which --mode inference_eval of a bundle writes.
     """
-    folder = Path(folder)
-    summary = _read(folder / "summary.json", lambda path: json.loads(path.read_text(encoding="utf-8")))
-    cases = _read(folder / "cases.csv", _read_cases)
+    folder = Path(folder).expanduser()
+    tables = {path.name.removesuffix(RAW): read_raw_table(path) for path in sorted(folder.glob(f"*{RAW}"))}
+    if not tables:
+        raise UserError(f"{folder} holds no <metric>_raw.csv: {_ADVICE}.")
+    summary = _read(folder / "summary.json", _read_json)
+    strata = (summary or {}).get("strata") or {}
+    cases = _read(folder / "cases.csv", lambda path: _read_cases(path, list(strata)))
     arrays = _read(folder / "bin_statistics.npz", _read_arrays)
-    if "filename" not in cases or cases["filename"].tolist() != arrays["cases"].tolist():
+    if cases is not None and arrays is not None and cases["filename"].tolist() != arrays["cases"].tolist():
         raise UserError(
             f"{folder / 'cases.csv'} and {folder / 'bin_statistics.npz'} hold different cases, so they do not stem "
             f"from one evaluation: evaluate again."
         )
-    statistics = BinStatistics(*(torch.from_numpy(arrays[name]) for name in BinStatistics._fields))
-    return Evaluation(folder, summary, cases, statistics, arrays["classes"].tolist())
+    evaluation = Evaluation(
+        folder,
+        tables,
+        summary,
+        cases,
+        None if arrays is None else _statistics(arrays, ""),
+        _class_names(tables) if arrays is None else arrays["classes"].tolist(),
+        _read(folder / "quality_control.json", _read_json),
+        _seed(folder, summary),
+        _statistics(arrays, "top_label_") if arrays is not None and "top_label_counts" in arrays else None,
+        _read(folder / "retention.json", _read_json),
+    )
+    if evaluation.classifies and cases is not None:
+        tables.update(case_tables_of_images(cases, evaluation.statistics, evaluation.class_names))
+        if evaluation.top_label is not None:
+            tables.update(top_label_tables(evaluation.top_label))
+    return evaluation
 
 
-def _read(path: Path, read: Any) -> Any:
+def find_evaluations(folder: str | Path) -> list[Path]:
+    """The evaluations that lie in a folder.
+
+    Args:
+        folder: of an evaluation, which gives itself; of a seed of a bundle, ``seed_<n>``, which gives its own; or of a
+            bundle, which gives that of every seed. Trial runs with ``--debug`` are left out where there are others.
+
+    Returns:
+        Folders of evaluations, seeds in order.
+
+    Raises:
+        UserError: there is none.
+
+    Example:
+        >>> find_evaluations("bundles/none")
+        Traceback (most recent call last):
+        ...
+        medcalib.errors.UserError: bundles/none is no folder.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder.")
+    if any(folder.glob(f"*{RAW}")):
+        return [folder]
+    if any((folder / "evaluation").glob(f"*{RAW}")):
+        return [folder / "evaluation"]
+    found: list[tuple[bool, int, Path]] = []
+    for path in folder.glob("seed_*/evaluation"):
+        if (seed := _SEED_FOLDER.fullmatch(path.parent.name)) and any(path.glob(f"*{RAW}")):
+            found.append((bool(seed[2]), int(seed[1]), path))
+    if not found:
+        raise UserError(
+            f"{folder} holds no evaluation: run the bundle with --mode inference_eval, or give the folder that holds "
+            f"<metric>_raw.csv."
+        )
+    debug = all(trial for trial, _, _ in found)
+    return [path for trial, _, path in sorted(found) if trial == debug]
+
+
+def _read(path: Path, read: Callable[[Path], Content]) -> Content | None:
     try:
         return read(path)
     except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist: give the folder of an evaluation, which --mode inference_eval of a bundle writes."
-        ) from None
+        return None
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} cannot be read ({plain_reason(error)}): delete the folder and evaluate again."
         ) from None
 
 
-def _read_cases(path: Path) -> pd.DataFrame:
+def _read_json(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no dictionary")
+    return content
+
+
+def _read_cases(path: Path, attributes: list[str]) -> pd.DataFrame:
     # a case may be called 007 or NA
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return table.astype({name: float for name in table.columns if name != "filename"})
+    if "filename" not in table:
+        raise ValueError("it has no column filename")
+    for name in table.columns.difference(["filename", *attributes]):
+        try:
+            table[name] = table[name].astype(float)
+        except ValueError:
+            continue  # the name of a class, or an attribute
+    return table
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in (*BinStatistics._fields, "cases", "classes")}
+        found = {name: arrays[name] for name in arrays.files}
+    for name in (*BinStatistics._fields, "cases", "classes"):
+        if name not in found:
+            raise KeyError(f"it has no array {name}")
+    return found
+
+
+def _statistics(arrays: dict[str, np.ndarray], prefix: str) -> BinStatistics:
+    return BinStatistics(*(torch.from_numpy(arrays[f"{prefix}{name}"]) for name in BinStatistics._fields))
+
+
+def _class_names(tables: dict[str, pd.DataFrame]) -> list[str]:
+    return list(dict.fromkeys(name for table in tables.values() for name in table.columns[:-1]))
+
+
+def _seed(folder: Path, summary: dict[str, Any] | None) -> int | None:
+    known = ((summary or {}).get("provenance") or {}).get("seed")
+    if isinstance(known, int):
+        return known
+    found = [match[1] for part in folder.parts if (match := _SEED_FOLDER.fullmatch(part))]
+    return int(found[-1]) if found else None

@@ -1,0 +1,119 @@
+"""Numbers that are computed once over all cases, as functions of how often each case counts."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcalib.compare.drawn_values import Statistic
+from medcalib.compare.image_scores import class_probabilities
+from medcalib.functional import CALIBRATION_ERRORS, BinStatistics
+from medcalib.functional.calibration_errors import EMPTY_WEIGHT
+
+__all__ = ["calibration_errors", "decision_scores", "roc_areas"]
+
+Array = NDArray[np.float64]
+_BLOCK = 4_000_000
+
+
+def calibration_errors(statistics: BinStatistics, ignore_empty: bool = True) -> Statistic:
+    """Calibration errors of pooled bins, as ``medcalib.functional.every_calibration_error``.
+
+    Args:
+        statistics: bin statistics (case, class, bin).
+        ignore_empty: whether a class that no drawn case has is NaN.
+
+    Returns:
+        From weights (draw, case) to numbers (draw, 3 x (class + 1)): ECE of each class and their mean without NaN, ACE
+        of each and their mean, MCE of each and their mean.
+    """
+    counts, sum_pred, sum_true = (part.double().numpy() for part in statistics)
+    num_cases, num_classes, num_bins = counts.shape
+    flat = counts.reshape(num_cases, -1), (sum_pred - sum_true).reshape(num_cases, -1)
+    target = sum_true.sum(-1)
+
+    def errors(weights: Array) -> Array:
+        number, gap = ((weights @ part).reshape(-1, num_classes, num_bins) for part in flat)
+        gap = np.abs(gap)
+        filled = number >= EMPTY_WEIGHT
+        with np.errstate(invalid="ignore", divide="ignore"):
+            of_bins = np.where(filled, gap / number, 0)
+            some = filled.sum(-1)
+            found = {
+                "ece": gap.sum(-1) / number.sum(-1),
+                "ace": of_bins.sum(-1) / some,
+                "mce": np.where(some > 0, of_bins.max(-1), np.nan),
+            }
+        absent = (weights @ target == 0) & ignore_empty
+        return np.concatenate([_with_mean(np.where(absent, np.nan, found[name])) for name in CALIBRATION_ERRORS], 1)
+
+    return errors
+
+
+def roc_areas(statistics: BinStatistics) -> Statistic:
+    """Area under the ROC curve of each class against all others, and their mean without NaN.
+
+    Args:
+        statistics: bin statistics of classified images (image, class, bin).
+
+    Returns:
+        From weights (draw, image) to numbers (draw, class + 1); NaN where every drawn image, or none, has the class.
+    """
+    probabilities, labels = class_probabilities(statistics)
+    # as they were predicted: the areas of a bundle are computed from numbers of that precision
+    given, of_image = probabilities.float().numpy(), labels[:, 0].numpy()
+
+    def areas(weights: Array) -> Array:
+        size = max(1, _BLOCK // weights.shape[1])
+        parts = [of_block(weights[start : start + size]) for start in range(0, len(weights), size)]
+        return _with_mean(np.concatenate(parts))
+
+    def of_block(weights: Array) -> Array:
+        found = np.full((len(weights), given.shape[1]), np.nan)
+        for place in range(given.shape[1]):
+            order = np.argsort(given[:, place], kind="stable")
+            values, has = given[order, place], of_image[order] == place
+            in_order = weights[:, order]
+            others = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(in_order * ~has, 1)], 1)
+            positive = in_order[:, has]
+            # of the others, those below count whole and those of the same value half
+            first, last = (np.searchsorted(values, values[has], side) for side in ("left", "right"))
+            won = (positive * (others[:, first] + others[:, last]) / 2).sum(1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found[:, place] = won / (positive.sum(1) * others[:, -1])
+        return found
+
+    return areas
+
+
+def decision_scores(statistics: BinStatistics) -> Statistic:
+    """Sensitivity of each class and their mean, and specificity of each and their mean, of the most probable class.
+
+    Args:
+        statistics: bin statistics of classified images (image, class, bin).
+
+    Returns:
+        From weights (draw, image) to numbers (draw, 2 x (class + 1)); NaN where no drawn image has the class.
+    """
+    probabilities, labels = class_probabilities(statistics)
+    classes = np.arange(probabilities.shape[1])
+    has = (labels.numpy() == classes).astype(float)
+    given = (probabilities.float().argmax(1, keepdim=True).numpy() == classes).astype(float)
+
+    def scores(weights: Array) -> Array:
+        number = weights @ has
+        with np.errstate(invalid="ignore", divide="ignore"):
+            sensitivity = weights @ (has * given) / number
+            specificity = weights @ ((1 - has) * (1 - given)) / (weights.sum(1, keepdims=True) - number)
+        parts = [np.where(number == 0, np.nan, part) for part in (sensitivity, specificity)]
+        return np.concatenate([_with_mean(part) for part in parts], 1)
+
+    return scores
+
+
+def _with_mean(values: Array) -> Array:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a draw in which no class has a value
+        return np.concatenate([values, np.nanmean(values, 1, keepdims=True)], 1)
