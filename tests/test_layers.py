@@ -18,6 +18,7 @@ FLOORS = [
     {"reports"},
     {"bundle"},
     {"data_check", "compare"},
+    {"comparison_page"},
     {"predictions"},
     {"cli"},
 ]

@@ -2,6 +2,8 @@
 
 from medcalib.compare.bootstrap import BootstrapInterval, bca_intervals, bootstrap_interval
 from medcalib.compare.comparison import Comparison, compare
+from medcalib.compare.comparison_folder import comparison_folder
+from medcalib.compare.comparison_tables import comparison_text, write_tables
 from medcalib.compare.evaluations import Evaluation, find_evaluations, read_evaluation
 from medcalib.compare.paired_tests import PairedTests, PercentChange, holm, paired_tests, percent_change
 from medcalib.compare.pareto import pareto_front
@@ -15,10 +17,13 @@ __all__ = [
     "bca_intervals",
     "bootstrap_interval",
     "compare",
+    "comparison_folder",
+    "comparison_text",
     "find_evaluations",
     "holm",
     "paired_tests",
     "pareto_front",
     "percent_change",
     "read_evaluation",
+    "write_tables",
 ]

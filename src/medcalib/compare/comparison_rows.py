@@ -162,9 +162,8 @@ def _warnings(found: MetricDraws, mask: Mask, name: str, reference: str, row: Ro
         return told
     if row["num_cases"] == 1:
         told.append("a single case, so no interval and no p-value")
-    for one in (name, reference):
-        if not found.has_draws[one]:
-            told.append(f"{one} has no bin_statistics.npz, so no interval")
+    if lacking := [one for one in (name, reference) if not found.has_draws[one]]:
+        told.append(f"no bin_statistics.npz of {' and '.join(lacking)}, so no interval")
     return told
 
 
