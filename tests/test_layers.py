@@ -13,7 +13,7 @@ FLOORS = [
     {"files"},
     {"functional", "networks", "image_files", "data"},
     {"losses", "metrics", "calibrators", "task"},
-    {"inferers", "transforms", "visualize"},
+    {"inferers", "transforms", "visualize", "device_check"},
     {"engines", "handlers"},
     {"reports"},
     {"bundle"},

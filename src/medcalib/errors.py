@@ -132,7 +132,7 @@ def environment_message(error: BaseException, folder: object = None) -> str | No
             # a worker process hands over its traceback as a text
             if number is None and (match := re.findall(r"\[Errno (\d+)\]", str(cause))):
                 number = int(match[-1])
-            if number in _ENVIRONMENT:
+            if number is not None and number in _ENVIRONMENT:
                 named = _named(cause.filename2 or cause.filename or folder)
                 if number in _FULL:
                     return f"{named} cannot be written ({os.strerror(number)}); make room or choose another folder."

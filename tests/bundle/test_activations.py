@@ -15,7 +15,8 @@ import torch
 import yaml
 from tests.conftest import PHANTOM_SIZE, TEMPLATES
 
-from medcalib.bundle.compose import generate, read_metadata
+from medcalib.bundle.bundle_metadata import read_metadata
+from medcalib.bundle.compose import generate
 from medcalib.bundle.fragments import read_yaml
 from medcalib.bundle.run import run
 from medcalib.calibrators import read_calibrator

@@ -10,7 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 from tests.conftest import PHANTOM_SIZE, TEMPLATES
 
-from medcalib.bundle.compose import read_metadata
+from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.run import run
 from medcalib.calibrators import read_calibrator

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import TEMPLATES
 from tests.data import layouts, layouts_2d
 
-from medcalib.bundle.compose import read_metadata
+from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.fragments import read_yaml
 from medcalib.bundle.run import run
 

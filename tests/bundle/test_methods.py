@@ -12,8 +12,9 @@ import pytest
 import torch
 from tests.conftest import PHANTOM_SIZE, TEMPLATES
 
+from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.checkpoint_paths import member_seeds
-from medcalib.bundle.compose import generate, read_metadata
+from medcalib.bundle.compose import generate
 from medcalib.bundle.fragments import FragmentKind, fragment_names
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.opened import Bundle

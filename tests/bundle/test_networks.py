@@ -9,11 +9,13 @@ import yaml
 from monai.bundle import ConfigParser
 from tests.conftest import PHANTOM_SIZE, TEMPLATES
 
+from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.component_checks import check_components
-from medcalib.bundle.compose import DEFAULT_NETWORKS, generate, read_metadata
+from medcalib.bundle.compose import generate
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
 from medcalib.bundle.layout import CONFIGS, Mode
+from medcalib.bundle.network_settings import DEFAULT_NETWORKS
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
 from medcalib.errors import UserError

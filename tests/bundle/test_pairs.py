@@ -8,10 +8,12 @@ import torch
 from tests.bundle.test_classification import LOSSES_OF_MAPS
 from tests.bundle.test_datasets import CONFIGS, LAYOUTS, is_segmentation, tiny_network
 
-from medcalib.bundle.compose import DEFAULT_METHOD, DEFAULT_NETWORKS, read_metadata
+from medcalib.bundle.bundle_metadata import read_metadata
+from medcalib.bundle.compose import DEFAULT_METHOD
 from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.messages import user_message
+from medcalib.bundle.network_settings import DEFAULT_NETWORKS
 from medcalib.bundle.opened import Bundle
 from medcalib.calibrators import FitReport, save_calibrator
 from medcalib.data import make_phantom, make_phantom_cells

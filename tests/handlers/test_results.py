@@ -62,9 +62,13 @@ def test_the_order_in_which_handlers_are_attached_does_not_matter(tmp_path, shuf
 
 
 READERS = {
-    "EvaluationReportHandler": (EvaluationReportHandler, "binned cases", "CalibrationErrorHandler"),
-    "ReliabilityDiagramHandler": (ReliabilityDiagramHandler, "binned cases", "CalibrationErrorHandler"),
-    "QualityControlHandler": (lambda folder: QualityControlHandler(folder, TASK), "case scores", "UncertaintyScores"),
+    "EvaluationReportHandler": (EvaluationReportHandler, "binned cases", "a CalibrationErrorHandler"),
+    "ReliabilityDiagramHandler": (ReliabilityDiagramHandler, "binned cases", "a CalibrationErrorHandler"),
+    "QualityControlHandler": (
+        lambda folder: QualityControlHandler(folder, TASK),
+        "case scores",
+        "an UncertaintyScores",
+    ),
 }
 
 
@@ -76,7 +80,7 @@ def test_a_part_that_nobody_finds_is_told_before_anything_is_predicted(tmp_path,
     found = [] if part == "binned cases" else [CalibrationErrorHandler(TASK)]
     for handler in (folder, *found, make(folder)):
         handler.attach(engine)
-    message = f"^{reader} needs the {part} of the epoch, which no handler .* attach a {finder}.*too.$"
+    message = f"^{reader} needs the {part} of the epoch, which no handler .* attach {finder}.*too.$"
     with pytest.raises(UserError, match=message):
         engine.run([0])
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import runpy
 import pytest
 from tests.conftest import REPOSITORY
 
-from medcalib.bundle.contract import lookup
+from medcalib.bundle.fragments import lookup
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.option_values import override_values

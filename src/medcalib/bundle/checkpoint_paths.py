@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medcalib.bundle.compose import read_metadata
+from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.seeds import derived_seed
 
 __all__ = ["initial_checkpoint", "member_checkpoints", "member_seeds", "output_name", "weights_dir"]

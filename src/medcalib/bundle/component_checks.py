@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from medcalib.bundle.contract import lookup
+from medcalib.bundle.fragments import lookup
 from medcalib.bundle.messages import component_message, user_message
 from medcalib.bundle.resolve import plain_config
 from medcalib.errors import UserError

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import re
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from medcalib.bundle.fragments import FragmentKind, names_as_written, walk
-from medcalib.errors import UserError, suggestion
+from medcalib.bundle.fragments import FragmentKind
+from medcalib.errors import UserError
 
 __all__ = [
     "CONTRACTS",
+    "MARKS",
     "MODULES",
+    "NAMED_PARTS",
     "SHARED",
     "TASKS",
     "Field",
     "Training",
-    "check_fragment",
     "check_value",
     "field_of",
-    "lookup",
+    "task_of",
 ]
+
+MARKS = ("$", "@", "%")
+"""How a text begins that stands for another value: an expression, a reference, a copy."""
 
 
 class Training(StrEnum):
@@ -68,7 +71,7 @@ class Field:
 
 
 TASKS = ("segmentation", "classification")
-"""What a bundle is for."""
+"""What a bundle is for; the first, if its data fragment does not say."""
 
 _NUMBER = (int, float)
 _WORDS = {bool: "true or false", int: "whole number", str: "text", NoneType: "null", dict: "mapping", list: "list"}
@@ -228,6 +231,7 @@ SHARED: dict[str, Field] = {
     "overlays::num_cases": Field((int,), "cases of which a figure is drawn", least=0),
     "overlays::cases": Field((list, NoneType), "ids of the test cases of which a figure is drawn", texts=True),
     "calibrator::options::max_voxels": Field((int, NoneType), "voxels that are drawn, null for all", least=1),
+    "key_metric": Field((dict, NoneType), "the first metric that is reported, by its name; null for none"),
     "network::init_filters": Field((int,), "channels of the first level", least=1),
     "network::blocks_down": Field(
         (list,), "blocks of every level", items=Field((int,), "blocks of one level", least=1)
@@ -249,60 +253,18 @@ MODULES: dict[str, str] = {
 }
 """What `network_modules` of a network fragment may name."""
 
-# of tables of results, beside those of the classes
-_COLUMNS = ("filename", "mean")
-
-# ids of mappings of parts by name, to which a fragment may add
-_NAMED_PARTS = ("handlers", "additional_metrics")
-
-_METADATA = ("title", "task", "description", "modality", "licence", "source")
+NAMED_PARTS = ("handlers", "additional_metrics")
+"""How ids end of mappings of parts by name, to which fragments may add, and of which null switches one off."""
 
 
-def check_fragment(path: Path, kind: FragmentKind, content: dict[str, Any], shared: dict[str, Any]) -> None:
-    """Check a parsed fragment against the contract of its kind.
+def task_of(fragment: Mapping[str, Any]) -> str:
+    """What a data or network fragment is for.
 
-    Args:
-        path: where it was read, for messages.
-        kind: the folder it lies in.
-        content: the parsed fragment.
-        shared: what `common.yaml`, `train.yaml` and `validation.yaml` define together; override ids must exist there.
-
-    Raises:
-        UserError: an id is missing, unknown, or of another type than the contract says.
+    Example:
+        >>> task_of({}), task_of({"task": "classification"})
+        ('segmentation', 'classification')
     """
-    if kind not in content:
-        raise UserError(f"{path} must have the top-level key {str(kind)!r}, as every fragment in the folder {kind}/.")
-    body = content[kind]
-    if not isinstance(body, dict):
-        raise UserError(f"{path}: the value of {kind} must be a mapping, not {type(body).__name__}.")
-    fields = CONTRACTS[kind]
-    for name, field in fields.items():
-        if name not in body:
-            if field.required:
-                raise UserError(f"{path} lacks the id {kind}::{name} ({field.meaning}).")
-            continue
-        check_value(f"{path}: {kind}::{name}", field, body[name])
-    own = kind is FragmentKind.NETWORK
-    if own:
-        _check_network(path, content)
-    for name in body:
-        if name not in fields and not (own and _uses(content, f"network::{name}")):
-            raise UserError(
-                f"{path}: the setting network::{name} is used nowhere in the file; refer to it as @network::{name}."
-                if own
-                else f"{path}: the id {kind}::{name} is unknown{suggestion(name, fields)}"
-            )
-    if kind is FragmentKind.DATA:
-        _check_data(path, body, content.get("activation") == "sigmoid")
-    for key, value in content.items():
-        if key != kind:
-            _check_override(path, str(key), value, shared)
-            if (field := SHARED.get(str(key))) is not None:
-                check_value(f"{path}: {key}", field, value)
-    for key, field in SHARED.items():
-        found, value = lookup(content, key)
-        if found and key.startswith(f"{kind}::"):
-            check_value(f"{path}: {key}", field, value)
+    return fragment.get("task") or TASKS[0]
 
 
 def field_of(id_: str) -> Field | None:
@@ -313,133 +275,48 @@ def field_of(id_: str) -> Field | None:
         (1, 1, None)
     """
     kind, _, name = id_.partition("::")
-    return SHARED.get(id_) or CONTRACTS.get(kind, {}).get(name)
+    fields = CONTRACTS[FragmentKind(kind)] if kind in CONTRACTS else {}
+    return SHARED.get(id_) or fields.get(name)
 
 
-def check_value(what: str, field: Field, value: Any) -> None:
-    """Check one value against the contract.
+def check_value(what: str, id_: str, value: Any) -> None:
+    """Check the value of an id against the contracts; anything goes where they do not name the id.
 
     Args:
         what: the id with its file or option, for messages.
-        field: what the contract says of the id.
+        id_: the id.
         value: as it was parsed.
 
     Raises:
         UserError: it is of another type, none of the choices, or a number that is too small or too large.
     """
+    if (field := field_of(id_)) is not None:
+        _check_field(what, field, value)
+
+
+def _check_field(what: str, field: Field, value: Any) -> None:
     if field.choices and value not in field.choices:
         raise UserError(f"{what} is {value!r}, but must be one of {', '.join(field.choices)}.")
-    if isinstance(value, str) and value[:1] in ("$", "@", "%"):
+    if isinstance(value, str) and value[:1] in MARKS:
         return
-    if not isinstance(value, field.types) or (isinstance(value, bool) and bool not in field.types):
+    fits = isinstance(value, field.types) and (bool in field.types or not isinstance(value, bool))
+    if not fits:
         raise UserError(f"{what} must be {_wanted(field.types)}, not {value!r} ({field.meaning}).")
-    limits = {"at least": field.least, "at most": field.most, "above": field.above, "below": field.below}
-    for word, limit in limits.items():
-        if limit is not None and value is not None and not _keeps(word, value, limit):
+    for word, keeps, limit in (
+        ("at least", operator.ge, field.least),
+        ("at most", operator.le, field.most),
+        ("above", operator.gt, field.above),
+        ("below", operator.lt, field.below),
+    ):
+        # NaN keeps to none
+        if limit is not None and value is not None and not keeps(value, limit):
             raise UserError(f"{what} must be {word} {limit}, not {value!r} ({field.meaning}).")
     if field.items is not None:
         for item in value or ():
-            check_value(f"an entry of {what}", field.items, item)
-
-
-def _keeps(word: str, value: float, limit: float) -> bool:
-    """Whether a number keeps to a limit; NaN keeps to none."""
-    return {
-        "at least": value >= limit,
-        "at most": value <= limit,
-        "above": value > limit,
-        "below": value < limit,
-    }[word]
+            _check_field(f"an entry of {what}", field.items, item)
 
 
 def _wanted(types: tuple[type, ...]) -> str:
     if types == _NUMBER:
         return "a number"
     return " or ".join(_WORDS[one] if one in (bool, NoneType) else f"a {_WORDS[one]}" for one in types)
-
-
-def _check_data(path: Path, body: dict[str, Any], independent: bool) -> None:
-    for name in _METADATA:
-        if name not in body["metadata"]:
-            raise UserError(f"{path} lacks the id data::metadata::{name}.")
-    for index, transform in enumerate(body["preprocessing"]):
-        if (
-            isinstance(transform, dict)
-            and "label" in transform.get("keys", ())
-            and not transform.get("allow_missing_keys")
-        ):
-            raise UserError(
-                f"{path}: data::preprocessing::{index} acts on the label, so it needs allow_missing_keys: true; "
-                f"images without label are predicted, too."
-            )
-    _check_names(path, {f"data::{n}": body[n] for n in ("class_names", "channel_names") if isinstance(body[n], list)})
-    names = body["class_names"]
-    if isinstance(names, list) and (len(set(map(str, names))) != len(names) or len(names) < (1 if independent else 2)):
-        raise UserError(
-            f"{path}: data::class_names must hold at least one name, all different, since the activation is sigmoid."
-            if independent
-            else f"{path}: data::class_names must hold at least two different names, background first; a fragment of "
-            f"independent labels, which has none, needs the id activation: sigmoid."
-        )
-
-
-def _uses(content: dict[str, Any], id_: str) -> bool:
-    uses = re.compile(rf"@{id_}\b")
-    return any(isinstance(value, str) and uses.search(value) for _, value in walk(content))
-
-
-def _check_network(path: Path, content: dict[str, Any]) -> None:
-    if not isinstance(content.get("network_def"), dict) or "_target_" not in content["network_def"]:
-        raise UserError(f"{path} lacks the id network_def, a mapping with the _target_ of the network.")
-    modules = content.get("network_modules", {})
-    for name in modules if isinstance(modules, dict) else ():
-        if name not in MODULES:
-            raise UserError(f"{path}: the id network_modules::{name} is unknown{suggestion(name, MODULES)}")
-
-
-def _check_names(path: Path, names: Mapping[str, list[Any]]) -> None:
-    for id_, values in names.items():
-        for value, written in zip(values, names_as_written(path, id_), strict=True):
-            if type(value) not in (str, int) or str(value) != written:
-                raise UserError(
-                    f"{path}: {id_} holds {written}, which YAML reads as {value!r}: write it in quotes, as '{written}'."
-                )
-            if id_ == "data::class_names" and written in _COLUMNS:
-                raise UserError(
-                    f"{path}: a class cannot be called {written}, since tables of results have this column."
-                )
-
-
-def _check_override(path: Path, key: str, given: Any, shared: dict[str, Any]) -> None:
-    id_ = key.removeprefix("+")
-    if lookup(shared, id_)[0]:
-        return
-    parent, _, leaf = id_.rpartition("::")
-    found, value = lookup(shared, parent) if parent else (False, None)
-    if found and isinstance(value, dict) and "_target_" in value:
-        return  # one more argument of a component; whether it takes it is checked before a run
-    if parent.endswith(_NAMED_PARTS) and given is not None:
-        return
-    siblings = value if found and isinstance(value, dict) else shared
-    raise UserError(f"{path}: the override id {key} does not exist in the shared files{suggestion(leaf, siblings)}")
-
-
-def lookup(config: Any, id_: str) -> tuple[bool, Any]:
-    """Look an id up in a nested configuration.
-
-    Returns:
-        Whether it exists, and its value.
-
-    Example:
-        >>> lookup({"a": {"b": [1, 2]}}, "a::b::1")
-        (True, 2)
-    """
-    value = config
-    for key in id_.split("::"):
-        if isinstance(value, dict) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            return False, None
-    return True, value

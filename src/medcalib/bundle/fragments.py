@@ -12,7 +12,7 @@ import yaml
 
 from medcalib.errors import UserError, suggestion
 
-__all__ = ["FragmentKind", "fragment_names", "fragment_path", "names_as_written", "read_yaml", "walk"]
+__all__ = ["FragmentKind", "fragment_names", "fragment_path", "lookup", "names_as_written", "read_yaml", "walk"]
 
 # whatever stands below these is a text, even one that looks like a number
 _NAMES = {"metadata", "class_names", "channel_names", "calibration_cases", "attributes", "regions"}
@@ -32,7 +32,7 @@ class FragmentKind(StrEnum):
     CALIBRATOR = "calibrator"
 
 
-class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # the fast one is not everywhere
     """A safe loader that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -108,6 +108,27 @@ def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, value in children:
         yield from walk(value, f"{prefix}::{key}" if prefix else str(key))
+
+
+def lookup(config: Any, id_: str) -> tuple[bool, Any]:
+    """Look an id up in a nested configuration.
+
+    Returns:
+        Whether it exists, and its value.
+
+    Example:
+        >>> lookup({"a": {"b": [1, 2]}}, "a::b::1")
+        (True, 2)
+    """
+    value = config
+    for key in id_.split("::"):
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return False, None
+    return True, value
 
 
 def fragment_names(configs_dir: Path, kind: FragmentKind) -> list[str]:

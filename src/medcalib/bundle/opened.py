@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.checkpoint_paths import member_seeds
-from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.contract import Training
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import FragmentKind
 from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
 from medcalib.bundle.overrides import (
-    FIRST_STAGE,
     check_overrides,
+    current_ids,
     first_stage,
     known_overrides,
     own_stage,
@@ -34,10 +34,8 @@ __all__ = ["Bundle", "SiblingTraining"]
 BUNDLES = Path("bundles")
 LOGGING = "logging.conf"
 
-# these follow from the bundle itself
-_GIVEN = ("bundle_root", "edited")
 # a bundle's folder, seed, weights and method are its own affair
-_OWN_AFFAIRS = {*_GIVEN, "allow_unfinished", "seed", "method", "calibrator"}
+_OWN_AFFAIRS = {"allow_unfinished", "seed", "method", "calibrator"}
 _OWN_AFFAIRS |= {"output_dir", "models_dir", "weights_dir", "checkpoint", "checkpoints"}
 
 
@@ -156,7 +154,7 @@ class Bundle:
 
         Args:
             mode: which of the modes.
-            overrides: values by configuration id; those of a first stage are checked and left out.
+            overrides: values by configuration id, as they were typed; those of a first stage are checked and left out.
             seed: fixes the run together with the bundle; the bundle's own when None.
             debug: whether this is a run of seconds.
             allow_unfinished: use weights of a training that is not finished, too.
@@ -167,7 +165,11 @@ class Bundle:
         """
         if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32):
             raise UserError(f"--seed must be a whole number from 0 to 4294967295, not {seed!r}.")
-        settings = {"bundle_root": str(self.folder), "edited": self.edited, "allow_unfinished": allow_unfinished}
+        settings: dict[str, Any] = {
+            "bundle_root": str(self.folder),
+            "edited": self.edited,
+            "allow_unfinished": allow_unfinished,
+        }
         logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)  # else it reports on the logging file
         _check_logging(self.folder / CONFIGS / LOGGING)
         files = self._files(mode, debug)
@@ -178,13 +180,14 @@ class Bundle:
             workflow_type="train" if mode is Mode.TRAIN else "infer",
             **settings | ({} if seed is None else {"seed": seed}),
         )
-        own = own_stage(overrides or {})
-        for id_ in _GIVEN:
-            if id_ in own:
-                raise UserError(f"--{id_} follows from the bundle itself; leave it out.")
-        check_overrides(plain_config(workflow.parser), own)
-        self._check_first_stage(first_stage(overrides or {}), debug)
-        workflow.parser.update(own)
+        current = current_ids(overrides or {})
+        check_overrides(
+            plain_config(workflow.parser),
+            overrides or {},
+            self._first_stage(debug) if first_stage(current) else None,
+            ((other, self.config(other, debug)) for other in Mode if other is not mode),
+        )
+        workflow.parser.update(own_stage(current))
         check_config(plain_config(workflow.parser), files)
         return workflow
 
@@ -203,7 +206,7 @@ class Bundle:
         if parser.get("method::training") == Training.DETERMINISTIC:
             num_networks = content("method::num_networks") if "method::num_networks" in parser else 1
             seeds = member_seeds(content("seed"), num_networks)
-        return self._trainings_before(seeds, overrides, content("debug"))
+        return self._trainings_before(seeds, current_ids(overrides), content("debug"))
 
     def _trainings_before(
         self, seeds: Iterable[int], overrides: Mapping[str, Any], debug: bool
@@ -234,19 +237,15 @@ class Bundle:
     def _files(self, mode: Mode, debug: bool = False) -> list[Path]:
         return config_files(self.folder / CONFIGS, mode, debug)
 
-    def _check_first_stage(self, given: Mapping[str, Any], debug: bool) -> None:
-        if not given:
-            return
+    def _first_stage(self, debug: bool) -> dict[str, Any] | None:
+        """Configuration of the training from whose weights this one, or that of a sibling, starts; None without one."""
         second: Bundle | None = self
         while second is not None and not second.starts_from_sibling:
             second = second.sibling
         if second is None:
-            id_ = next(iter(given))
-            raise UserError(
-                f"--{FIRST_STAGE}{id_}: the training of {self.name} has one stage, so leave out the prefix: --{id_}"
-            )
-        if second.sibling is not None:  # that it is not there is said where it is needed
-            check_overrides(second.sibling.config(Mode.TRAIN, debug), given, FIRST_STAGE)
+            return None
+        # that it is not there is said where it is needed
+        return second.sibling.config(Mode.TRAIN, debug) if second.sibling else {}
 
     def _check_chain(self) -> None:
         """Refuse a bundle whose weights are those of another that in the end uses this bundle's."""

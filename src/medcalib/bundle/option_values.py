@@ -33,7 +33,7 @@ _SCALARS = (
 )
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # the fast one is not everywhere
     """Reads a number only where it is written as numbers are, so that 006 and 1_2 stay texts."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, list]] = {}

@@ -10,8 +10,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.checkpoint_paths import BEST_MODEL, initial_checkpoint
-from medcalib.bundle.compose import read_metadata
 from medcalib.bundle.overrides import FIRST_STAGE, says_how_to_train
 from medcalib.bundle.used_settings import UsedSettings, differences, used_settings
 from medcalib.data.case_identity import case_identities
@@ -63,7 +63,7 @@ def begin_or_resume(parser: ConfigParser, overrides: Mapping[str, Any], is_first
             stacklevel=2,
         )
     else:
-        _check_settings(before, used, models_dir.parent, finished, is_first_stage)
+        _check_settings(before.settings, used, models_dir.parent, finished, is_first_stage)
         _check_origin(before, _record(parser, used, overrides), models_dir.parent)
     lost = restore_weights(models_dir, parser.get_parsed_content("snapshot_epochs"))
     if lost:
@@ -118,11 +118,11 @@ def lost_weights(lost: list[Path], epochs: int) -> str:
 
 
 def _check_settings(
-    before: TrainingRecord, used: UsedSettings, output_dir: Path, finished: bool, is_first_stage: bool
+    before: Mapping[str, Any], used: UsedSettings, output_dir: Path, finished: bool, is_first_stage: bool
 ) -> None:
     # an epoch that was finished on a GPU stays what it is on a machine without
     of_machine = {id_ for id_ in used.values if "device" in used.reach(id_)} if finished else set()
-    if found := differences(before.settings, used, of_machine.__contains__):
+    if found := differences(before, used, of_machine.__contains__):
         prefix = FIRST_STAGE if is_first_stage and says_how_to_train(found[0].id) else ""
         raise UserError(
             f"The training in {output_dir} was started with {prefix}{found[0]}; go on with the old value, or start "
@@ -133,7 +133,7 @@ def _check_settings(
 def _check_origin(before: TrainingRecord, now: TrainingRecord, output_dir: Path) -> None:
     """Refuse other cases, and other weights to start from."""
     for part, cases in before.cases.items():
-        known, present = ({case["case"]: case for case in listed} for listed in (cases, now.cases[part]))
+        known, present = ({str(case["case"]): case for case in listed} for listed in (cases, now.cases[part]))
         if other := sorted(known.keys() ^ present.keys()):
             raise UserError(
                 f"The training in {output_dir} was started with {len(known)} {part} cases, of which there are "
@@ -148,9 +148,10 @@ def _check_origin(before: TrainingRecord, now: TrainingRecord, output_dir: Path)
                         f"on with the old file, or start another training with another --seed or --output_dir."
                     )
     if before.starts_from != now.starts_from:
+        origin = (before.starts_from or now.starts_from or {})["bundle"]
         raise UserError(
-            f"The training in {output_dir} was started from other weights of {before.starts_from['bundle']} than those "
-            f"that lie there now; put those back, or start another training with another --seed or --output_dir."
+            f"The training in {output_dir} was started from other weights of {origin} than those that lie there now; "
+            f"put those back, or start another training with another --seed or --output_dir."
         )
 
 

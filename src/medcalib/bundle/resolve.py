@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from monai.bundle import ComponentLocator, ConfigParser, ReferenceResolver
 
-from medcalib.bundle.contract import lookup
-from medcalib.bundle.fragments import read_yaml, walk
+from medcalib.bundle.fragments import lookup, read_yaml, walk
 from medcalib.errors import UserError, suggestion
 
 __all__ = ["RESERVED", "check_config", "component_arguments", "plain_config", "resolved_config", "resolved_value"]

@@ -57,9 +57,10 @@ def run(
     refuse_several_processes()
     if mode not in list(Mode):
         raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}")
-    mode, overrides = Mode(mode), current_ids(overrides or {})
+    mode = Mode(mode)
     opened = Bundle.open(bundle, allow_edited)
     workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished)
+    overrides = current_ids(overrides or {})
     check_components(workflow.parser)
     if mode is not Mode.TRAIN:
         _use_network(workflow, mode, overrides)

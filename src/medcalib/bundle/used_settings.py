@@ -12,7 +12,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 
-from medcalib.bundle.contract import lookup
+from medcalib.bundle.fragments import lookup
 from medcalib.bundle.resolve import plain_config, resolved_value
 from medcalib.data.case_identity import file_digest
 

@@ -53,8 +53,7 @@ def check_trained(parser: ConfigParser) -> None:
         return
     seed = content("seed")
     command = training_command(content("bundle_root"), None, seed, content("debug"))
-    if (missing[0].parent / CHECKPOINT).exists():
-        state = training_state(missing[0].parent)
+    if (state := training_state(missing[0].parent)) is not None:
         if state.best_epoch in (-1, state.epochs):
             raise UserError(f"{missing[0]} is lost, but can be made again from {CHECKPOINT}: {command}")
         raise UserError(lost_weights([missing[0]], state.epochs))

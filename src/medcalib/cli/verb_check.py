@@ -36,7 +36,7 @@ def main(
         for name, value in (options | overrides).items():
             if value is not None:
                 raise UserError(f"--device_only checks no bundle, so --{name} means nothing beside it; leave one out.")
-        from medcalib.bundle.check_device import check_device
+        from medcalib.device_check import check_device
 
         checked = check_device(device)
         print(checked.text)

@@ -218,7 +218,7 @@ def split_cases(cases: Sequence[Case], fractions: Sequence[float] = (0.7, 0.1, 0
     )
 
 
-def split_digest(split: Mapping[str, Sequence[Case]]) -> str:
+def split_digest(split: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Fingerprint of who is in which part of a split.
 
     Only case names enter, so the same split has the same digest on every machine; neither the order of the parts nor

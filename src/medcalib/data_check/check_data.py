@@ -12,7 +12,6 @@ from monai.bundle import ConfigParser
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.messages import user_message
 from medcalib.bundle.opened import Bundle
-from medcalib.bundle.overrides import current_ids
 from medcalib.errors import StoppedError, UserError
 from medcalib.files.writing import draft_path, remove, remove_abandoned
 
@@ -59,7 +58,7 @@ def check_data(
     Raises:
         UserError: there is nothing to check: no such bundle, id or folder of data, or no place to write to.
     """
-    opened, overrides = Bundle.open(bundle, allow_edited), current_ids(overrides or {})
+    opened, overrides = Bundle.open(bundle, allow_edited), overrides or {}
     target = opened.folder / FOLDER if output_dir is None else Path(output_dir).expanduser()
     with _result_files(target) as draft:
         workflow = opened.workflow(Mode.TRAIN, overrides, seed)

@@ -15,12 +15,12 @@ BINNED = "binned cases"
 CASE_SCORES = "case scores"
 IMAGES = "image predictions"
 CLASSIFIED = "classification scores"
-# who makes what others need
+# who makes what others need, with its article
 _MAKERS = {
-    BINNED: "CalibrationErrorHandler",
-    CASE_SCORES: "UncertaintyScoresHandler",
-    IMAGES: "ImagePredictionsHandler",
-    CLASSIFIED: "ClassificationScoresHandler",
+    BINNED: "a CalibrationErrorHandler",
+    CASE_SCORES: "an UncertaintyScoresHandler",
+    IMAGES: "an ImagePredictionsHandler",
+    CLASSIFIED: "a ClassificationScoresHandler",
 }
 
 
@@ -74,7 +74,7 @@ class Results:
         for part, reader in self._needed.items():
             if part not in self._offered:
                 raise UserError(
-                    f"{reader} needs the {part} of the epoch, which no handler of this engine finds; attach a "
+                    f"{reader} needs the {part} of the epoch, which no handler of this engine finds; attach "
                     f"{_MAKERS[part]}, too."
                 )
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from medcalib.bundle import check_device as module
-from medcalib.bundle.check_device import check_device
+from medcalib import device_check as module
 from medcalib.cli.command_line import run_command
 from medcalib.cli.options import call_with_options
 from medcalib.cli.verb_check import main
+from medcalib.device_check import check_device
 from medcalib.errors import UserError
 from medcalib.functional import _binning_numba
 from medcalib.losses import SoftL1ACEandDiceCELoss

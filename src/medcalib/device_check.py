@@ -105,12 +105,11 @@ def _bin(device: torch.device, backend: str | None) -> None:
     generator = torch.Generator().manual_seed(0)
     probs = torch.rand(1, 2, 4096, generator=generator)
     labels = torch.randint(0, 2, (1, 4096), generator=generator, dtype=torch.uint8)
-    options = {"use_labels": True, "soft": False}
-    wanted = bin_volume(probs, labels, 20, backend="torch", **options)
+    wanted = bin_volume(probs, labels, 20, use_labels=True, soft=False, backend="torch")
     if backend is None:
         found = torch.stack(list(bin_statistics(probs.to(device), labels[:, None].to(device))), -1).cpu()
     else:
-        found = bin_volume(probs.to(device), labels.to(device), 20, backend=backend, **options).cpu()
+        found = bin_volume(probs.to(device), labels.to(device), 20, use_labels=True, soft=False, backend=backend).cpu()
     if not torch.allclose(found, wanted, rtol=1e-9):
         raise ArithmeticError("the sums differ from those of plain torch on the CPU")
 
