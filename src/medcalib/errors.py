@@ -75,14 +75,17 @@ class Terminated(KeyboardInterrupt):
 
 
 def suggestion(name: str, known: Iterable[str], list_all: bool = False) -> str:
-    """End of an error message: the known names nearest to a wrong one.
+    """End of an error message: the known names nearest to a wrong one; all of them, if wanted, where none is near.
 
     Example:
         >>> suggestion("hipocampus", ["phantom", "hippocampus"])
         '; did you mean hippocampus?'
+        >>> suggestion("nope", ["dynunet", "unet"], list_all=True)
+        '; there is dynunet, unet.'
     """
     known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    # where all can be named, what is hardly alike says less
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6 if list_all else 0.5)
     if close:
         return f"; did you mean {' or '.join(close)}?"
     if list_all and known:

@@ -18,6 +18,7 @@ from medcalib.bundle.layout import CONFIGS, Mode
 from medcalib.bundle.network_settings import DEFAULT_NETWORKS
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
+from medcalib.cli.verb_generate import main as list_all
 from medcalib.errors import UserError
 from medcalib.networks.module_names import match_modules
 
@@ -87,7 +88,8 @@ def test_methods_attach_to_modules_that_exist(tmp_path, make_bundle, network):
     [
         ("segresnet_ds", [30, 32, 32], r"must be a multiple of \[4, 4, 4\].*the nearest is \[32, 32, 32\]"),
         ("swin_unetr", [48, 32, 32], r"must be a multiple of \[32, 32, 32\]"),
-        ("unet", [32, 32, 8], "is .32, 32, 8., which the network BasicUNet does not take .*choose another size"),
+        ("unet", [32, 32, 8], r"is .32, 32, 8., .* does not take; make each axis a multiple of 16, as in .32, 32, 16"),
+        ("unet", [16, 16, 16], r"is .16, 16, 16., .*; make each axis a multiple of 32, as in .32, 32, 32"),
         ("unet", [40, 56, 40], None),
         ("dynunet", [30, 32, 12], None),
     ],
@@ -218,3 +220,39 @@ def test_one_file_adds_a_network(templates):
 def test_empty_name(templates, tmp_path, method, network, message):
     with pytest.raises(UserError, match=message):
         generate(templates, tmp_path, "phantom", "baseline_ce", method, network)
+
+
+@pytest.mark.parametrize(
+    ("mode", "overrides", "tries"),
+    [
+        (Mode.TRAIN, {}, True),
+        (Mode.INFERENCE_EVAL, {"num_bins": 15}, False),
+        (Mode.INFERENCE_EVAL, {"inferer::roi_size": [64, 64, 64]}, True),
+        (Mode.INFERENCE_PRED, {"method::sampler": None}, True),
+    ],
+)
+def test_the_network_is_tried_where_it_is_new(bundle, tmp_path, monkeypatch, mode, overrides, tries):
+    tried = []
+    monkeypatch.setattr("medcalib.bundle.run.check_components", tried.append)
+    with pytest.raises(UserError):
+        run(str(bundle), mode, overrides=overrides | {"data::dataset_dir": "/dev/null/none"})
+    assert bool(tried) == tries
+
+
+def test_windows_that_the_trained_network_does_not_take_are_refused(bundle):
+    with pytest.raises(UserError, match=r"inferer::roi_size is \[30, 32, 32\], but each axis must be a multiple of"):
+        run(str(bundle), Mode.INFERENCE_EVAL, overrides={"inferer::roi_size": [30, 32, 32]})
+
+
+def test_the_list_of_bundles_names_networks_that_their_names_cannot(tmp_path, make_bundle, capsys):
+    usual, unet = make_bundle(tmp_path), make_bundle(tmp_path, network="unet")
+    damaged = tmp_path / "bundles" / "phantom_damaged" / "configs"
+    damaged.mkdir(parents=True)
+    (damaged / "metadata.json").write_text("{")
+    list_all(list=True, bundles_dir=str(tmp_path / "bundles"))
+    listed = capsys.readouterr().out.splitlines()[-3:]
+    assert set(listed) == {f"  {usual.name}", f"  {unet.name}  (network unet)", "  phantom_damaged  (damaged)"}
+
+
+def test_all_networks_are_named_where_none_is_alike(templates):
+    refused(templates, f"called 'nope'.*; there is {', '.join(NETWORKS)}", *PHANTOM, "nope")

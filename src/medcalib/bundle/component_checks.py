@@ -13,13 +13,27 @@ from medcalib.bundle.messages import component_message, user_message
 from medcalib.bundle.resolve import plain_config
 from medcalib.errors import UserError
 
-__all__ = ["check_components"]
+__all__ = ["changes_components", "check_components"]
 
 # none of them reads a file, and on the device meta a network takes neither time nor memory
 _PARTS = ("network_def", "loss::function", "inferer", "method::sampler")
 # of what the network is given
 _SIZES = ("data::patch_size", "inferer::roi_size")
 _MULTIPLES = "network::patch_multiple"
+# of these, the first is named whose multiples a network takes
+_CANDIDATES = (2, 4, 8, 16, 32, 64)
+# ids with which a trained network can be given what the training did not try
+_TRIED = ("inferer", "sampling_inferer", "method", "method_network", "network", "network_def", "loss")
+
+
+def changes_components(id_: str) -> bool:
+    """Whether a value of an id has a say in what `check_components` tries, where weights are used that a training left.
+
+    Example:
+        >>> changes_components("inferer::roi_size"), changes_components("num_bins")
+        (True, False)
+    """
+    return id_ == "data::patch_size" or id_.partition("::")[0] in _TRIED
 
 
 def check_components(parser: ConfigParser) -> None:
@@ -65,16 +79,27 @@ def _check_size(id_: str, size: list[int], multiples: list[int], network: torch.
             f"{id_} is {size}, but each axis must be a multiple of {multiples}, by which the network makes images "
             f"smaller; the nearest is {nearest}."
         )
+    error = _problem(network, channels, size)
+    if error is None or _is_about_meta(error):  # what the network does may need values
+        return
+    what = f"{id_} is {size}, which the network {type(network).__name__} does not take"
+    for multiple in _CANDIDATES:
+        larger = [-(-axis // multiple) * multiple for axis in size]
+        if _problem(network, channels, larger) is None:
+            raise UserError(f"{what}; make each axis a multiple of {multiple}, as in {larger}.")
+    raise UserError(
+        f"{what} ({' '.join(str(error).split()).removesuffix('.')}); choose another size or another network."
+    )
+
+
+def _problem(network: torch.nn.Module, channels: int, size: list[int]) -> Exception | None:
+    """What keeps a network from taking an image of a size; the network is on the device meta afterwards."""
     try:
         with torch.no_grad(), torch.device("meta"):
             network.to("meta").eval()(torch.empty(1, channels, *size))
     except (RuntimeError, ValueError) as error:
-        if _is_about_meta(error):
-            return  # what the network does cannot be tried without values
-        raise UserError(
-            f"{id_} is {size}, which the network {type(network).__name__} does not take "
-            f"({' '.join(str(error).split()).removesuffix('.')}); choose another size or another network."
-        ) from None
+        return error
+    return None
 
 
 def _is_about_meta(error: BaseException | None) -> bool:

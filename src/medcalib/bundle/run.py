@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigWorkflow
 
-from medcalib.bundle.component_checks import check_components
+from medcalib.bundle.component_checks import changes_components, check_components
 from medcalib.bundle.layout import CONFIGS, Mode
 from medcalib.bundle.messages import component_message, user_message
 from medcalib.bundle.opened import Bundle
@@ -61,7 +61,9 @@ def run(
     opened = Bundle.open(bundle, allow_edited)
     workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished)
     overrides = current_ids(overrides or {})
-    check_components(workflow.parser)
+    # what a training has tried needs no second trial
+    if mode is Mode.TRAIN or any(map(changes_components, overrides)):
+        check_components(workflow.parser)
     if mode is not Mode.TRAIN:
         _use_network(workflow, mode, overrides)
         return

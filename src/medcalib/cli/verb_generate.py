@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.compose import DEFAULT_METHOD, generate, list_fragments
+from medcalib.bundle.fragments import read_yaml
 from medcalib.bundle.layout import CONFIGS
+from medcalib.bundle.network_settings import default_network
 from medcalib.bundle.templates import find_templates
 from medcalib.errors import UserError
 
@@ -56,4 +59,14 @@ def _print_list(bundles_dir: Path) -> None:
     bundles = sorted(path.parent.parent for path in bundles_dir.glob("[!.]*/configs/metadata.json"))
     print(f"bundles in {bundles_dir}:")
     for bundle in bundles:
-        print(f"  {bundle.name}")
+        print(f"  {bundle.name}{_other_network(bundle)}")
+
+
+def _other_network(bundle: Path) -> str:
+    """The network of a bundle, which its name cannot say, if it is not the default of its data fragment."""
+    try:
+        network = read_metadata(bundle)["medcalib"]["fragments"].get("network")
+        usual = default_network(read_yaml(bundle / CONFIGS / "data.yaml")["data"])
+    except (UserError, KeyError, TypeError, AttributeError):
+        return "  (damaged)"
+    return f"  (network {network})" if network not in (None, usual) else ""
