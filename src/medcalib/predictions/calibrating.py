@@ -290,7 +290,6 @@ def _comparison(folder: Path) -> pd.DataFrame:
                 "low": interval.low,
                 "high": interval.high,
                 "num_cases": interval.num_cases,
-                "interval": interval.method,
             }
         )
     return pd.DataFrame(rows)
