@@ -99,7 +99,16 @@ def cache_memory(parser: ConfigParser, checked: CheckedCases) -> CacheMemory | N
     ]
     in_memory = [round(rate * total) for rate, total in zip(rates, totals, strict=True)]
     on_disk = [0 if folder is None else round(total) for folder, total in zip(folders, totals, strict=True)]
-    return CacheMemory(*in_memory, tuple(rates), tuple(on_disk), tuple(folders), list(shapes), spacings[0])
+    (training, validation), (first_rate, second_rate), (first_disk, second_disk) = in_memory, rates, on_disk
+    return CacheMemory(
+        training,
+        validation,
+        (first_rate, second_rate),
+        (first_disk, second_disk),
+        (folders[0], folders[1]),
+        list(shapes),
+        spacings[0],
+    )
 
 
 def machine_memory() -> int:

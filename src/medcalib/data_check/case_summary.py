@@ -133,15 +133,20 @@ def intensity_range(
         >>> {name: round(value) for name, value in intensity_range([case], ["CT"], [50])["CT"].items()}
         {'min': 0, 'p50': 50, 'max': 100}
     """
-    used = [case for case in summaries if case.sample is not None and len(case.sample) == len(channel_names)]
+    used = [
+        (case.lowest, case.highest, case.sample)
+        for case in summaries
+        if case.lowest is not None and case.highest is not None and case.sample is not None
+        if len(case.sample) == len(channel_names)
+    ]
     if not used:
         return {}
-    pooled = np.concatenate([case.sample for case in used], axis=1)
+    pooled = np.concatenate([sample for _, _, sample in used], axis=1)
     return {
         str(name): {
-            "min": float(min(case.lowest[channel] for case in used)),
+            "min": float(min(lowest[channel] for lowest, _, _ in used)),
             **{f"p{percent:02g}": float(np.percentile(pooled[channel], percent)) for percent in percentiles},
-            "max": float(max(case.highest[channel] for case in used)),
+            "max": float(max(highest[channel] for _, highest, _ in used)),
         }
         for channel, name in enumerate(channel_names)
     }
@@ -168,13 +173,13 @@ def label_histogram(
     """
     usable = [(case, one) for case, one in zip(cases, summaries, strict=True) if one.label_counts is not None]
     counts = np.array([one.label_counts for _, one in usable], dtype=np.int64).reshape(len(usable), len(class_names))
-    total = sum(one.label_size for _, one in usable)
+    total = sum(one.label_size or 0 for _, one in usable)
     return {
         str(name): {
             "voxels": int(counts[:, index].sum()),
             "fraction": float(counts[:, index].sum() / total) if total else float("nan"),
             "num_cases": int((counts[:, index] > 0).sum()),
-            "cases_without": [case for case, one in usable if one.label_counts[index] == 0],
+            "cases_without": [case for (case, _), own in zip(usable, counts, strict=True) if own[index] == 0],
         }
         for index, name in enumerate(class_names)
     }

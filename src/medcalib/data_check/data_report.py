@@ -28,8 +28,9 @@ def describe_cases(checked: CheckedCases, class_names: Sequence[str], channel_na
     """
     parts = {str(part): [str(case[CaseKeys.CASE]) for case in cases] for part, cases in checked.split.items()}
     found = [summary for summary in checked.summaries.values() if summary.shape is not None]
+    num_axes = [len(summary.shape or ()) for summary in found]
     rows = {
-        name: [getattr(summary, name) for summary in found if len(summary.shape) == len(found[0].shape)]
+        name: [getattr(summary, name) for summary, number in zip(found, num_axes, strict=True) if number == num_axes[0]]
         for name in ("shape", "spacing")
     }
     return {

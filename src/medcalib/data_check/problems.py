@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
 from medcalib.errors import UserError
@@ -31,7 +32,7 @@ class Inspection(NamedTuple):
         problems: one sentence each, with case and file; empty if nothing is wrong.
     """
 
-    image: Tensor | None
+    image: MetaTensor | None
     label: Tensor | None
     problems: list[str]
 
@@ -78,7 +79,8 @@ class CaseInspector:
             if key not in case
         ]
         try:
-            loaded = self.load(dict(case))
+            files: dict[Any, Any] = dict(case)
+            loaded = self.load(files)
         except UserError as error:
             loaded, found = self._piecewise(case)
             problems += found or [str(error)]
@@ -103,15 +105,17 @@ class CaseInspector:
                 problems.append(str(error))
         return Inspection(image, label, problems)
 
-    def _piecewise(self, case: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    def _piecewise(self, case: Mapping[str, Any]) -> tuple[dict[Hashable, Any], list[str]]:
         """What can be loaded of image and label when not everything can, and why the rest cannot."""
         single = copy.copy(self.load)
         single.num_channels = None  # one channel at a time
-        loaded: dict[str, Tensor] = {}
+        loaded: dict[Hashable, Any] = {}
         problems: list[str] = []
 
-        def load(how: LoadCased, **files: Any) -> Mapping[str, Any]:
-            others = {key: value for key, value in case.items() if key not in (CaseKeys.IMAGE, CaseKeys.LABEL)}
+        def load(how: LoadCased, **files: Any) -> Mapping[Hashable, Any]:
+            others: dict[Any, Any] = {
+                key: value for key, value in case.items() if key not in (CaseKeys.IMAGE, CaseKeys.LABEL)
+            }
             try:
                 return how(others | files)
             except UserError as error:
@@ -130,6 +134,7 @@ class CaseInspector:
                 loaded[CaseKeys.IMAGE] = whole[CaseKeys.IMAGE]
         if CaseKeys.LABEL in case:
             path = case[CaseKeys.LABEL]
+            alone: Mapping[Hashable, Any]
             try:
                 alone = load(single, label=path)
             except ValueError:  # an outline, which is drawn into the picture
@@ -146,7 +151,7 @@ class CaseInspector:
         Raises:
             UserError: it holds something else than classes.
         """
-        item = {CaseKeys.CASE.value: case.get(CaseKeys.CASE, "?"), CaseKeys.LABEL.value: label}
+        item: Any = {CaseKeys.CASE.value: case.get(CaseKeys.CASE, "?"), CaseKeys.LABEL.value: label}
         wrong = ""
         try:
             for transform in self.label_transforms:

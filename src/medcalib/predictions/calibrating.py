@@ -228,7 +228,7 @@ def make_calibrator(
     """
     _check_name(name)
     kind = CALIBRATORS[name]
-    options = {"spatial_dims": 3, "keep_argmax": keep_argmax}
+    options: dict[str, Any] = {"spatial_dims": 3, "keep_argmax": keep_argmax}
     if kind is HistogramBinningCalibrator:
         options["num_bins"] = num_bins
     known = inspect.signature(kind).parameters
@@ -276,16 +276,17 @@ def _calibrate(predicted: PredictedCase, calibrator: Calibrator) -> tuple[Tensor
 def _comparison(folder: Path) -> pd.DataFrame:
     """Every metric before and after, and how far their difference could have turned out otherwise."""
     before, after = (read_evaluation(folder / name) for name in ("before", "after"))
+    earlier, later = before.summary or {}, after.summary or {}
     rows = []
     for metric in METRICS:
-        if metric not in before.cases:
+        if before.cases is None or metric not in before.cases:
             continue
         interval = bootstrap_interval(after.values(metric) - before.values(metric))
         rows.append(
             {
                 "metric": metric,
-                "before": before.summary[metric],
-                "after": after.summary[metric],
+                "before": earlier[metric],
+                "after": later[metric],
                 "difference": interval.estimate,
                 "low": interval.low,
                 "high": interval.high,

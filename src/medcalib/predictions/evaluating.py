@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +151,17 @@ def write_evaluation(
     )
     evaluator.logger = _SILENT
     evaluator.run()
-    statistics = [part.numpy() for part in read_evaluation(folder).statistics]
+    statistics = read_evaluation(folder).statistics
+    if statistics is None:
+        raise RuntimeError(f"{folder} was evaluated without bins.")
+    bins = [part.numpy() for part in statistics]
     (folder / "reliability").mkdir()
-    drawn = {"diagram": draw_dataset_reliability_diagrams, "histogram": draw_dataset_reliability_histograms}
+    drawn: dict[str, Callable[..., Any]] = {
+        "diagram": draw_dataset_reliability_diagrams,
+        "histogram": draw_dataset_reliability_histograms,
+    }
     for kind, draw in drawn.items():
-        figure = draw(*statistics, task.reported_classes)
+        figure = draw(*bins, task.reported_classes)
         for suffix in ("png", "pdf"):
             figure.savefig(folder / "reliability" / f"dataset_{kind}.{suffix}", dpi=150)
 

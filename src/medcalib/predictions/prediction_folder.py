@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from medcalib.predictions.volumes import Geometry, Volume, check_same_geometry, 
 
 __all__ = ["PredictedCase", "PredictionFolder", "most_probable"]
 
+_Word = TypeVar("_Word", PredictionKind, Activation)
+
 
 class PredictedCase(NamedTuple):
     """One case of a folder of predictions.
@@ -45,7 +47,13 @@ class PredictedCase(NamedTuple):
     geometry: Geometry
 
     def calibration_case(self) -> CalibrationCase:
-        """The case as :func:`medcalib.calibrators.fit_calibrator` takes it."""
+        """The case as :func:`medcalib.calibrators.fit_calibrator` takes it.
+
+        Raises:
+            ValueError: it was read without its label.
+        """
+        if self.labels is None:
+            raise ValueError(f"The case {self.case} was read without its label.")
         return CalibrationCase(self.logits, self.labels, name=self.case)
 
 
@@ -187,17 +195,18 @@ class PredictionFolder:
                 ) from None
         plans = self.plans or find_plans([path.parent, self.predictions_dir])
         channels = torch.from_numpy(read_probabilities(path, reference.geometry, case, plans))
-        of_file = {"geometry": reference.geometry, "path": path, "case": case, "plans": plans}
+        grid = reference.geometry
         exclusive = self.activation is Activation.SOFTMAX
         if beside is not None:
             decided = most_probable(channels) if exclusive else (channels > 0.5).any(0)
             truth = beside.array if exclusive else beside.array > 0
-            check_segmentation(decided.numpy(), truth, **of_file)
+            check_segmentation(decided.numpy(), truth, geometry=grid, path=path, case=case, plans=plans)
         else:
             on_disk = f"Case {case}: {reference.geometry.path}"
             truth = label_targets(_channel_first(reference), len(channels), self.activation, self.regions, on_disk)
             decided = most_probable(channels) if exclusive else channels > 0.5
-            check_label(decided.numpy(), (truth[0] if exclusive else truth).numpy(), **of_file)
+            classes = (truth[0] if exclusive else truth).numpy()
+            check_label(decided.numpy(), classes, geometry=grid, path=path, case=case, plans=plans)
         return channels, reference.geometry
 
     def _find(self, case: str) -> PredictionPaths:
@@ -246,7 +255,7 @@ def _channels_of(volume: Volume) -> list[NDArray[np.float32]]:
     return [volume.array] if volume.array.ndim == 3 else list(np.moveaxis(volume.array, -1, 0))
 
 
-def _member(enum: type[PredictionKind] | type[Activation], value: str, name: str) -> PredictionKind | Activation:
+def _member(enum: type[_Word], value: str, name: str) -> _Word:
     try:
         return enum(value)
     except ValueError:

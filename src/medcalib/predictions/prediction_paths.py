@@ -194,7 +194,7 @@ def _may_be_another_case(found: PredictionPaths) -> bool:
 def _num_axes(path: Path) -> int:
     """Number of axes of a file, where a vector image has four; 0 where it cannot be read."""
     header = _header(path)
-    shape = () if header is None else header.get_data_shape()
+    shape: tuple[int, ...] = () if header is None else header.get_data_shape()
     return 4 if len(shape) == 5 and shape[3] == 1 else len(shape)
 
 
@@ -206,7 +206,8 @@ def _is_fractional(path: Path) -> bool:
 
 def _header(path: Path) -> nib.Nifti1Header | None:
     try:
-        return nib.load(path).header
+        image = nib.load(path)
+        return image.header if isinstance(image, nib.Nifti1Image) else None
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error):
         # whoever reads the file says what is wrong with it
         return None
