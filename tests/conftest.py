@@ -42,6 +42,34 @@ def read_once():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def figures_of_bundles():
+    """Let bundles that run in this process make figures, but not draw them: that took three quarters of evaluations."""
+    from matplotlib.figure import Figure
+
+    from medcalib.handlers.result_folder import ResultFolder
+
+    save_figure = ResultFolder.save_figure
+
+    def save_nothing(self, name, figure, formats, dpi):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "savefig", lambda _figure, path, **_options: path.write_bytes(b"not drawn"))
+            figure.set_layout_engine("none")
+            save_figure(self, name, figure, formats, dpi)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResultFolder, "save_figure", save_nothing)
+        yield save_figure
+
+
+@pytest.fixture
+def drawn_figures(monkeypatch, figures_of_bundles):
+    """Let bundles draw their figures."""
+    from medcalib.handlers.result_folder import ResultFolder
+
+    monkeypatch.setattr(ResultFolder, "save_figure", figures_of_bundles)
+
+
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory):
     """A small phantom dataset."""

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
 from tests.conftest import PHANTOM_SIZE
 
 from medcalib.bundle.run import run
@@ -145,10 +146,20 @@ def test_bin_statistics_reproduce_the_calibration_errors(results):
     assert summary(results)["macro_ece"] == pytest.approx(np.nanmean(np.nanmean(per_case, 1)), rel=1e-9)
 
 
-def test_figures_are_there(results):
-    names = {path.name for path in (results / "evaluation" / "reliability").iterdir()}
+@pytest.mark.slow
+@pytest.mark.usefixtures("drawn_figures")
+def test_figures_are_drawn(trained, tiny, tmp_path):
+    weights = trained / "seed_12345" / "models" / "model.pt"
+    elsewhere = {"output_dir": str(tmp_path), "checkpoint": str(weights)}
+    run(str(trained), "inference_eval", overrides=tiny | elsewhere)
+    folder = tmp_path / "evaluation" / "reliability"
+    names = {path.name for path in folder.iterdir()}
     assert {"dataset_histogram.pdf", "dataset_histogram.png", "dataset_diagram.png"} <= names
     assert sum(name.startswith("case_") for name in names) == 2
+    for path in (tmp_path / "evaluation").rglob("*.png"):
+        assert min(Image.open(path).size) > 200, path
+    for path in (tmp_path / "evaluation").rglob("*.pdf"):
+        assert path.read_bytes().startswith(b"%PDF"), path
 
 
 def test_a_finished_training_says_so_and_returns(trained, tiny, capsys):

@@ -115,9 +115,9 @@ def test_independent_labels():
     assert [text.get_text() for text in one.legends[0].get_texts()] == ["whole"]
 
 
-@pytest.mark.parametrize("number", [3, 40])
-@pytest.mark.parametrize("channels", [1, 4])
-@pytest.mark.parametrize("shape", [(12, 10, 6), (40, 8, 6), (6, 60)])
+@pytest.mark.parametrize(
+    ("number", "channels", "shape"), [(3, 1, (12, 10, 6)), (40, 4, (12, 10, 6)), (3, 4, (40, 8, 6)), (40, 1, (6, 60))]
+)
 def test_nothing_overlaps_or_leaves_the_page(number, channels, shape):
     images, labels, cases = batch(number, shape, channels)
     cases[0] = "a_very_long_name_of_a_case_" * 4

@@ -214,10 +214,8 @@ def test_cases_in_another_order_give_the_same_figure(draw):
     np.testing.assert_array_equal(*pictures)
 
 
-@pytest.mark.parametrize("classes", [1, 2, 3, pytest.param(15, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("cases", [1, 3])
-@pytest.mark.parametrize("suffix", ["png", "pdf"])
-def test_every_size_can_be_saved_and_fits_the_page(tmp_path, classes, cases, suffix):
+@pytest.mark.parametrize(("cases", "classes"), [(1, 1), (3, 2), pytest.param(1, 15, marks=pytest.mark.slow)])
+def test_every_size_can_be_saved_and_fits_the_page(tmp_path, cases, classes):
     counts, sum_pred, sum_true = random_statistics(cases, classes)
     names = [f"class number {index}" for index in range(classes)]
     figures = [draw(counts, sum_pred, sum_true, names, title="data") for draw in DATASET_FIGURES]
@@ -226,9 +224,10 @@ def test_every_size_can_be_saved_and_fits_the_page(tmp_path, classes, cases, suf
         width, height = figure.get_size_inches()
         assert width <= 7.0 + 1e-6
         assert height <= 10.0
-        path = tmp_path / f"figure.{suffix}"
-        figure.savefig(path)
-        assert path.stat().st_size > 1000
+        for suffix in ("png", "pdf"):
+            path = tmp_path / f"figure.{suffix}"
+            figure.savefig(path)
+            assert path.stat().st_size > 1000
 
 
 def test_no_text_is_smaller_than_seven_points():
