@@ -62,7 +62,7 @@ class CaseDraws:
             yield from self._make(num_cases)
             return
         if num_cases not in self._kept:
-            while sum(len(block) * number for number, blocks in self._kept.items() for block in blocks) > _KEPT:
+            while self._kept and (sum(self._kept) + num_cases) * self.num_samples > _KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[num_cases] = list(self._make(num_cases))
         yield from self._kept[num_cases]

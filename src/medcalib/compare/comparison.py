@@ -97,7 +97,7 @@ def compare(
             two evaluations differ in more than method and seed.
     """
     given = {str(name): tuple(seeds) for name, seeds in evaluations.items()}
-    _check(given, reference, num_samples, confidence)
+    _check(given, reference, num_samples, confidence, seed)
     check_comparable(given)
     cases, left_out = common_cases(given)
     columns, notes = _shared_metrics(given)
@@ -118,7 +118,9 @@ def compare(
     )
 
 
-def _check(given: Mapping[str, Sequence[Evaluation]], reference: str, num_samples: int, confidence: float) -> None:
+def _check(
+    given: Mapping[str, Sequence[Evaluation]], reference: str, num_samples: int, confidence: float, seed: int
+) -> None:
     if reference not in given:
         raise UserError(f"The reference {reference!r} is none of the evaluations{suggestion(reference, given, True)}")
     if len(given) < 2:
@@ -128,6 +130,8 @@ def _check(given: Mapping[str, Sequence[Evaluation]], reference: str, num_sample
             raise UserError(f"{name} has no evaluation; give its folder.")
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise UserError(f"num_samples must be a whole number from 1 on, not {num_samples!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed must be a whole number from 0 on, not {seed!r}.")
     if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 < confidence < 1:
         raise UserError(f"confidence must be a number between 0 and 1, such as 0.95, not {confidence!r}.")
 
@@ -140,7 +144,8 @@ def _shared_metrics(given: Mapping[str, Sequence[Evaluation]]) -> tuple[dict[str
     for metric in in_order(names):
         lacking = dict.fromkeys(name for name, one in every if metric not in one.metrics)
         if lacking:
-            notes.append(f"{metric_title(metric)} ({metric}) is left out, since {_and(list(lacking))} lack it.")
+            has = "has" if len(lacking) == 1 else "have"
+            notes.append(f"{metric_title(metric)} ({metric}) is left out, since {_and(list(lacking))} {has} it not.")
             continue
         if len({is_pooled(one.metrics[metric]) for _, one in every}) > 1:
             notes.append(f"{metric} is left out, since some have a value of each case and others one of all.")
