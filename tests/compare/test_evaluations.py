@@ -4,13 +4,19 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
 from tests.predictions.predictions_on_disk import CASES, write_labels, write_volumes
+from tests.reports.test_classification_report import TASK, make_images, run
 
-from medcalib.compare import read_evaluation
+from medcalib.compare import compare, find_evaluations, read_evaluation
 from medcalib.errors import UserError
 from medcalib.functional import calibration_error
+from medcalib.handlers import ImagePredictionsHandler, ResultFolder
 from medcalib.predictions import PredictionFolder, evaluate_predictions
+from medcalib.reports import ClassificationReportHandler, ClassificationScoresHandler
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +70,128 @@ def test_files_of_two_evaluations_do_not_mix(copy):
     (copy / "cases.csv").write_text(table)
     with pytest.raises(UserError, match="hold different cases"):
         read_evaluation(copy)
+
+
+def test_nothing_but_tables_is_enough(folder, tmp_path):
+    (tmp_path / "bare").mkdir()
+    for path in folder.glob("*_raw.csv"):
+        shutil.copy(path, tmp_path / "bare")
+    bare, full = read_evaluation(tmp_path / "bare"), read_evaluation(folder)
+    assert (bare.summary, bare.cases, bare.statistics, bare.quality_control, bare.seed) == (None,) * 5
+    assert (bare.class_names, bare.case_ids) == (full.class_names, full.case_ids)
+    np.testing.assert_array_equal(bare.values("nll"), full.values("nll"))
+    assert bare.provenance == {}
+
+
+def test_a_folder_without_tables_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"holds no <metric>_raw.csv: give the folder of an evaluation"):
+        read_evaluation(tmp_path)
+
+
+def test_attributes_of_cases_stay_texts(copy):
+    summary = json.loads((copy / "summary.json").read_text())
+    (copy / "summary.json").write_text(json.dumps(summary | {"strata": {"centre": {}}}))
+    table = pd.read_csv(copy / "cases.csv", dtype=str, keep_default_na=False)
+    table.insert(1, "centre", ["01", "1", "NA", "2"])
+    table.insert(2, "vendor", ["A", "B", "A", "A"])
+    table.to_csv(copy / "cases.csv", index=False)
+    cases = read_evaluation(copy).cases
+    assert cases["centre"].tolist() == ["01", "1", "NA", "2"]
+    assert cases["vendor"].tolist() == ["A", "B", "A", "A"]
+    assert cases["nll"].dtype == float
+
+
+class TestFinding:
+    @pytest.fixture
+    def bundle(self, folder, tmp_path):
+        for seed in ("seed_20", "seed_3", "seed_3_debug"):
+            shutil.copytree(folder, tmp_path / "bundle" / seed / "evaluation")
+        (tmp_path / "bundle" / "seed_4" / "models").mkdir(parents=True)
+        return tmp_path / "bundle"
+
+    def test_a_bundle_gives_every_seed(self, bundle):
+        found = find_evaluations(bundle)
+        assert [path.parent.name for path in found] == ["seed_3", "seed_20"]
+        assert [read_evaluation(path).seed for path in found] == [3, 20]
+
+    def test_trial_runs_count_where_there_is_nothing_else(self, bundle):
+        for seed in ("seed_20", "seed_3"):
+            shutil.rmtree(bundle / seed)
+        (found,) = find_evaluations(bundle)
+        assert found.parent.name == "seed_3_debug"
+        assert read_evaluation(found).debug
+
+    def test_a_seed_and_an_evaluation_give_themselves(self, bundle, folder):
+        assert find_evaluations(bundle / "seed_20") == [bundle / "seed_20" / "evaluation"]
+        assert find_evaluations(folder) == [folder]
+
+    def test_folders_without_one_are_named(self, bundle, tmp_path):
+        with pytest.raises(UserError, match="seed_4 holds no evaluation: run the bundle with --mode inference_eval"):
+            find_evaluations(bundle / "seed_4")
+        with pytest.raises(UserError, match="nowhere is no folder"):
+            find_evaluations(tmp_path / "nowhere")
+
+
+IMAGES = {"base": make_images(number=30)}
+# a softmax of another temperature decides the same
+IMAGES["soft"] = [{**image, "pred": (0.3 * image["pred"].log()).softmax(0)} for image in IMAGES["base"]]
+
+
+@pytest.fixture(scope="module")
+def classified(tmp_path_factory):
+    """The evaluations of two classifiers."""
+    root = tmp_path_factory.mktemp("classified")
+    for name, images in IMAGES.items():
+        folder = ResultFolder(root / name, {"seed": 3})
+        scores = ImagePredictionsHandler(TASK), ClassificationScoresHandler(num_bins=5)
+        run(images, [folder, *scores, ClassificationReportHandler(folder, formats=())])
+        (root / name / "retention.json").write_text('{"num_cases": 30}')
+    return {name: [read_evaluation(root / name)] for name in IMAGES}
+
+
+def test_classified_images_have_scores_of_each(classified):
+    evaluation = classified["base"][0]
+    assert evaluation.classifies
+    assert evaluation.seed == 3
+    for metric, table in evaluation.metrics.items():
+        assert np.nanmean(table["mean"]) == pytest.approx(evaluation.summary[metric], rel=1e-6), metric
+    for metric in ("accuracy", "nll", "brier", "nll_categorical", "brier_categorical"):
+        assert evaluation.metrics[metric].index.tolist() == [image["case"] for image in IMAGES["base"]]
+    assert {"auc", "sensitivity", "micro_ece", "top_label_ece"} <= set(evaluation.metrics)
+    assert evaluation.retention == {"num_cases": 30}
+
+
+def test_classifications_are_compared(classified):
+    """With intervals of the areas by drawing images, each by SciPy."""
+    found = compare(classified, "base", num_samples=300)
+    assert (found.primary, found.margins) == ("top_label_ece", {"accuracy": 0.01})
+    table = found.table.set_index(["metric", "class"])
+    assert table.loc[("accuracy", "mean"), "warning"].startswith("equal in every case")
+    assert table.loc[("accuracy", "mean"), "non_inferior"] is True
+    labels = np.array([int(image["label"]) for image in IMAGES["base"]])
+
+    def area(name, rows):
+        these = IMAGES[name]
+        given = np.array([these[row]["pred"][1].item() for row in rows])
+        return roc_auc_score(labels[rows] == 1, given)
+
+    drawn = stats.bootstrap(
+        (np.arange(30),),
+        lambda rows: area("soft", rows) - area("base", rows),
+        n_resamples=300,
+        vectorized=False,
+        rng=np.random.default_rng(0),
+    )
+    row = table.loc[("auc", "low_grade")]
+    assert row["difference"] == pytest.approx(area("soft", range(30)) - area("base", range(30)))
+    # draws that equal the estimate count half, where SciPy goes by their rounding
+    np.testing.assert_allclose([row["difference_low"], row["difference_high"]], drawn.confidence_interval, atol=3e-3)
+    for metric in ("auc", "top_label_ece", "micro_ace", "nll"):
+        level = found.levels.set_index(["metric", "class", "method"]).loc[(metric, "mean", "base")]
+        assert level["mean"] == pytest.approx(classified["base"][0].summary[metric], rel=1e-6)
+        assert level["low"] <= level["mean"] <= level["high"]
+
+
+def test_segmentations_and_classifications_do_not_mix(folder, classified):
+    with pytest.raises(UserError, match="cannot be compared: (class_names|num_bins|task) is"):
+        compare({"a": [read_evaluation(folder)], "b": classified["soft"]}, "a")

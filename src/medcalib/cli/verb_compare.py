@@ -39,7 +39,19 @@ def main(
             f'--evaluations must be folders by method, such as "{{baseline: folder, hard: folder}}", not '
             f"{evaluations!r}."
         )
-    command = _command(**locals())
+    for name, folders in evaluations.items():
+        if folders in (None, [], ""):
+            raise UserError(f"--evaluations: no folder is given for {name}; write {{{name}: folder}}.")
+    command = _command(
+        evaluations=evaluations,
+        reference=reference,
+        output=output,
+        primary=primary,
+        non_inferior=non_inferior,
+        confidence=confidence,
+        num_samples=num_samples,
+        seed=seed,
+    )
 
     from medcalib.compare import compare, comparison_folder, comparison_text, find_evaluations, write_tables
     from medcalib.compare import read_evaluation as read
