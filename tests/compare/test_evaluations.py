@@ -101,6 +101,18 @@ def test_attributes_of_cases_stay_texts(copy):
     assert cases["nll"].dtype == float
 
 
+def test_cases_that_are_named_as_files_are_the_same_ones(copy):
+    with np.load(copy / "bin_statistics.npz") as arrays:
+        renamed = dict(arrays) | {"cases": np.array([f"{case}.png" for case in arrays["cases"]])}
+    np.savez(copy / "bin_statistics.npz", **renamed)
+    for path in (*copy.glob("*_raw.csv"), copy / "cases.csv"):
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([lines[0], *(line.replace(",", ".png,", 1) for line in lines[1:])]))
+    evaluation = read_evaluation(copy)
+    assert evaluation.case_ids == list(CASES)
+    assert np.isfinite(evaluation.values("nll")).all()
+
+
 class TestFinding:
     @pytest.fixture
     def bundle(self, folder, tmp_path):

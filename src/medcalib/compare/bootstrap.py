@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +14,8 @@ __all__ = ["BootstrapInterval", "CaseDraws", "bca_intervals", "bootstrap_interva
 
 Array = NDArray[np.float64]
 
-_BLOCK = 4_000_000
-_KEPT = 40_000_000
+_BLOCK = 1_000_000
+_KEPT = 200_000_000
 # of the size of the draws; sums of the same values in another order differ by less
 _ROUNDING = 1e-12
 
@@ -54,26 +54,29 @@ class CaseDraws:
     def __init__(self, num_samples: int = 9999, seed: int = 0) -> None:
         self.num_samples = num_samples
         self.seed = seed
-        self._kept: dict[int, list[Array]] = {}
+        self._kept: dict[int, list[NDArray[np.uint8]]] = {}
 
     def blocks(self, num_cases: int) -> Iterator[Array]:
         """Weights (draw, case), in blocks of draws of a few megabytes."""
         if num_cases * self.num_samples > _KEPT:
-            yield from self._make(num_cases)
-            return
-        if num_cases not in self._kept:
-            while self._kept and (sum(self._kept) + num_cases) * self.num_samples > _KEPT:
-                del self._kept[next(iter(self._kept))]
-            self._kept[num_cases] = list(self._make(num_cases))
-        yield from self._kept[num_cases]
+            drawn: Iterable[NDArray[np.uint8]] = self._make(num_cases)
+        else:
+            if num_cases not in self._kept:
+                while self._kept and (sum(self._kept) + num_cases) * self.num_samples > _KEPT:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[num_cases] = list(self._make(num_cases))
+            drawn = self._kept[num_cases]
+        for block in drawn:
+            yield block.astype(float)
 
-    def _make(self, num_cases: int) -> Iterator[Array]:
+    def _make(self, num_cases: int) -> Iterator[NDArray[np.uint8]]:
         rng = np.random.default_rng(self.seed)
         size = max(1, _BLOCK // num_cases)
         for start in range(0, self.num_samples, size):
             rows = min(size, self.num_samples - start)
             drawn = rng.integers(0, num_cases, (rows, num_cases)) + num_cases * np.arange(rows)[:, None]
-            yield np.bincount(drawn.ravel(), minlength=rows * num_cases).reshape(rows, num_cases).astype(float)
+            # of 255 cases none is drawn more often than that, and of more never in practice
+            yield np.bincount(drawn.ravel(), minlength=rows * num_cases).reshape(rows, num_cases).astype(np.uint8)
 
 
 def seed_shares(num_seeds: int, num_samples: int, seed: int, training: str) -> Array:

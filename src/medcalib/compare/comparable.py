@@ -14,16 +14,7 @@ __all__ = ["check_comparable", "common_cases"]
 
 Evaluations = Mapping[str, Sequence[Evaluation]]
 
-_SETTINGS = (
-    "split_digest",
-    "num_bins",
-    "include_background",
-    "space",
-    "limit_cases",
-    "activation",
-    "regions",
-    "class_names",
-)
+_SETTINGS = ("split_digest", "num_bins", "include_background", "space", "limit_cases")
 _NAMED = 5
 
 

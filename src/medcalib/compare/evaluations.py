@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from medcalib.compare.image_scores import case_tables_of_images, top_label_tables
-from medcalib.compare.raw_tables import RAW, is_pooled, read_raw_table
+from medcalib.compare.raw_tables import RAW, case_ids, is_pooled, read_raw_table
 from medcalib.errors import UserError, plain_reason, suggestion
 from medcalib.functional import BinStatistics
 
@@ -120,7 +120,7 @@ evaluation, which --mode inference_eval of a bundle writes.
     strata = (summary or {}).get("strata") or {}
     cases = _read(folder / "cases.csv", lambda path: _read_cases(path, list(strata)))
     arrays = _read(folder / "bin_statistics.npz", _read_arrays)
-    if cases is not None and arrays is not None and cases["filename"].tolist() != arrays["cases"].tolist():
+    if cases is not None and arrays is not None and cases["filename"].tolist() != case_ids(arrays["cases"].tolist()):
         raise UserError(
             f"{folder / 'cases.csv'} and {folder / 'bin_statistics.npz'} hold different cases, so they do not stem "
             f"from one evaluation: evaluate again."
@@ -206,6 +206,7 @@ def _read_cases(path: Path, attributes: list[str]) -> pd.DataFrame:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if "filename" not in table:
         raise ValueError("it has no column filename")
+    table["filename"] = case_ids(table["filename"])
     for name in table.columns.difference(["filename", *attributes]):
         try:
             table[name] = table[name].astype(float)

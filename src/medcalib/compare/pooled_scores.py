@@ -15,7 +15,7 @@ from medcalib.functional.calibration_errors import EMPTY_WEIGHT
 __all__ = ["calibration_errors", "decision_scores", "roc_areas"]
 
 Array = NDArray[np.float64]
-_BLOCK = 4_000_000
+_BLOCK = 300_000
 
 
 def calibration_errors(statistics: BinStatistics, ignore_empty: bool = True) -> Statistic:
@@ -65,24 +65,30 @@ def roc_areas(statistics: BinStatistics) -> Statistic:
     # as they were predicted: the areas of a bundle are computed from numbers of that precision
     given, of_image = probabilities.float().numpy(), labels[:, 0].numpy()
 
+    of_classes = []
+    for place in range(given.shape[1]):
+        has = of_image == place
+        order = np.argsort(given[:, place], kind="stable")
+        own, rest = order[has[order]], order[~has[order]]
+        # of the others, those below count whole and those of the same value half
+        below = [np.searchsorted(given[rest, place], given[own, place], side) for side in ("left", "right")]
+        of_classes.append((own, rest, *below))
+
     def areas(weights: Array) -> Array:
         size = max(1, _BLOCK // weights.shape[1])
         parts = [of_block(weights[start : start + size]) for start in range(0, len(weights), size)]
         return _with_mean(np.concatenate(parts))
 
     def of_block(weights: Array) -> Array:
-        found = np.full((len(weights), given.shape[1]), np.nan)
-        for place in range(given.shape[1]):
-            order = np.argsort(given[:, place], kind="stable")
-            values, has = given[order, place], of_image[order] == place
-            in_order = weights[:, order]
-            others = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(in_order * ~has, 1)], 1)
-            positive = in_order[:, has]
-            # of the others, those below count whole and those of the same value half
-            first, last = (np.searchsorted(values, values[has], side) for side in ("left", "right"))
-            won = (positive * (others[:, first] + others[:, last]) / 2).sum(1)
+        # cases first, so that they are put in order by whole rows
+        of_cases = np.ascontiguousarray(weights.T)
+        found = np.full((len(weights), len(of_classes)), np.nan)
+        for place, (own, rest, first, last) in enumerate(of_classes):
+            others = np.concatenate([np.zeros((1, len(weights))), np.cumsum(of_cases[rest], 0)])
+            positive = of_cases[own]
+            won = np.einsum("ij,ij->j", positive, others[first] + others[last]) / 2
             with np.errstate(invalid="ignore", divide="ignore"):
-                found[:, place] = won / (positive.sum(1) * others[:, -1])
+                found[:, place] = won / (positive.sum(0) * others[-1])
         return found
 
     return areas
