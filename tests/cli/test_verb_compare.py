@@ -112,7 +112,7 @@ def test_a_folder_of_tables_of_the_published_code_is_enough(folders, pages, tmp_
         ({"non_inferior": "0.01"}, "non_inferior must be margins by metric"),
         ({"confidence": "high"}, "confidence must be a number between 0 and 1"),
         ({"seed": "-1"}, "seed must be a whole number from 0 on, not -1"),
-        ({"referenz": "base"}, "has no option --referenz; did you mean reference"),
+        ({"reference_method": "base"}, "has no option --reference_method; did you mean reference"),
     ],
 )
 def test_every_mistake_is_one_sentence_and_leaves_nothing(folders, pages, tmp_path, capsys, changes, message):
