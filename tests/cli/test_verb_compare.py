@@ -108,7 +108,7 @@ def test_a_folder_of_tables_of_the_published_code_is_enough(folders, pages, tmp_
         ({"evaluations": "{base: nowhere, soft: nowhere}"}, "nowhere is no folder"),
         ({"evaluations": "{base: }"}, "no folder is given for base"),
         ({"reference": "sof"}, "The reference 'sof' is none of the evaluations; did you mean soft"),
-        ({"primary": "ace"}, "primary is 'ace', which is no metric of all; did you mean"),
+        ({"primary": "macro_acc"}, "primary is 'macro_acc', which is no metric of all; did you mean macro_ace"),
         ({"non_inferior": "0.01"}, "non_inferior must be margins by metric"),
         ({"confidence": "high"}, "confidence must be a number between 0 and 1"),
         ({"seed": "-1"}, "seed must be a whole number from 0 on, not -1"),
