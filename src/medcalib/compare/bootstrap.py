@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,8 @@ __all__ = ["BootstrapInterval", "CaseDraws", "bca_intervals", "bootstrap_interva
 Array = NDArray[np.float64]
 
 _BLOCK = 1_000_000
-_KEPT = 200_000_000
+_KEPT = 100_000_000
+_SMALL = 4_000_000
 # of the size of the draws; sums of the same values in another order differ by less
 _ROUNDING = 1e-12
 
@@ -54,20 +55,21 @@ class CaseDraws:
     def __init__(self, num_samples: int = 9999, seed: int = 0) -> None:
         self.num_samples = num_samples
         self.seed = seed
-        self._kept: dict[int, list[NDArray[np.uint8]]] = {}
+        self._kept: dict[int, list[NDArray[Any]]] = {}
 
     def blocks(self, num_cases: int) -> Iterator[Array]:
         """Weights (draw, case), in blocks of draws of a few megabytes."""
         if num_cases * self.num_samples > _KEPT:
-            drawn: Iterable[NDArray[np.uint8]] = self._make(num_cases)
+            drawn: Iterable[NDArray[Any]] = self._make(num_cases)
         else:
             if num_cases not in self._kept:
                 while self._kept and (sum(self._kept) + num_cases) * self.num_samples > _KEPT:
                     del self._kept[next(iter(self._kept))]
-                self._kept[num_cases] = list(self._make(num_cases))
+                kind = float if num_cases * self.num_samples <= _SMALL else np.uint8
+                self._kept[num_cases] = [block.astype(kind) for block in self._make(num_cases)]
             drawn = self._kept[num_cases]
         for block in drawn:
-            yield block.astype(float)
+            yield block.astype(float, copy=False)
 
     def _make(self, num_cases: int) -> Iterator[NDArray[np.uint8]]:
         rng = np.random.default_rng(self.seed)

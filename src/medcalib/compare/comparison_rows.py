@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medcalib.compare.drawn_values import Drawn
+from medcalib.compare.drawn_values import Drawn, apart
 from medcalib.compare.metric_draws import MetricDraws
 from medcalib.compare.metric_names import better_when_higher
 from medcalib.compare.paired_tests import holm, paired_tests, percent_change
@@ -44,6 +44,7 @@ def level_rows(found: MetricDraws, confidence: float) -> list[Row]:
         values = {name: sign * float(drawn.estimates[0]) for name, drawn in own.items()}
         best = max((value for value in values.values() if not np.isnan(value)), default=np.nan)
         first = next((name for name, value in values.items() if value == best), None)
+        is_best = {name: bool(apart(np.array(best), np.array(value)) == 0) for name, value in values.items()}
         for name, drawn in own.items():
             low, high = (float(end[0]) for end in drawn.intervals(confidence))
             known = found.known[name][:, place]
@@ -59,9 +60,9 @@ def level_rows(found: MetricDraws, confidence: float) -> list[Row]:
                     "seed_sd": seed_spread(drawn),
                     "num_cases": int(known.sum()),
                     "num_seeds": drawn.of_trainings.shape[1],
-                    "best": values[name] == best,
+                    "best": is_best[name],
                     "not_worse_than_best": first is not None
-                    and (values[name] == best or _not_worse(found, name, first, place, sign, confidence)),
+                    and (is_best[name] or _not_worse(found, name, first, place, sign, confidence)),
                 }
             )
     return rows
@@ -206,7 +207,7 @@ def _column(found: MetricDraws, name: str, mask: Mask, place: int) -> Drawn:
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks along the first axis, 1 the highest; equal ones share the better rank; NaN where there is no value."""
-    ranks = 1.0 + (values[None] > values[:, None]).sum(1)
+    ranks = 1.0 + (apart(values[None], values[:, None]) > 0).sum(1)
     return np.where(np.isnan(values), np.nan, ranks)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medcalib.compare.bootstrap import CaseDraws, bca_intervals, seed_shares
 
-__all__ = ["CASES", "Drawn", "Statistic", "Trainings", "draw", "means", "undrawn"]
+__all__ = ["CASES", "Drawn", "Statistic", "Trainings", "apart", "draw", "means", "undrawn"]
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
@@ -18,6 +18,8 @@ Statistic = Callable[[Array], Array]
 
 CASES = "cases"
 _LEFT_OUT_BLOCK = 4_000_000
+# sums of the same values differ by less, whatever their order
+_ROUNDING = 1e-12
 
 
 class Trainings(NamedTuple):
@@ -58,9 +60,9 @@ class Drawn(NamedTuple):
         left_out = {}
         for name in {**self.left_out, **other.left_out}:
             mine = self.left_out.get(name, self.estimates[:, None])
-            left_out[name] = mine - other.left_out.get(name, other.estimates[:, None])
-        differences = self.estimates - other.estimates
-        return Drawn(differences, self.draws - other.draws, left_out, np.empty((len(differences), 0)))
+            left_out[name] = apart(mine, other.left_out.get(name, other.estimates[:, None]))
+        differences = apart(self.estimates, other.estimates)
+        return Drawn(differences, apart(self.draws, other.draws), left_out, np.empty((len(differences), 0)))
 
     def intervals(self, confidence: float) -> tuple[Array, Array]:
         """Lower and upper ends of the BCa intervals, (number,)."""
@@ -97,6 +99,12 @@ def draw(statistics: Sequence[Statistic], num_cases: int, cases: CaseDraws, trai
     return Drawn(estimates, draws, left_out, every.T)
 
 
+def apart(values: Array, others: Array) -> Array:
+    """Differences; 0 where they are but rounding, so that equal values tie."""
+    differences = values - others
+    return np.where(np.abs(differences) <= _ROUNDING * np.abs(values), 0, differences)
+
+
 def undrawn(every: Array) -> Drawn:
     """Numbers of which no draw is known.
 
@@ -113,7 +121,8 @@ def means(values: Array) -> Statistic:
     Args:
         values: (case, number).
     """
-    return lambda weights: weights @ values / weights.sum(1, keepdims=True)
+    # as many cases are drawn each time
+    return lambda weights: weights @ values / weights[0].sum()
 
 
 def _without_each(statistic: Statistic, num_cases: int) -> Array:
