@@ -54,21 +54,21 @@ def main(
             for seed in range(num_seeds):
                 place = root / f"method_{method:02}" / f"seed_{seed}" / "evaluation"
                 make(place, method, seed, num_cases, num_classes, num_bins)
-        start = time.perf_counter()
+        start = now()
         read = {
             path.name: [read_evaluation(found) for found in find_evaluations(path)] for path in sorted(root.iterdir())
         }
         told("read", start)
-        start = time.perf_counter()
+        start = now()
         comparison = compare(read, next(iter(read)), num_samples=num_samples)
         told(f"compared, {len(comparison.table)} rows", start)
-        start = time.perf_counter()
+        start = now()
         write_tables(comparison, root / "out")
         told("tables written", start)
         if page:
             from medcalib.comparison_page import write_page
 
-            start = time.perf_counter()
+            start = now()
             write_page(comparison, root / "out")
             told("page written", start)
 
@@ -107,10 +107,16 @@ def make(folder: Path, method: int, seed: int, num_cases: int, num_classes: int,
     write_json(folder / "summary.json", means | {"num_cases": num_cases, "provenance": provenance})
 
 
-def told(what: str, start: float) -> None:
+def now() -> tuple[float, float]:
+    """Time on the clock, and time that this process has had a processor."""
+    return time.perf_counter(), time.process_time()
+
+
+def told(what: str, start: tuple[float, float]) -> None:
     """Print how long something took, and the most memory that this process has taken until now."""
+    seconds, busy = (later - earlier for later, earlier in zip(now(), start, strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{what}: {time.perf_counter() - start:.1f} s, peak {peak:.2f} GiB")
+    print(f"{what}: {seconds:.1f} s, {busy:.1f} s of a processor, peak {peak:.2f} GiB")
 
 
 if __name__ == "__main__":
