@@ -26,7 +26,7 @@ LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 ALLOWED = {
     "ignite": {"engines", "handlers", "reports"},
     "monai": set().union(*FLOORS[3:]) - {"functional"},
-    "matplotlib": {"visualize", "handlers", "reports"},
+    "matplotlib": {"visualize", "handlers", "reports", "comparison_page"},
 }
 
 

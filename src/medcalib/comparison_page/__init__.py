@@ -1,0 +1,6 @@
+"""Write a comparison as one page that opens offline, and its figures for printing."""
+
+from medcalib.comparison_page.page import write_page
+from medcalib.comparison_page.page_context import PageContext
+
+__all__ = ["PageContext", "write_page"]
