@@ -1,7 +1,6 @@
 """Comparisons of methods that were never trained."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,48 +8,9 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from medcalib.compare import Comparison, Evaluation
+from medcalib.compare.metric_names import better_when_higher
 from medcalib.functional import BinStatistics
-
-LOWER = (
-    "macro_ace",
-    "macro_ece",
-    "nll",
-    "brier",
-    "mhd",
-    "micro_ace",
-    "micro_ece",
-    "nll_categorical",
-    "brier_categorical",
-)
-
-
-@dataclass(frozen=True)
-class MadeUpEvaluation:
-    folder: Path
-    metrics: dict
-    summary: dict | None = None
-    cases: pd.DataFrame | None = None
-    statistics: BinStatistics | None = None
-    class_names: list = field(default_factory=list)
-    quality_control: dict | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class MadeUpComparison:
-    reference: str
-    evaluations: dict
-    primary: str
-    margins: dict
-    confidence: float
-    table: pd.DataFrame
-    levels: pd.DataFrame
-    ranks: pd.DataFrame
-    left_out: dict
-    notes: list
-
-    def higher_is_better(self, metric):
-        return metric not in LOWER
 
 
 def bins(rng, num_cases, num_classes, num_bins=20, slope=1.0):
@@ -102,7 +62,7 @@ def segmentation(root, method, number, num_cases=12, seed=1, classes=("organ", "
             "seed": seed, "num_bins": 20, "space": "resampled", "versions": {"medcalib": "0.1.0", "torch": "2.8.0"},
         },
     }  # fmt: skip
-    return MadeUpEvaluation(
+    return Evaluation(
         Path(root) / f"{number}" / f"seed_{seed}" / "evaluation",
         metrics,
         summary,
@@ -125,7 +85,7 @@ def classification(root, method, number, num_cases=40):
     correct = (rng.random(num_cases) < 0.7).astype(float)
     classes = ["negative", "positive"]
     pooled = {
-        "micro_ece": 0.1 - 0.01 * number, "auc": 0.8 + 0.01 * number, "accuracy": correct.mean(), "nll": 0.5,
+        "top_label_ece": 0.1 - 0.01 * number, "auc": 0.8 + 0.01 * number, "accuracy": correct.mean(), "nll": 0.5,
         "brier": 0.2,
     }  # fmt: skip
     metrics = {
@@ -138,7 +98,7 @@ def classification(root, method, number, num_cases=40):
             "entropy": 0.7 - 0.4 * correct + rng.normal(0, 0.1, num_cases), "variance": 0.0,
         }
     )  # fmt: skip
-    return MadeUpEvaluation(
+    return Evaluation(
         Path(root) / f"{number}" / "seed_1" / "evaluation",
         metrics,
         {"provenance": {}},
@@ -155,7 +115,7 @@ def comparison(evaluations, reference, primary, margins, notes=(), left_out=None
     levels, table = [], []
     names = list(dict.fromkeys(metric for seeds in evaluations.values() for one in seeds for metric in one.metrics))
     for metric in names:
-        higher = metric not in LOWER
+        higher = better_when_higher(metric)
         for column in evaluations[reference][0].metrics[metric].columns:
             values = {name: seeds[0].metrics[metric][column] for name, seeds in evaluations.items()}
             means = {name: value.mean() for name, value in values.items()}
@@ -192,7 +152,7 @@ def comparison(evaluations, reference, primary, margins, notes=(), left_out=None
                         "margin": margins.get(metric, np.nan), "warning": "",
                     }
                 )  # fmt: skip
-    return MadeUpComparison(
+    return Comparison(
         reference, evaluations, primary, margins, 0.95, pd.DataFrame(table), pd.DataFrame(levels), pd.DataFrame(),
         left_out or {}, list(notes),
     )  # fmt: skip
@@ -208,7 +168,7 @@ def of_segmentations(root, methods=("baseline", "hard", "soft"), seeds=(1,), pri
 
 def of_images(root, methods=("baseline", "tempered")):
     made = {name: (classification(root, name, number),) for number, name in enumerate(methods)}
-    return comparison(made, methods[0], "micro_ece", {"accuracy": 0.01})
+    return comparison(made, methods[0], "top_label_ece", {"accuracy": 0.01})
 
 
 def add_predictions(made, shape=(24, 20, 8), cases=None):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from medcalib.compare import Comparison
 from medcalib.comparison_page.method_rows import difference_of, level_of, verdict
 from medcalib.comparison_page.metric_words import metric_label, number_text, p_text, range_text, signed_text
-
-if TYPE_CHECKING:
-    from medcalib.compare import Comparison
 
 __all__ = ["Answer", "answer"]
 

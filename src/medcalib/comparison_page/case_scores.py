@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from medcalib.compare import Evaluation
 from medcalib.handlers.uncertainty_scores import CONFIDENCE_SCORES
-
-if TYPE_CHECKING:
-    from medcalib.compare import Evaluation
 
 __all__ = ["CaseScores", "scores_of", "shown_scores"]
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medcalib.compare.pareto import pareto_front
+from medcalib.compare import Comparison, pareto_front
 from medcalib.comparison_page.chart import Chart, FigureBlock, Series
 from medcalib.comparison_page.method_rows import difference_of, level_of
 from medcalib.comparison_page.metric_words import metric_label, number_text, range_text, signed_text
 from medcalib.comparison_page.page_context import PageContext
-
-if TYPE_CHECKING:
-    from medcalib.compare import Comparison
 
 __all__ = ["forest", "profile", "sweeps", "trade_off"]
 

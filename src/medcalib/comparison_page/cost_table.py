@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from medcalib.compare import Comparison
 from medcalib.comparison_page.metric_words import UNKNOWN
 from medcalib.comparison_page.page_tables import Cell, Table
 from medcalib.errors import UserError
 from medcalib.files.writing import read_json
-
-if TYPE_CHECKING:
-    from medcalib.compare import Comparison
 
 __all__ = ["cost_table", "memory_text", "time_text"]
 

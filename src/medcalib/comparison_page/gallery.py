@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
+from medcalib.compare import Comparison
 from medcalib.comparison_page.metric_words import metric_label, number_text
 from medcalib.comparison_page.prediction_slices import (
     PredictionSlice,
@@ -26,9 +26,6 @@ from medcalib.comparison_page.prediction_slices import (
     read_slice,
 )
 from medcalib.visualize.overlay import class_color
-
-if TYPE_CHECKING:
-    from medcalib.compare import Comparison
 
 __all__ = ["Gallery", "gallery"]
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-
-if TYPE_CHECKING:
-    from medcalib.compare import Comparison
 
 __all__ = ["MEAN", "difference_of", "is_classification", "level_of", "verdict"]
 
@@ -67,8 +64,5 @@ def verdict(row: dict[str, Any], higher_is_better: bool, confidence: float) -> s
 
 
 def is_classification(comparison: Comparison) -> bool:
-    """Whether images are classified: there is no Dice, but there are right and wrong predictions."""
-    cases = [
-        one.cases for evaluations in comparison.evaluations.values() for one in evaluations if one.cases is not None
-    ]
-    return bool(cases) and all("correct" in table.columns and "mean_dice" not in table.columns for table in cases)
+    """Whether whole images are classified."""
+    return all(one.classifies for evaluations in comparison.evaluations.values() for one in evaluations)

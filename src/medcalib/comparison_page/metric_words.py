@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from medcalib.compare.metric_names import metric_title
+
 __all__ = [
     "MINUS",
     "UNKNOWN",
@@ -22,37 +24,13 @@ __all__ = [
 MINUS = "\N{MINUS SIGN}"
 UNKNOWN = "\N{EN DASH}"
 """Stands where there is no number."""
-LABELS = {
-    "macro_ace": "ACE (macro)",
-    "macro_ece": "ECE (macro)",
-    "macro_mce": "MCE (macro)",
-    "micro_ace": "ACE (micro)",
-    "micro_ece": "ECE (micro)",
-    "micro_mce": "MCE (micro)",
-    "top_label_ece": "ECE (top label)",
-    "top_label_ace": "ACE (top label)",
-    "top_label_mce": "MCE (top label)",
-    "ece": "ECE",
-    "ace": "ACE",
-    "mean_dice": "Dice",
-    "auc": "AUC",
-    "accuracy": "Accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "nll": "NLL",
-    "nll_categorical": "NLL (categorical)",
-    "brier": "Brier",
-    "brier_categorical": "Brier (categorical)",
-    "mhd": "MHD (mm)",
-}
 # never a calibration error without what it may have cost
 MAIN = (
     "macro_ace",
     "macro_ece",
     "micro_ace",
     "micro_ece",
-    "ace",
-    "ece",
+    "top_label_ace",
     "top_label_ece",
     "mean_dice",
     "auc",
@@ -70,9 +48,9 @@ def metric_label(metric: str) -> str:
 
     Example:
         >>> metric_label("macro_ace"), metric_label("surface_dice")
-        ('ACE (macro)', 'surface dice')
+        ('ACE', 'surface dice')
     """
-    return LABELS.get(metric) or words(metric)
+    return words(metric_title(metric))
 
 
 def words(name: str) -> str:

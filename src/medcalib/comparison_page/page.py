@@ -8,24 +8,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 import medcalib
+from medcalib.compare import Comparison
 from medcalib.comparison_page.answer import answer
 from medcalib.comparison_page.chart import FigureBlock
 from medcalib.comparison_page.comparison_charts import forest, profile, sweeps, trade_off
-from medcalib.comparison_page.method_rows import is_classification
 from medcalib.comparison_page.cost_table import cost_table
 from medcalib.comparison_page.gallery import Gallery, gallery
 from medcalib.comparison_page.interactive_chart import interactive_chart
+from medcalib.comparison_page.method_rows import is_classification
 from medcalib.comparison_page.method_style import DARK, LIGHT, MethodStyle, method_styles
 from medcalib.comparison_page.metric_words import main_metrics, metric_label
 from medcalib.comparison_page.page_context import PageContext
-from medcalib.comparison_page.page_tables import Table, class_tables, difference_table, level_table
+from medcalib.comparison_page.page_tables import Cell, Table, class_tables, difference_table, level_table
 from medcalib.comparison_page.printed_chart import print_figure
 from medcalib.comparison_page.quality_charts import (
     area_table,
@@ -41,9 +42,6 @@ from medcalib.comparison_page.repeating import provenance_table, version_table
 from medcalib.comparison_page.stratum_tables import stratum_tables
 from medcalib.files.folders import FolderDraft
 from medcalib.files.writing import write_text
-
-if TYPE_CHECKING:
-    from medcalib.compare import Comparison
 
 __all__ = ["write_page"]
 
@@ -219,13 +217,13 @@ def _of_scores(comparison: Comparison, images: bool) -> Iterator[Section]:
 
 def _notes(comparison: Comparison) -> Section:
     left_out = {name: cases for name, cases in comparison.left_out.items() if cases}
-    items = list(comparison.notes)
-    items += [f"Only {name} has {_cases(cases)}; left out of the comparison." for name, cases in left_out.items()]
-    return Section("notes", "Notes and cases left out", texts=[] if items else ["Nothing to note."], items=items)
-
-
-def _cases(cases: Sequence[str]) -> str:
-    return f"the case {cases[0]}" if len(cases) == 1 else f"{len(cases)} cases: {', '.join(cases)}"
+    rows = [
+        [Cell(name, method=name), Cell(str(len(cases)), len(cases)), Cell(", ".join(cases))]
+        for name, cases in left_out.items()
+    ]
+    tables = [Table("Cases that not all methods have.", ["Method", "Number", "Cases"], rows)] if rows else []
+    texts = [] if comparison.notes or rows else ["Nothing to note."]
+    return Section("notes", "Notes and cases left out", tables, texts, items=comparison.notes)
 
 
 def _html(

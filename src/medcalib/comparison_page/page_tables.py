@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from medcalib.compare import Comparison
 from medcalib.comparison_page.method_rows import MEAN, difference_of, level_of, verdict
 from medcalib.comparison_page.metric_words import (
     UNKNOWN,
@@ -18,9 +19,6 @@ from medcalib.comparison_page.metric_words import (
     signed_text,
     words,
 )
-
-if TYPE_CHECKING:
-    from medcalib.compare import Comparison
 
 __all__ = ["Cell", "Table", "class_tables", "difference_table", "level_table", "number_cell"]
 

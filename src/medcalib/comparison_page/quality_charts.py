@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medcalib.compare import Comparison
 from medcalib.comparison_page.case_scores import CaseScores, scores_of, shown_scores
 from medcalib.comparison_page.chart import Chart, FigureBlock, Series
 from medcalib.comparison_page.metric_words import MINUS, words
 from medcalib.comparison_page.page_tables import Cell, Table, number_cell
 from medcalib.metrics import flagging_curve, retained_accuracy, risk_coverage, score_correlation
-
-if TYPE_CHECKING:
-    from medcalib.compare import Comparison
 
 __all__ = ["area_table", "case_scores", "correlation_tables", "flagging", "retention", "risk"]
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
+from medcalib.compare import Comparison
 from medcalib.comparison_page.chart import Bars, Chart, FigureBlock, Heat, Series
 from medcalib.visualize.bins import accuracy_heatmap, bin_means, calibration_errors, mean_without_nan
-
-if TYPE_CHECKING:
-    from medcalib.compare import Comparison
 
 __all__ = ["reliability"]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from medcalib.compare import Comparison
 from medcalib.comparison_page.metric_words import UNKNOWN
 from medcalib.comparison_page.page_tables import Cell, Table
-
-if TYPE_CHECKING:
-    from medcalib.compare import Comparison
 
 __all__ = ["provenance_table", "version_table"]
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from medcalib.compare import Comparison
 from medcalib.comparison_page.metric_words import metric_label, words
 from medcalib.comparison_page.page_tables import Cell, Table, arrow, number_cell
-
-if TYPE_CHECKING:
-    from medcalib.compare import Comparison
 
 __all__ = ["stratum_tables"]
 
