@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medcalib.compare import Comparison
+
 __all__ = ["MEAN", "difference_of", "is_classification", "level_of", "verdict"]
 
 MEAN = "mean"
