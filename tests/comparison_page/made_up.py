@@ -1,5 +1,6 @@
 """Comparisons of methods that were never trained."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,18 +9,20 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from medcalib.compare import Comparison, Evaluation
+from medcalib.compare import Comparison, Evaluation, compare
 from medcalib.compare.metric_names import better_when_higher
 from medcalib.functional import BinStatistics
 
 
-def bins(rng, num_cases, num_classes, num_bins=20, slope=1.0):
-    counts = rng.integers(0, 400, (num_cases, num_classes, num_bins)) * (
-        rng.random((num_cases, num_classes, num_bins)) < 0.9
-    )
+def bins(num_cases, num_classes, num_bins=20, slope=1.0):
+    """Equal voxels and labels whatever the slope; probabilities are too extreme below a slope of 1."""
+    rng = np.random.default_rng(3)
+    shape = (num_cases, num_classes, num_bins)
+    counts = rng.integers(1, 400, shape) * (rng.random(shape) < 0.9)
     middles = (np.arange(num_bins) + 0.5) / num_bins
-    frequency = (0.5 + slope * (middles - 0.5) + rng.normal(0, 0.08, counts.shape)).clip(0, 1)
-    return BinStatistics(*(torch.as_tensor(part) for part in (counts, counts * middles, counts * frequency)))
+    frequency = (middles + rng.normal(0, 0.05, shape)).clip(0, 1)
+    predicted = (0.5 + (middles - 0.5) / slope).clip(0, 1)
+    return BinStatistics(*(torch.as_tensor(part) for part in (counts, counts * predicted, counts * frequency)))
 
 
 def segmentation(root, method, number, num_cases=12, seed=1, classes=("organ", "lesion"), strata=True):
@@ -67,7 +70,7 @@ def segmentation(root, method, number, num_cases=12, seed=1, classes=("organ", "
         metrics,
         summary,
         cases,
-        bins(rng, num_cases, len(classes), slope=0.7 + 0.02 * number),
+        bins(num_cases, len(classes), slope=0.7 + 0.02 * number),
         list(classes),
         {
             "poor_below": 0.8,
@@ -103,7 +106,7 @@ def classification(root, method, number, num_cases=40):
         metrics,
         {"provenance": {}},
         cases,
-        bins(rng, 1, 2, 10),
+        bins(1, 2, 10),
         classes,
         None,
         1,
@@ -166,6 +169,15 @@ def of_segmentations(root, methods=("baseline", "hard", "soft"), seeds=(1,), pri
     return comparison(made, methods[0], primary, {"mean_dice": 0.01}, notes=["A note <b>of</b> the comparison."])
 
 
+def compared(root, methods=("baseline", "hard", "soft"), seeds=(1,), **options):
+    """The same, as `compare` finds it."""
+    made = {
+        name: tuple(segmentation(root, name, number, seed=seed, **options) for seed in seeds)
+        for number, name in enumerate(methods)
+    }
+    return compare(made, methods[0], num_samples=99)
+
+
 def of_images(root, methods=("baseline", "tempered")):
     made = {name: (classification(root, name, number),) for number, name in enumerate(methods)}
     return comparison(made, methods[0], "top_label_ece", {"accuracy": 0.01})
@@ -218,3 +230,8 @@ def add_costs(made, seconds=600.0):
                 "peak_gpu_memory_bytes": None, "device": "cpu", "cpu": "Made-up CPU", "threads": 2, "finished": True,
             }  # fmt: skip
             (folder / f"{mode}.json").write_text(json.dumps(cost))
+
+
+def without(evaluation, *parts):
+    """An evaluation whose folder lacks some of its files."""
+    return dataclasses.replace(evaluation, **dict.fromkeys(parts))

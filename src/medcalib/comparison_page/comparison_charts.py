@@ -15,6 +15,7 @@ from medcalib.comparison_page.page_context import PageContext
 __all__ = ["forest", "profile", "sweeps", "trade_off"]
 
 ROW, FRAME = 30, 70
+LEAST = 130
 # letters from which a name takes three lines
 LONG = 46
 
@@ -47,7 +48,7 @@ def forest(comparison: Comparison, metrics: Sequence[str]) -> FigureBlock | None
                 y_ticks=ticks,
                 y_range=(-0.6, len(methods) - 0.4),
                 zero=True,
-                height=FRAME + (ROW if max(map(len, methods)) < LONG else 45) * len(methods),
+                height=max(LEAST, FRAME + (ROW if max(map(len, methods)) < LONG else 45) * len(methods)),
             )
         )
     caption = (

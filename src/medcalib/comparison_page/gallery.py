@@ -38,6 +38,7 @@ SIZE = 220
 GAP = 4
 HEAT = "inferno"
 COLOR_STEPS = 9
+LEVELS = 63
 
 
 @dataclass(frozen=True)
@@ -189,18 +190,19 @@ def _picture(
 ) -> Picture:
     rows, columns = _pixels(one)
     grey = _resized(one.probability, rows, columns, Image.Resampling.BILINEAR)
-    left = np.repeat((grey.clip(0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
+    left = np.repeat((_levels(grey) * 255).astype(np.uint8)[..., None], 3, axis=2)
     labels = _resized(one.segmentation.astype(np.float32), rows, columns, Image.Resampling.NEAREST).astype(int)
     for number in np.unique(labels[labels > 0]):
         mask = labels == number
         left[mask & ~binary_erosion(mask, iterations=2, border_value=1)] = _bytes(class_color(int(number)))
     heat = _resized(np.nan_to_num(one.entropy), rows, columns, Image.Resampling.BILINEAR) / maximum
-    right = (colormaps[HEAT](heat.clip(0, 1))[..., :3] * 255).astype(np.uint8)
+    right = (colormaps[HEAT](_levels(heat))[..., :3] * 255).astype(np.uint8)
     both = Image.new("RGB", (2 * columns + GAP, rows), (128, 128, 128))
     both.paste(Image.fromarray(left), (0, 0))
     both.paste(Image.fromarray(right), (columns + GAP, 0))
     buffer = io.BytesIO()
-    both.save(buffer, "WEBP", quality=80, method=4)
+    # otherwise thin outlines lose their colours
+    both.save(buffer, "WEBP", lossless=True, quality=60, method=4)
     numbers = _numbers(comparison, case, method)
     return Picture(
         method,
@@ -233,6 +235,11 @@ def _resized(values: NDArray, rows: int, columns: int, how: Image.Resampling) ->
     return np.asarray(Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)).resize((columns, rows), how))
 
 
+def _levels(values: NDArray) -> NDArray[np.float64]:
+    """Values in [0, 1] on as many levels as can be told apart, which makes small files."""
+    return np.rint(values.clip(0, 1).astype(np.float64) * LEVELS) / LEVELS
+
+
 def _bytes(color: Sequence[float]) -> list[int]:
     return [round(255 * part) for part in color[:3]]
 
@@ -242,15 +249,15 @@ def _hex(color: Sequence[float]) -> str:
 
 
 def _class_colors(comparison: Comparison, read: Mapping[str, Mapping[str, PredictionSlice]]) -> dict[str, str]:
-    """Colours of the classes that occur; by number where the classes of the files are not those that are evaluated."""
+    """Colours of the labels that occur, by number where the classes of the files are not those that are evaluated."""
     numbers = sorted(
         {int(n) for slices in read.values() for one in slices.values() for n in np.unique(one.segmentation) if n}
     )
-    names = comparison.evaluations[comparison.reference][0].class_names
-    return {
-        names[number - 1] if numbers and len(names) >= numbers[-1] else f"class {number}": _hex(class_color(number))
-        for number in numbers
-    }
+    one = comparison.evaluations[comparison.reference][0]
+    names = one.class_names
+    known = not one.provenance.get("regions") and not one.provenance.get("include_background")
+    known = known and bool(numbers) and len(names) >= numbers[-1]
+    return {names[number - 1] if known else f"label {number}": _hex(class_color(number)) for number in numbers}
 
 
 def _text(
