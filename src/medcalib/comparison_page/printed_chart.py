@@ -32,8 +32,6 @@ LINE = 0.11
 MOST_BELOW = 8
 FONT_SIZE, TITLE_SIZE = 7.0, 8.0
 LETTERS = 46
-# pixels of the page below which a panel is one of many
-SMALL = 250
 GUIDE = "#707070"
 DASHES = {
     "solid": "-",
@@ -108,9 +106,9 @@ def printed_figure(block: FigureBlock, styles: Mapping[str, MethodStyle], varian
     height += (0.25 if variant else 0) + (0 if beside else 1.5 * LINE * lines)
     height = max(height, 1.35 * LINE * lines) if beside else height
     figure = Figure(figsize=(width, min(height, LARGEST_HEIGHT)), layout=None if block.narrow else "constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=block.narrow, sharey=block.narrow or shared)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=shared)
     for axes, chart in zip(grid.flat, charts, strict=False):
-        _draw(axes, chart, styles, variant)
+        _draw(axes, chart, styles, variant, block.narrow)
     for axes in grid.flat[len(charts) :]:
         axes.remove()
     if block.narrow or shared:
@@ -154,11 +152,10 @@ def _place(figure: Figure, grid: NDArray, count: int, titled: bool) -> None:
             axes.set_xlabel("")
 
 
-def _draw(axes: Axes, chart: Chart, styles: Mapping[str, MethodStyle], variant: str) -> None:
+def _draw(axes: Axes, chart: Chart, styles: Mapping[str, MethodStyle], variant: str, small: bool) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_linewidth(0.6)
     axes.tick_params(labelsize=FONT_SIZE, length=2.5, width=0.6, pad=1.5)
-    small = chart.height < SMALL
     title = _broken(chart.title, 28 if small else LETTERS)
     axes.set_title(title, fontsize=FONT_SIZE - (1 if small else 0), loc="left", pad=3)
     axes.set_xlabel(chart.x_label, fontsize=FONT_SIZE)
@@ -179,16 +176,18 @@ def _draw(axes: Axes, chart: Chart, styles: Mapping[str, MethodStyle], variant: 
                 interpolation="none",
             )
         elif isinstance(part, Bars):
-            axes.bar(
-                part.x, np.nan_to_num(part.height), part.width, color=styles[part.method].color, alpha=0.4, linewidth=0
-            )
+            # one shape instead of a patch for every bar, which takes long where there are many panels
+            edges = np.append(np.asarray(part.x) - part.width / 2, part.x[-1] + part.width / 2)
+            axes.stairs(np.nan_to_num(part.height), edges, fill=True, color=styles[part.method].color, alpha=0.4)
         else:
             _draw_series(axes, part, styles.get(part.method))
     axes.margins(0.06)
     for ticks, set_ticks in ((chart.x_ticks, axes.set_xticks), (chart.y_ticks, axes.set_yticks)):
         if ticks is not None:
             set_ticks([at for at, _ in ticks], [_broken(text) for _, text in ticks])
-    if chart.x_ticks is None:
+    if small:
+        axes.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    elif chart.x_ticks is None:
         axes.locator_params(axis="x", nbins=5)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", MINUS)))
     if chart.x_range:
