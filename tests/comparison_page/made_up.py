@@ -221,8 +221,8 @@ def add_pictures(made, shape=(30, 40)):
 
 
 def add_costs(made, seconds=600.0):
-    for seeds in made.evaluations.values():
-        folder = seeds[0].folder.parent / "cost"
+    for one in (one for seeds in made.evaluations.values() for one in seeds):
+        folder = one.folder.parent / "cost"
         folder.mkdir(parents=True, exist_ok=True)
         for mode in ("train", "inference_pred"):
             cost = {

@@ -25,6 +25,7 @@ from medcalib.comparison_page.prediction_slices import (
     prediction_bytes,
     read_slice,
 )
+from medcalib.image_files.unreadable import UnreadableFileError
 from medcalib.visualize.overlay import class_color
 
 __all__ = ["Gallery", "gallery"]
@@ -181,7 +182,7 @@ def _slices(folders: Mapping[str, Path], case: str) -> dict[str, PredictionSlice
             joined = one if joined is None else joined | one
         assert joined is not None
         return {name: read_slice(folder, case, joined) for name, folder in folders.items()}
-    except (OSError, ValueError):
+    except (OSError, ValueError, UnreadableFileError):
         return {}
 
 

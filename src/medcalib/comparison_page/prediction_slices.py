@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medcalib.image_files.nifti import NiftiFile
-from medcalib.image_files.unreadable import UnreadableFileError
 from medcalib.visualize.slices import case_slice
 
 __all__ = ["PredictionSlice", "foreground_of", "has_prediction", "prediction_bytes", "read_slice"]
@@ -52,7 +51,8 @@ def foreground_of(folder: Path, case: str) -> NDArray[np.bool_]:
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: it holds something else.
+        UnreadableFileError: a volume is damaged.
+        ValueError: a file holds something else.
     """
     return _read(folder, case, "seg").max(0) > 0
 
@@ -67,7 +67,8 @@ def read_slice(folder: Path, case: str, foreground: NDArray[np.bool_]) -> Predic
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: it holds something else, or the files do not fit each other.
+        UnreadableFileError: a volume is damaged.
+        ValueError: a file holds something else, or the files do not fit each other.
     """
     seg, entropy = _read(folder, case, "seg"), _read(folder, case, "entropy")[0]
     probability = _foreground_probability(folder, case, len(seg) == 1)
@@ -110,10 +111,7 @@ def _read(folder: Path, case: str, output: str) -> NDArray:
     if path is None:
         raise FileNotFoundError(str(folder / case))
     if path.name.endswith(".nii.gz"):
-        try:
-            return NiftiFile(path).read()
-        except UnreadableFileError as error:
-            raise ValueError(str(error)) from None
+        return NiftiFile(path).read()
     if path.suffix == ".npy":
         return np.moveaxis(np.load(path, allow_pickle=False), -1, 0)
     with Image.open(path) as picture:

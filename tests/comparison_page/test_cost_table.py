@@ -1,0 +1,23 @@
+from tests.comparison_page import made_up
+
+from medcalib.comparison_page.cost_table import cost_table
+
+
+def test_times_are_means_over_seeds_and_memory_is_the_largest(tmp_path):
+    made = made_up.of_segmentations(tmp_path, ("a", "b"), seeds=(1, 2), num_cases=3)
+    assert cost_table(made) is None
+    made_up.add_costs(made)
+    first = made.evaluations["b"][0].folder.parent / "cost"
+    first.joinpath("train.json").write_text('{"seconds": 1000, "num_cases": 3, "peak_memory_bytes": 5000000000}')
+    table = cost_table(made)
+    row = next(row for row in table.rows if row[0].text == "b")
+    assert [cell.value for cell in row[1:3]] == [800, 50]
+    assert row[4].text == "5 GB"
+    assert "Made-up CPU" in table.caption
+
+
+def test_a_damaged_file_counts_as_none(tmp_path):
+    made = made_up.of_segmentations(tmp_path, ("a", "b"), num_cases=3)
+    made_up.add_costs(made)
+    (made.evaluations["a"][0].folder.parent / "cost" / "train.json").write_text("{")
+    assert cost_table(made).rows[0][1].text == "\N{EN DASH}"
