@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Bars", "Chart", "FigureBlock", "Heat", "Series"]
 
-Ends = tuple[Sequence[float], Sequence[float]]
+Numbers = Sequence[float] | NDArray[np.float64]
+Ends = tuple[Numbers, Numbers]
 Ticks = Sequence[tuple[float, str]]
 
 
@@ -32,8 +33,8 @@ class Series:
         label: written beside a single point, or the name of a guide.
     """
 
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Numbers
+    y: Numbers
     method: str = ""
     x_ends: Ends | None = None
     y_ends: Ends | None = None

@@ -14,23 +14,25 @@ from medcalib.comparison_page.page_context import PageContext
 
 __all__ = ["forest", "profile", "sweeps", "trade_off"]
 
-ROW, FRAME = 30, 70
+ROWS, FRAME = (30, 36, 48), 70
 LEAST = 130
-# letters from which a name takes three lines
-LONG = 46
+# letters from which a name takes two and three lines
+LONG, LONGEST = 25, 46
 
 
 def forest(comparison: Comparison, metrics: Sequence[str]) -> FigureBlock | None:
     """Difference of every method to the reference with its interval, a panel a metric."""
     methods = [name for name in comparison.evaluations if name != comparison.reference]
     ticks = [(len(methods) - 1 - place, name) for place, name in enumerate(methods)]
+    letters = max(map(len, methods), default=0)
+    row = ROWS[(letters >= LONG) + (letters >= LONGEST)]
     charts = []
     for metric in metrics:
         rows = {name: difference_of(comparison, metric, name) for name in methods}
         known = [(at, name) for at, name in ticks if not np.isnan(rows[name]["difference"])]
         if not known:
             continue
-        way = "right" if comparison.higher_is_better(metric) else "left"
+        way = "better \N{RIGHTWARDS ARROW}" if comparison.higher_is_better(metric) else "\N{LEFTWARDS ARROW} better"
         parts: list[Series] = []
         if (margin := comparison.margins.get(metric)) is not None:
             edge = -margin if comparison.higher_is_better(metric) else margin
@@ -39,7 +41,7 @@ def forest(comparison: Comparison, metrics: Sequence[str]) -> FigureBlock | None
         charts.append(
             Chart(
                 title=metric_label(metric),
-                x_label=f"difference (better to the {way})",
+                x_label=f"difference ({way})",
                 y_label="",
                 alt=f"Differences in {metric_label(metric)} to {comparison.reference}: "
                 + "; ".join(f"{name} {_difference_text(rows[name])}" for _, name in known),
@@ -48,7 +50,7 @@ def forest(comparison: Comparison, metrics: Sequence[str]) -> FigureBlock | None
                 y_ticks=ticks,
                 y_range=(-0.6, len(methods) - 0.4),
                 zero=True,
-                height=max(LEAST, FRAME + (ROW if max(map(len, methods)) < LONG else 45) * len(methods)),
+                height=max(LEAST, FRAME + row * len(methods)),
             )
         )
     caption = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 import medcalib
@@ -239,6 +240,7 @@ def _html(
     environment.tests["table"] = lambda block: isinstance(block, Table)
     environment.tests["figure"] = lambda block: isinstance(block, FigureBlock)
     environment.filters["embedded"] = _embedded
+    environment.filters["breakable"] = _breakable
     environment.filters["drawn"] = lambda chart: interactive_chart(chart, styles)
     text: str = environment.get_template("page.html").render(
         comparison=comparison,
@@ -249,7 +251,7 @@ def _html(
         dark=DARK,
         css=_source("page.css"),
         script=_source("page.js"),
-        plotly=Markup(get_plotlyjs()),
+        plotly=get_plotlyjs(),
         version=medcalib.__version__,
         plotly_version=version("plotly"),
         python=sys.version.split()[0],
@@ -257,12 +259,17 @@ def _html(
     return text
 
 
-def _source(name: str) -> Markup:
+def _source(name: str) -> str:
     """Style or script of the page, which holds nothing of the user's."""
-    return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8"))
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
-def _embedded(content: Any) -> Markup:
+def _breakable(text: str) -> str:
+    """A text as HTML, broken after ``_`` and ``+`` rather than elsewhere."""
+    return re.sub("([_+])", r"\1<wbr>", html.escape(text))
+
+
+def _embedded(content: Any) -> str:
     """Values as JSON in a script element, which no value can end."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026").replace(">", "\\u003e"))
+    return text.replace("<", "\\u003c").replace("&", "\\u0026").replace(">", "\\u003e")

@@ -178,7 +178,7 @@ def _margin_cell(row: dict[str, Any], margin: float) -> Cell:
 
 def class_tables(comparison: Comparison, metrics: Iterable[str]) -> list[Table]:
     """Means of every class, a table a metric; none where nothing but the mean over classes is known."""
-    tables = []
+    tables: list[Table] = []
     for metric in metrics:
         found = comparison.levels[comparison.levels["metric"] == metric]
         classes = [str(name) for name in dict.fromkeys(found["class"]) if name != MEAN]

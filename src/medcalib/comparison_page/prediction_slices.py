@@ -80,11 +80,11 @@ def read_slice(folder: Path, case: str, foreground: NDArray[np.bool_]) -> Predic
     assert path is not None
     affine = NiftiFile(path).grid.affine
     cut = case_slice(probability[None], labels, entropy, foreground, affine=affine)
-    return PredictionSlice(
-        *(np.ascontiguousarray(part.T[::-1]) for part in (cut.image, cut.prediction.astype(np.int64), cut.uncertainty)),
-        spacing=(cut.spacing[1], cut.spacing[0]),
-        name=cut.name,
+    image, prediction, uncertainty = (
+        np.ascontiguousarray(part.T[::-1]) for part in (cut.image, cut.prediction, cut.uncertainty)
     )
+    across, up = cut.spacing
+    return PredictionSlice(image, prediction.astype(np.int64), uncertainty, (up, across), cut.name)
 
 
 def _foreground_probability(folder: Path, case: str, exclusive: bool) -> NDArray[np.float32]:

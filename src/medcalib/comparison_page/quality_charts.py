@@ -92,7 +92,9 @@ def risk(found: Found) -> FigureBlock | None:
         return None
 
     def curve(one: CaseScores, score: str) -> Array:
-        kept = risk_coverage(one.uncertainties[score], _risk(one) if _risk(one) is not None else [])
+        risks = _risk(one)
+        assert risks is not None
+        kept = risk_coverage(one.uncertainties[score], risks)
         if not kept.count:
             return np.full(NUM_POINTS, np.nan)
         return np.interp(GRID, kept.coverage, kept.risk, left=np.nan)

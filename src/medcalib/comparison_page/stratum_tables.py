@@ -22,7 +22,7 @@ def stratum_tables(comparison: Comparison, metrics: Sequence[str]) -> list[Table
     They are what ``summary.json`` of each evaluation holds as ``strata``. Attributes with very many values are left
     out.
     """
-    tables = []
+    tables: list[Table] = []
     for attribute, values in _attributes(comparison).items():
         if len(values) > MOST_VALUES:
             continue
