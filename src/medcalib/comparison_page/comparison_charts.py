@@ -183,7 +183,7 @@ def profile(comparison: Comparison, metrics: Sequence[str]) -> FigureBlock | Non
     )
     caption = (
         "One line a method. Every row runs from the worst mean (left) to the best (right) of these methods; the "
-        "numbers at its head say how far apart they are, which may be less than their intervals."
+        "numbers below its name say how far apart they are, which may be less than their intervals."
     )
     return FigureBlock("profile", caption, [chart], list(comparison.evaluations))
 
