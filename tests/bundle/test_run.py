@@ -232,3 +232,33 @@ def test_debug_runs_in_its_own_folder(bundle, tiny):
     run(str(bundle), "train", debug=True, overrides=tiny)
     assert (bundle / "seed_12345_debug" / "models" / "model.pt").exists()
     assert not (bundle / "seed_12345").exists()
+
+
+@pytest.mark.parametrize("mode", ["train", "inference_pred", "inference_eval"])
+def test_every_run_says_what_it_cost(results, mode):
+    cost = json.loads((results / "cost" / f"{mode}.json").read_text())
+    assert list(cost) == [
+        "mode", "seconds", "num_cases", "peak_memory_bytes", "peak_gpu_memory_bytes", "device", "cpu", "threads",
+        "finished",
+    ]  # fmt: skip
+    assert (cost["mode"], cost["finished"], cost["device"]) == (mode, True, "cpu")
+    assert cost["num_cases"] == PHANTOM_SIZE["num_training" if mode == "train" else "num_test"]
+    assert cost["seconds"] > 0
+    assert cost["peak_memory_bytes"] > 50 * 2**20
+
+
+@pytest.mark.slow
+def test_the_seconds_of_a_training_that_was_stopped_add_up(bundle, tiny, stopped_in_second_epoch):
+    with stopped_in_second_epoch():
+        run(str(bundle), "train", overrides=tiny)
+    path = bundle / "seed_12345" / "cost" / "train.json"
+    cost = json.loads(path.read_text())
+    assert not cost["finished"]
+    path.write_text(json.dumps(cost | {"seconds": 1000.0}))
+    run(str(bundle), "train", overrides=tiny)
+    cost = json.loads(path.read_text())
+    assert cost["finished"]
+    assert 1000 < cost["seconds"] < 1900
+    before = path.read_bytes()
+    run(str(bundle), "train", overrides=tiny)
+    assert path.read_bytes() == before, "a training that is finished costs nothing"

@@ -11,6 +11,7 @@ __all__ = [
     "CALIBRATION_CONFIGS",
     "CLASSIFICATION",
     "CONFIGS",
+    "COST",
     "DIGEST_PREFIX_LENGTH",
     "INFERENCE_CONFIGS",
     "METADATA",
@@ -22,6 +23,7 @@ __all__ = [
 
 CONFIGS = "configs"
 METADATA = "metadata.json"
+COST = "cost"
 DIGEST_PREFIX_LENGTH = 8
 
 SHARED_CONFIGS = ("common", "train", "validation")

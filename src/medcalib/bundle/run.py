@@ -13,7 +13,7 @@ import yaml
 from monai.bundle import ConfigWorkflow
 
 from medcalib.bundle.component_checks import changes_components, check_components
-from medcalib.bundle.layout import CONFIGS, Mode
+from medcalib.bundle.layout import CONFIGS, COST, Mode
 from medcalib.bundle.messages import component_message, user_message
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.overrides import current_ids
@@ -24,6 +24,7 @@ from medcalib.errors import StoppedError, UserError, suggestion
 from medcalib.files.locks import locked_folder
 from medcalib.files.writing import complete_file, remove_abandoned, write_text
 from medcalib.handlers.checkpoint import training_state
+from medcalib.handlers.run_cost import RunCost
 from medcalib.processes import refuse_several_processes
 
 __all__ = ["run"]
@@ -99,9 +100,14 @@ def _train_network(
         if begin_or_resume(workflow.parser, overrides, is_first_stage):
             return
         write_text(output_dir / CONFIGS / f"{Mode.TRAIN}.yaml", _config_text(workflow))
+        cases = content("train::dataset::data")
+        resumed = training_state(content("models_dir")) is not None
+        cost = RunCost(output_dir / COST / f"{Mode.TRAIN}.json", Mode.TRAIN, len(cases), content("device"), resumed)
         workflow.initialize()
+        cost.attach(content("train::trainer"))
         workflow.run()
         workflow.finalize()
+        cost.write(finished=True)
     print(f"Results: {output_dir}")
 
 
@@ -121,6 +127,7 @@ def _use_network(workflow: ConfigWorkflow, mode: Mode, overrides: Mapping[str, A
                 stacklevel=2,
             )
         config = _config_text(workflow)
+        cost = RunCost(output_dir / COST / f"{mode}.json", mode, len(content("dataset::data")), content("device"))
         workflow.initialize()
         workflow.run()
         workflow.finalize()
@@ -128,6 +135,7 @@ def _use_network(workflow: ConfigWorkflow, mode: Mode, overrides: Mapping[str, A
             raise UserError(f"No case was looked at, so nothing was written to {output_dir}.")
         # not before, for a run that fails leaves earlier results as they are
         write_text(output_dir / CONFIGS / f"{mode}.yaml", config)
+        cost.write(finished=True)
     print(f"Results: {output_dir}")
 
 
