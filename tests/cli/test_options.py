@@ -140,3 +140,48 @@ def test_every_option_of_every_verb_is_declared_and_explained(verb, capsys):
             )
             (line,) = (at for at, text in enumerate(lines) if text.partition("=")[0] == f"  --{parameter.name}")
             assert lines[line + 1].strip()
+
+
+class TestWordsOfTheirOwn:
+    def main(self):
+        def main(file: str, /, plan: bool = False, engine: str = ""):
+            """Do it.
+
+            Args:
+                file: what to do.
+                plan: only say.
+                engine: how.
+            """
+            return file, plan, engine
+
+        return main
+
+    @pytest.mark.parametrize(
+        ("words", "values"),
+        [
+            (["a.yaml"], ("a.yaml", False, "")),
+            (["a.yaml", "--plan", "--engine", "ray"], ("a.yaml", True, "ray")),
+            (["--plan", "a.yaml"], ("a.yaml", True, "")),
+            (["--plan", "false", "a.yaml"], ("a.yaml", False, "")),
+            (["--engine", "ray", "007"], ("007", False, "ray")),
+        ],
+    )
+    def test_they_stand_anywhere(self, words, values):
+        assert call(*words, main=self.main()) == values
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ([], "FILE is missing"),
+            (["--plan"], "FILE is missing"),
+            (["a", "b"], "'b' belongs to no option"),
+            (["--file=a"], "FILE is missing|has no option --file"),
+        ],
+    )
+    def test_one_too_few_or_too_many(self, words, message):
+        with pytest.raises(UserError, match=message):
+            call(*words, main=self.main())
+
+    def test_the_help_names_them_without_dashes(self, capsys):
+        call("--help", main=self.main())
+        assert "\n  FILE\n      what to do.\n" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import inspect
 import re
 import textwrap
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import NoneType
 from typing import Any
 
@@ -23,7 +23,8 @@ def call_with_options(main: Callable[..., Any], words: Sequence[str], name: str)
     """Call the function of a command with the options that were typed, or print what they are for ``--help``.
 
     A ``str`` is kept letter by letter, a ``bool`` is true or false, and true where nothing else was typed, any other
-    value is as YAML has it. What the function takes as ``**overrides`` are values by configuration id.
+    value is as YAML has it. What the function takes as ``**overrides`` are values by configuration id. Its
+    positional-only parameters are words of their own, in this order, between the options.
 
     Args:
         main: function of the command, all of whose parameters have annotations.
@@ -39,17 +40,28 @@ def call_with_options(main: Callable[..., Any], words: Sequence[str], name: str)
         ...     return bundle, debug, overrides
         >>> call_with_options(main, ["--bundle", "20240131", "--debug", "--num_bins=5"], "run")
         ('20240131', True, {'num_bins': 5})
+        >>> def main(file: str, /, plan: bool = False):
+        ...     return file, plan
+        >>> call_with_options(main, ["--plan", "a.yaml"], "study")
+        ('a.yaml', True)
     """
     if "--help" in words or "-h" in words:
         print(_help_text(main, name))
         return None
     hints = typing.get_type_hints(main)
     parameters = inspect.signature(main).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-    takes_overrides = len(known) < len(parameters)
+    places = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
+    special = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    known = [parameter.name for parameter in parameters if parameter.kind not in special]
+    takes_overrides = len(places) + len(known) < len(parameters)
     values: dict[str, Any] = {}
     overrides: dict[str, str | None] = {}
-    for id_, text in _typed(words, name).items():
+    switches = {option for option in known if hints[option] is bool}
+    typed, alone = _typed(words, name, len(places), switches)
+    if len(alone) < len(places):
+        missing = places[len(alone)]
+        raise UserError(f"{missing.upper()} is missing; write it behind {name}, of which --help says more.")
+    for id_, text in typed.items():
         if id_ in known:
             values[id_] = _read(id_, text, hints[id_])
         elif text is None and id_[:2] == "no" and hints.get(id_[2:]) is bool:
@@ -64,12 +76,15 @@ def call_with_options(main: Callable[..., Any], words: Sequence[str], name: str)
     for parameter in parameters:
         if parameter.name in known and parameter.default is parameter.empty and parameter.name not in values:
             raise UserError(f"--{parameter.name} is missing; {name} --help says what it is.")
-    return main(**values, **override_values(overrides))
+    return main(*alone, **values, **override_values(overrides))
 
 
-def _typed(words: Sequence[str], name: str) -> dict[str, str | None]:
-    """Texts by option, None for an option alone."""
+def _typed(
+    words: Sequence[str], name: str, places: int, switches: Collection[str]
+) -> tuple[dict[str, str | None], list[str]]:
+    """Texts by option, None for an option alone, and as many words that belong to none as there are places for."""
     typed: dict[str, str | None] = {}
+    alone: list[str] = []
     waiting = None
     for word in words:
         if word.startswith("--") and len(word) > 2:
@@ -77,12 +92,17 @@ def _typed(words: Sequence[str], name: str) -> dict[str, str | None]:
             option = option.replace("-", "_")
             typed[option] = text if has_value else None
             waiting = None if has_value else option
-        elif waiting is not None:
+        elif waiting is not None and not (
+            waiting in switches and len(alone) < places and word.lower() not in ("true", "false")
+        ):
             typed[waiting] = word
+            waiting = None
+        elif len(alone) < places:
+            alone.append(word)
             waiting = None
         else:
             raise UserError(f"{name}: {word!r} belongs to no option; write every option as --name=value.")
-    return typed
+    return typed, alone
 
 
 def _read(name: str, text: str | None, hint: Any) -> Any:
@@ -105,7 +125,10 @@ def _help_text(main: Callable[..., Any], name: str) -> str:
         else:
             label = option if isinstance(default, bool) else f"{option}={option.upper()}"
             meaning = meanings.get(option, "")
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                label = option.upper()
             if default is not False and default not in (None, "", parameter.empty):
                 meaning += f" (default: {str(default).lower() if default is True else default})"
-        lines += [f"  --{label}", textwrap.fill(meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+        dashes = "" if parameter.kind is parameter.POSITIONAL_ONLY else "--"
+        lines += [f"  {dashes}{label}", textwrap.fill(meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)]
     return "\n".join(lines)
