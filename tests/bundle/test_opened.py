@@ -101,3 +101,18 @@ def test_each_training_is_given_what_it_knows(opened):
 def test_what_follows_from_the_bundle_is_not_overridden(opened, id_):
     with pytest.raises(UserError, match=f"--{id_} follows from the bundle itself"):
         opened("deterministic").workflow(Mode.TRAIN, {id_: "x"})
+
+
+def test_settings_of_a_method_reach_the_training_of_which_a_calibrator_uses_the_weights(make_bundle, tmp_path):
+    joined = Bundle.open(make_bundle(tmp_path, method="checkpoint_ensemble+temperature_scaling"))
+    overrides = {"method::num_networks": 2, "output_dir": "x"}
+    parser = joined.workflow(Mode.TRAIN, overrides).parser
+    (training,) = joined.trainings_before(parser, overrides)
+    assert training.overrides == {"method::num_networks": 2}
+
+
+def test_settings_of_a_method_are_its_own_where_the_sibling_has_another(make_bundle, tmp_path):
+    ensemble = Bundle.open(make_bundle(tmp_path, method="deep_ensemble"))
+    overrides = {"method::num_networks": 2}
+    trainings = ensemble.trainings_before(ensemble.workflow(Mode.TRAIN, overrides).parser, overrides)
+    assert [training.overrides for training in trainings] == [{}, {}]

@@ -225,7 +225,8 @@ class Bundle:
         else:
             for_both = own_stage(overrides)
             for_first = {id_: value for id_, value in overrides.items() if id_ not in for_both}
-        for_both = {id_: value for id_, value in for_both.items() if id_.partition("::")[0] not in _OWN_AFFAIRS}
+        own_affairs = _OWN_AFFAIRS - ({"method"} if self._has_method_of(sibling) else set())
+        for_both = {id_: value for id_, value in for_both.items() if id_.partition("::")[0] not in own_affairs}
         known = known_overrides(sibling.config(Mode.TRAIN, debug), for_both) | for_first
         trainings = []
         for seed in seeds:
@@ -233,6 +234,11 @@ class Bundle:
             if sibling.trains_network:
                 trainings.append(SiblingTraining(sibling, seed, known, self.starts_from_sibling))
         return trainings
+
+    def _has_method_of(self, sibling: Bundle) -> bool:
+        """Whether it only joins a calibrator to the method of its sibling, so that both have its settings."""
+        method, plus, _ = self.fragments["method"].partition("+")
+        return bool(plus) and method == sibling.fragments["method"]
 
     def _files(self, mode: Mode, debug: bool = False) -> list[Path]:
         return config_files(self.folder / CONFIGS, mode, debug)

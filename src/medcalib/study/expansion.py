@@ -1,0 +1,207 @@
+"""From a study to the smallest set of runs that answers it."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medcalib.bundle.checkpoint_paths import output_name
+from medcalib.bundle.compose import generate
+from medcalib.bundle.layout import Mode
+from medcalib.bundle.opened import Bundle
+from medcalib.bundle.templates import find_templates
+from medcalib.errors import UserError
+from medcalib.study.grid import GridPoint, named_points, reference_name
+from medcalib.study.planned_runs import BundlePlace, Evaluated, Plan, Run, short_digest
+from medcalib.study.study_file import Study
+from medcalib.study.used_overrides import INFERENCE, TrainingSettings, UsedOverrides, is_place
+
+__all__ = ["expand"]
+
+_DEBUG_CASES = 3
+_WORDS = {Mode.TRAIN: "train", Mode.INFERENCE_PRED: "predict", Mode.INFERENCE_EVAL: "evaluate"}
+
+
+def expand(study: Study, bundles_dir: Path) -> Plan:
+    """Plan the runs of a study; nothing is written.
+
+    A training that several combinations share is planned once. The bundles lie under ``bundles_dir``, those whose
+    training has settings of its own in a folder ``settings_<digest>`` of it; results that other settings than those of
+    the training change lie in such a folder of their bundle.
+
+    Args:
+        study: the study.
+        bundles_dir: folder of the bundles.
+
+    Raises:
+        UserError: fragments do not go together, an id exists in no bundle, has a value that cannot be, or the reference
+            is not in the grid.
+    """
+    with tempfile.TemporaryDirectory() as workshop:
+        return _Expansion(study, bundles_dir, Path(workshop)).plan()
+
+
+class _Expansion:
+    """The work of `expand`, with bundles that are generated aside."""
+
+    def __init__(self, study: Study, bundles_dir: Path, workshop: Path) -> None:
+        self.study = study
+        self.bundles_dir = bundles_dir
+        self.used = UsedOverrides(study.debug)
+        self.runs: dict[str, Run] = {}
+        self.places: dict[Path, BundlePlace] = {}
+        self.output_folders: dict[Path, dict[str, Any]] = {}
+        templates = find_templates()
+        self.bundles = {
+            (network, loss, method): Bundle.open(
+                generate(templates, workshop, study.data, loss, method, network)[0].resolve()
+            )
+            for network, loss, method in itertools.product(study.networks, study.losses, study.methods)
+        }
+
+    def plan(self) -> Plan:
+        self._check_ids("overrides", self.study.overrides)
+        for id_, values in self.study.sweep.items():
+            for value in values:
+                self._check_ids("sweep", {id_: value})
+        firsts = {id_: values[0] for id_, values in self.study.sweep.items()}
+        known = {
+            key: {id_ for mode in Mode for id_ in self.used.known(bundle, mode, firsts)}
+            for key, bundle in self.bundles.items()
+        }
+        points = named_points(self.study, known)
+        reference = reference_name(self.study, points)
+        evaluated = {name: self._evaluated(point) for name, point in points.items()}
+        sweep = {
+            id_: {name: point.sweep[id_] for name, point in points.items() if id_ in point.sweep}
+            for id_ in self.study.sweep
+        }
+        groups = {name: point.loss for name, point in points.items()}
+        return Plan(self.runs, self.places, evaluated, sweep, groups, reference, self.output_folders)
+
+    def _check_ids(self, key: str, overrides: Mapping[str, Any]) -> None:
+        """Refuse an id that no bundle takes."""
+        for id_, value in overrides.items():
+            refusals = [
+                self.used.refusal(bundle, mode, id_, value) for bundle in self.bundles.values() for mode in Mode
+            ]
+            if all(refusals):
+                # that a value cannot be says more than that others lack the id
+                told = sorted(map(str, refusals), key=lambda text: "does not exist" in text)[0]
+                raise UserError(f"The study {self.study.name}, {key}: {told}")
+
+    def _evaluated(self, point: GridPoint) -> Evaluated:
+        bundle = self.bundles[point.network, point.loss, point.method]
+        first = min(self.study.seeds)
+        settings = self.used.of_training(bundle, self.study.overrides, point.sweep, first)
+        folder = self._place(bundle, settings, first)
+        overrides = {**self.study.overrides, **point.sweep}
+        changing = {
+            id_: value
+            for mode in INFERENCE
+            for id_, value in self.used.of_inference(bundle, mode, overrides, first).items()
+            if id_ not in settings.deciding
+        }
+        given = {
+            id_: value
+            for id_, value in overrides.items()
+            if id_ in changing or id_ in settings.deciding or is_place(id_)
+        }
+        evaluations = {}
+        for seed in self.study.seeds:
+            needs = self._training(bundle, settings, seed)
+            evaluations[seed] = self._infer(bundle, folder, Mode.INFERENCE_EVAL, seed, given, changing, needs)
+        predictions = None
+        if self.study.predictions != 0:
+            needs = self._training(bundle, settings, first)
+            limited = {**given, **self._limit(overrides)}
+            predictions = self._infer(bundle, folder, Mode.INFERENCE_PRED, first, limited, changing, needs)
+        words = {**bundle.fragments, **point.sweep}
+        return Evaluated(evaluations, predictions, ", ".join(f"{key} {value}" for key, value in words.items()))
+
+    def _limit(self, overrides: Mapping[str, Any]) -> dict[str, int]:
+        wanted = self.study.predictions
+        given = overrides.get("limit_cases")
+        least = [given] if isinstance(given, int) else [_DEBUG_CASES] if self.study.debug else []
+        if wanted is None or any(number <= wanted for number in least):
+            return {}
+        return {"limit_cases": wanted}
+
+    def _training(self, bundle: Bundle, settings: TrainingSettings, seed: int) -> list[str]:
+        """Plan a training and those before it; ids of what must be done before its weights are used."""
+        needs: dict[str, None] = {}
+        for before in self.used.trainings_before(bundle, settings.given, seed):
+            own = self.used.of_training(before.bundle, before.overrides, {}, before.seed)
+            needs |= dict.fromkeys(self._training(before.bundle, own, before.seed))
+        if not (bundle.trains_network or bundle.fits_calibrator):
+            return list(needs)
+        folder = self._place(bundle, settings, seed)
+        return [self._add(bundle, folder, folder, Mode.TRAIN, seed, settings.given, list(needs))]
+
+    def _infer(
+        self,
+        bundle: Bundle,
+        folder: Path,
+        mode: Mode,
+        seed: int,
+        overrides: dict[str, Any],
+        changing: dict[str, Any],
+        needs: list[str],
+    ) -> str:
+        known = self.used.known(bundle, mode, overrides)
+        parent = folder
+        if changing:
+            parent = folder / f"settings_{short_digest(changing)}"
+            self.output_folders[parent] = changing
+            known["output_dir"] = str(parent / output_name(seed, self.study.debug))
+            if bundle.trains_network or bundle.fits_calibrator:
+                known["models_dir"] = str(folder / output_name(seed, self.study.debug) / "models")
+        return self._add(bundle, folder, parent, mode, seed, known, needs)
+
+    def _add(
+        self,
+        bundle: Bundle,
+        folder: Path,
+        parent: Path,
+        mode: Mode,
+        seed: int,
+        overrides: dict[str, Any],
+        needs: list[str],
+    ) -> str:
+        places = [part for part in parent.relative_to(self.bundles_dir).parts if part != bundle.name]
+        where = "".join(f" {place}" for place in places)
+        title = f"{_WORDS[mode]} {bundle.name.rpartition('_')[0]}{where}, seed {seed}"
+        id_ = "-".join([_WORDS[mode], bundle.name, *places, output_name(seed, self.study.debug)])
+        if id_ in self.runs:
+            return id_
+        trains = mode is Mode.TRAIN and bundle.trains_network
+        run = Run(
+            id_, title, mode, folder, bundle.digest, bundle.fragments, seed, self.study.debug,
+            dict(sorted(overrides.items())), parent / output_name(seed, self.study.debug), tuple(needs),
+            self.used.epochs(bundle, overrides, seed) if trains else None, trains,
+        )  # fmt: skip
+        run.words  # noqa: B018  # refuses values that cannot be given to a run
+        self.runs[id_] = run
+        return id_
+
+    def _place(self, bundle: Bundle, settings: TrainingSettings, seed: int) -> Path:
+        """Folder of a bundle: beside those whose weights it uses, or where links to these lie."""
+        siblings = {}
+        for before in self.used.trainings_before(bundle, settings.given, seed):
+            own = self.used.of_training(before.bundle, before.overrides, {}, before.seed)
+            siblings[before.bundle.name] = self._place(before.bundle, own, before.seed)
+        parent = self.bundles_dir
+        if settings.deciding:
+            parent /= f"settings_{short_digest(settings.deciding)}"
+        elsewhere = tuple(folder for folder in siblings.values() if folder.parent != parent)
+        if elsewhere:
+            places = {name: folder.parent.name for name, folder in siblings.items()}
+            parent = self.bundles_dir / f"settings_{short_digest([settings.deciding, places])}"
+            elsewhere = tuple(siblings.values())
+        folder = parent / bundle.name
+        if folder not in self.places:
+            self.places[folder] = BundlePlace(folder, bundle.fragments, settings.deciding, elsewhere)
+        return folder
