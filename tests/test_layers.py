@@ -20,6 +20,7 @@ FLOORS = [
     {"data_check", "compare"},
     {"comparison_page"},
     {"predictions"},
+    {"study"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

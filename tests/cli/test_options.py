@@ -138,7 +138,9 @@ def test_every_option_of_every_verb_is_declared_and_explained(verb, capsys):
             assert not parameter.name.endswith(("dir", "bundle")) or parameter.annotation in (str, str | None), (
                 parameter
             )
-            (line,) = (at for at, text in enumerate(lines) if text.partition("=")[0] == f"  --{parameter.name}")
+            alone = parameter.kind is parameter.POSITIONAL_ONLY
+            label = f"  {parameter.name.upper()}" if alone else f"  --{parameter.name}"
+            (line,) = (at for at, text in enumerate(lines) if text.partition("=")[0] == label)
             assert lines[line + 1].strip()
 
 

@@ -130,5 +130,8 @@ def _help_text(main: Callable[..., Any], name: str) -> str:
             if default is not False and default not in (None, "", parameter.empty):
                 meaning += f" (default: {str(default).lower() if default is True else default})"
         dashes = "" if parameter.kind is parameter.POSITIONAL_ONLY else "--"
-        lines += [f"  {dashes}{label}", textwrap.fill(meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+        lines += [
+            f"  {dashes}{label}",
+            textwrap.fill(meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6),
+        ]
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from medcalib.processes import has_ended, process_name
 
 __all__ = ["locked_folder"]
 
+REFUSAL = "Another run of this bundle and seed is writing to {folder}; wait for it or choose another --seed."
 LOCK, HOLDER = ".lock", ".lock_holder"
 INTERVAL = 0.5
 # how often a folder may be missing just after it was made, and for how long to wait then
@@ -34,7 +35,7 @@ class _Lock(NamedTuple):
 
 
 @contextmanager
-def locked_folder(folder: Path, wait: bool = False) -> Iterator[bool]:
+def locked_folder(folder: Path, wait: bool = False, refusal: str = REFUSAL) -> Iterator[bool]:
     """Make a folder if it is missing, and let no other process that asks write to it.
 
     Where the file system has no locks, a file ``.lock_holder`` in the folder says who writes; one that a process of
@@ -43,6 +44,7 @@ def locked_folder(folder: Path, wait: bool = False) -> Iterator[bool]:
     Args:
         folder: the folder.
         wait: wait, with a message, until another process has finished, instead of refusing.
+        refusal: what is said where another process writes to the ``{folder}``.
 
     Yields:
         Whether the folder was made for this process.
@@ -77,10 +79,7 @@ def locked_folder(folder: Path, wait: bool = False) -> Iterator[bool]:
             break
         holder = _holder(folder)
         if not wait:
-            raise UserError(
-                f"Another run of this bundle and seed is writing to {folder}{holder}; wait for it or choose another "
-                f"--seed."
-            )
+            raise UserError(refusal.format(folder=f"{folder}{holder}"))
         if not told:
             print(f"Another run is writing to {folder}{holder}; waiting for it.", flush=True)
             told = True

@@ -15,9 +15,9 @@ from medcalib.bundle.opened import Bundle
 from medcalib.bundle.templates import find_templates
 from medcalib.errors import UserError
 from medcalib.study.grid import GridPoint, named_points, reference_name
-from medcalib.study.planned_runs import BundlePlace, Evaluated, Plan, Run, short_digest
+from medcalib.study.planned_runs import BundlePlace, Evaluated, Plan, Run, is_place, short_digest
 from medcalib.study.study_file import Study
-from medcalib.study.used_overrides import INFERENCE, TrainingSettings, UsedOverrides, is_place
+from medcalib.study.used_overrides import INFERENCE, TrainingSettings, UsedOverrides
 
 __all__ = ["expand"]
 
@@ -74,7 +74,7 @@ class _Expansion:
         }
         points = named_points(self.study, known)
         reference = reference_name(self.study, points)
-        evaluated = {name: self._evaluated(point) for name, point in points.items()}
+        evaluated = {name: self._evaluated(name, point) for name, point in points.items()}
         sweep = {
             id_: {name: point.sweep[id_] for name, point in points.items() if id_ in point.sweep}
             for id_ in self.study.sweep
@@ -93,7 +93,7 @@ class _Expansion:
                 told = sorted(map(str, refusals), key=lambda text: "does not exist" in text)[0]
                 raise UserError(f"The study {self.study.name}, {key}: {told}")
 
-    def _evaluated(self, point: GridPoint) -> Evaluated:
+    def _evaluated(self, name: str, point: GridPoint) -> Evaluated:
         bundle = self.bundles[point.network, point.loss, point.method]
         first = min(self.study.seeds)
         settings = self.used.of_training(bundle, self.study.overrides, point.sweep, first)
@@ -113,12 +113,12 @@ class _Expansion:
         evaluations = {}
         for seed in self.study.seeds:
             needs = self._training(bundle, settings, seed)
-            evaluations[seed] = self._infer(bundle, folder, Mode.INFERENCE_EVAL, seed, given, changing, needs)
+            evaluations[seed] = self._infer(name, bundle, folder, Mode.INFERENCE_EVAL, seed, given, changing, needs)
         predictions = None
         if self.study.predictions != 0:
             needs = self._training(bundle, settings, first)
             limited = {**given, **self._limit(overrides)}
-            predictions = self._infer(bundle, folder, Mode.INFERENCE_PRED, first, limited, changing, needs)
+            predictions = self._infer(name, bundle, folder, Mode.INFERENCE_PRED, first, limited, changing, needs)
         words = {**bundle.fragments, **point.sweep}
         return Evaluated(evaluations, predictions, ", ".join(f"{key} {value}" for key, value in words.items()))
 
@@ -139,10 +139,15 @@ class _Expansion:
         if not (bundle.trains_network or bundle.fits_calibrator):
             return list(needs)
         folder = self._place(bundle, settings, seed)
-        return [self._add(bundle, folder, folder, Mode.TRAIN, seed, settings.given, list(needs))]
+        kinds = ["network"] * (len(self.study.networks) > 1) + ["loss", "method"]
+        words = [bundle.fragments[kind] for kind in kinds]
+        words += [f"{id_}={value}" for id_, value in settings.deciding.items() if id_ in self.study.sweep]
+        name = " / ".join(words)
+        return [self._add(name, bundle, folder, folder, Mode.TRAIN, seed, settings.given, list(needs))]
 
     def _infer(
         self,
+        name: str,
         bundle: Bundle,
         folder: Path,
         mode: Mode,
@@ -159,10 +164,11 @@ class _Expansion:
             known["output_dir"] = str(parent / output_name(seed, self.study.debug))
             if bundle.trains_network or bundle.fits_calibrator:
                 known["models_dir"] = str(folder / output_name(seed, self.study.debug) / "models")
-        return self._add(bundle, folder, parent, mode, seed, known, needs)
+        return self._add(name, bundle, folder, parent, mode, seed, known, needs)
 
     def _add(
         self,
+        name: str,
         bundle: Bundle,
         folder: Path,
         parent: Path,
@@ -172,16 +178,14 @@ class _Expansion:
         needs: list[str],
     ) -> str:
         places = [part for part in parent.relative_to(self.bundles_dir).parts if part != bundle.name]
-        where = "".join(f" {place}" for place in places)
-        title = f"{_WORDS[mode]} {bundle.name.rpartition('_')[0]}{where}, seed {seed}"
         id_ = "-".join([_WORDS[mode], bundle.name, *places, output_name(seed, self.study.debug)])
         if id_ in self.runs:
             return id_
         trains = mode is Mode.TRAIN and bundle.trains_network
         run = Run(
-            id_, title, mode, folder, bundle.digest, bundle.fragments, seed, self.study.debug,
-            dict(sorted(overrides.items())), parent / output_name(seed, self.study.debug), tuple(needs),
-            self.used.epochs(bundle, overrides, seed) if trains else None, trains,
+            id_, f"{_WORDS[mode]} {name}, seed {seed}", mode, folder, bundle.digest, bundle.fragments, seed,
+            self.study.debug, dict(sorted(overrides.items())), parent / output_name(seed, self.study.debug), tuple(needs),
+            trains, *(self.used.size(bundle, overrides, seed) if trains else ()),
         )  # fmt: skip
         run.words  # noqa: B018  # refuses values that cannot be given to a run
         self.runs[id_] = run

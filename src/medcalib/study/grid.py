@@ -52,9 +52,7 @@ def combinations(study: Study, known: Mapping[tuple[str | None, str, str], Itera
     return points
 
 
-def named_points(
-    study: Study, known: Mapping[tuple[str | None, str, str], Iterable[str]]
-) -> dict[str, GridPoint]:
+def named_points(study: Study, known: Mapping[tuple[str | None, str, str], Iterable[str]]) -> dict[str, GridPoint]:
     """The combinations of a study by short names, made of what differs between them.
 
     Args:
@@ -70,9 +68,7 @@ def named_points(
     points = combinations(study, known)
     keys = [key for key in ("network", "loss", "method") if len({point.parts[key] for point in points}) > 1]
     leaves = [id_.rpartition("::")[2] for id_ in study.sweep]
-    short = {
-        id_: leaf if leaves.count(leaf) == 1 else id_ for id_, leaf in zip(study.sweep, leaves, strict=True)
-    }
+    short = {id_: leaf if leaves.count(leaf) == 1 else id_ for id_, leaf in zip(study.sweep, leaves, strict=True)}
     names = {}
     for point in points:
         words = [str(point.parts[key]) for key in keys]
@@ -105,9 +101,7 @@ def reference_name(study: Study, points: Mapping[str, GridPoint]) -> str:
             raise UserError(f"{where}: {key} is nothing that its grid has{suggestion(str(key), keys, list_all=True)}")
         values = list(dict.fromkeys(str(point.parts[key]) for point in points.values() if key in point.parts))
         if str(value) not in values:
-            raise UserError(
-                f"{where}: {key} {value} is not in its grid{suggestion(str(value), values, list_all=True)}"
-            )
+            raise UserError(f"{where}: {key} {value} is not in its grid{suggestion(str(value), values, list_all=True)}")
     found = [
         name
         for name, point in points.items()

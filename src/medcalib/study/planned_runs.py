@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,11 +14,14 @@ from typing import Any
 
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.option_values import override_values
+from medcalib.bundle.overrides import first_stage, own_stage
+from medcalib.bundle.used_settings import PLACE_AND_PACE
 from medcalib.errors import UserError
 
-__all__ = ["BundlePlace", "Evaluated", "Plan", "Run", "short_digest"]
+__all__ = ["BundlePlace", "Evaluated", "Plan", "Run", "is_place", "short_digest"]
 
 _DIGITS = 8
+_PLACE = re.compile("|".join(PLACE_AND_PACE.values()))
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -37,8 +41,9 @@ class Run:
         overrides: values by configuration id.
         output_dir: folder in which its results lie.
         needs: ids of the runs that must be done before.
-        epochs: number of epochs of a training of a network.
         trains_network: whether it trains a network, and does not fit a calibrator.
+        epochs: number of epochs of a training of a network.
+        num_weights: number of weights of the network that is trained.
     """
 
     id: str
@@ -52,8 +57,9 @@ class Run:
     overrides: dict[str, Any]
     output_dir: Path
     needs: tuple[str, ...] = ()
-    epochs: int | None = None
     trains_network: bool = False
+    epochs: int | None = None
+    num_weights: int | None = None
 
     @property
     def words(self) -> list[str]:
@@ -75,7 +81,8 @@ class Run:
     @property
     def digest(self) -> str:
         """What decides its result, apart from the runs that it needs."""
-        return short_digest([self.mode, self.bundle_digest, self.seed, self.debug, self.overrides], 64)
+        deciding = {id_: value for id_, value in self.overrides.items() if not is_place(id_)}
+        return short_digest([self.mode, self.bundle_digest, self.seed, self.debug, deciding], 64)
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,17 @@ def short_digest(content: Any, length: int = _DIGITS) -> str:
         True
     """
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:length]
+
+
+def is_place(id_: str) -> bool:
+    """Whether an id says where files lie or how fast a run is, and not what comes out.
+
+    Example:
+        >>> is_place("data::dataset_dir"), is_place("first_stage::device"), is_place("num_bins")
+        (True, True, False)
+    """
+    bare = next(iter([*first_stage({id_: None}), *own_stage({id_: None})]))
+    return _PLACE.fullmatch(bare) is not None
 
 
 def on_command_line(id_: str, value: Any) -> str:

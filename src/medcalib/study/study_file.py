@@ -83,7 +83,7 @@ class Study:
 
 
 def read_study(path: str | Path) -> Study:
-    """Read and check a study file.
+    r"""Read and check a study file.
 
     Args:
         path: a YAML file.
@@ -95,7 +95,7 @@ def read_study(path: str | Path) -> Study:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "short.yaml")
-        ...     _ = file.write_text("data: phantom\\nlosses: [baseline_ce, softl1ace_dice_ce]\\nseeds: [1, 2]\\n")
+        ...     _ = file.write_text("data: phantom\nlosses: [baseline_ce, softl1ace_dice_ce]\nseeds: [1, 2]\n")
         ...     study = read_study(file)
         >>> study.name, study.losses, study.methods, study.seeds
         ('short', ('baseline_ce', 'softl1ace_dice_ce'), ('deterministic',), (1, 2))

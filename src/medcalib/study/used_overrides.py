@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.opened import Bundle, SiblingTraining
-from medcalib.bundle.overrides import FIRST_STAGE, check_overrides, first_stage, own_stage
+from medcalib.bundle.overrides import FIRST_STAGE, check_overrides
 from medcalib.bundle.record import EPOCHS, ROOTS
-from medcalib.bundle.used_settings import PLACE_AND_PACE, used_settings
+from medcalib.bundle.used_settings import used_settings
 from medcalib.errors import UserError
-from medcalib.study.planned_runs import short_digest
+from medcalib.study.planned_runs import is_place, short_digest
 
-__all__ = ["INFERENCE", "TrainingSettings", "UsedOverrides", "is_place"]
+__all__ = ["INFERENCE", "TrainingSettings", "UsedOverrides"]
 
 INFERENCE = (Mode.INFERENCE_EVAL, Mode.INFERENCE_PRED)
 """The modes that use trained weights."""
 
-_PLACE = re.compile("|".join(PLACE_AND_PACE.values()))
 # what a training reports, and how it predicts when it chooses its epoch; the fit of a calibrator reports its errors
 _NOT_TRAINED = {"validate::handlers": {}, "validate::inferer": None}
 _NOT_FITTED = {"calibration::options::num_bins": None, "calibration::options::include_background": None}
@@ -48,6 +46,7 @@ class UsedOverrides:
     def __init__(self, debug: bool = False) -> None:
         self.debug = debug
         self._keys: dict[str, str] = {}
+        self._sizes: dict[str, tuple[int | None, int | None]] = {}
         self._before: dict[str, list[SiblingTraining]] = {}
         self._configs: dict[tuple[str, Mode], dict[str, Any]] = {}
 
@@ -100,11 +99,19 @@ class UsedOverrides:
         known = self.known(bundle, mode, overrides)
         return self._deciding(known, known, lambda given: self._key(bundle, mode, given, seed))
 
-    def epochs(self, bundle: Bundle, overrides: Mapping[str, Any], seed: int) -> int | None:
-        """Number of epochs of a training."""
-        parser = bundle.workflow(Mode.TRAIN, overrides, seed, self.debug).parser
-        found = used_settings(parser, [EPOCHS]).values.get(EPOCHS)
-        return found if isinstance(found, int) else None
+    def size(self, bundle: Bundle, overrides: Mapping[str, Any], seed: int) -> tuple[int | None, int | None]:
+        """Number of epochs of a training, and of the weights of its network; None where nobody can tell."""
+        asked = json.dumps([bundle.name, overrides], sort_keys=True, default=str)
+        if asked not in self._sizes:
+            parser = bundle.workflow(Mode.TRAIN, overrides, seed, self.debug).parser
+            epochs = used_settings(parser, [EPOCHS]).values.get(EPOCHS)
+            try:
+                network = parser.get_parsed_content("method_network")
+                num_weights = sum(weight.numel() for weight in network.parameters())
+            except Exception:  # the run itself says what is wrong with its network
+                num_weights = None
+            self._sizes[asked] = (epochs if isinstance(epochs, int) else None, num_weights)
+        return self._sizes[asked]
 
     def _deciding(
         self, given: Mapping[str, Any], asked: Mapping[str, Any], key: Callable[[Mapping[str, Any]], str]
@@ -119,9 +126,7 @@ class UsedOverrides:
             if not is_place(id_) and key({other: v for other, v in given.items() if other != id_}) != whole
         }
 
-    def _training_key(
-        self, bundle: Bundle, overrides: Mapping[str, Any], seed: int, weights_only: bool = False
-    ) -> str:
+    def _training_key(self, bundle: Bundle, overrides: Mapping[str, Any], seed: int, weights_only: bool = False) -> str:
         """What a training depends on, and all trainings before it."""
         asked = json.dumps([bundle.name, overrides, seed, weights_only], sort_keys=True, default=str)
         if asked not in self._keys:
@@ -150,14 +155,3 @@ class UsedOverrides:
         if (bundle.name, mode) not in self._configs:
             self._configs[bundle.name, mode] = bundle.config(mode, self.debug)
         return self._configs[bundle.name, mode]
-
-
-def is_place(id_: str) -> bool:
-    """Whether an id says where files lie or how fast a run is, and not what comes out.
-
-    Example:
-        >>> is_place("data::dataset_dir"), is_place("first_stage::device"), is_place("num_bins")
-        (True, True, False)
-    """
-    bare = next(iter([*first_stage({id_: None}), *own_stage({id_: None})]))
-    return _PLACE.fullmatch(bare) is not None
