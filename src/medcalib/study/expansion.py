@@ -16,7 +16,7 @@ from medcalib.bundle.templates import find_templates
 from medcalib.errors import UserError
 from medcalib.study.grid import GridPoint, named_points, reference_name
 from medcalib.study.planned_runs import BundlePlace, Evaluated, Plan, Run, is_place, short_digest
-from medcalib.study.study_file import Study
+from medcalib.study.study_file import OF_LOSS_ALONE, Study
 from medcalib.study.used_overrides import INFERENCE, TrainingSettings, UsedOverrides
 
 __all__ = ["expand"]
@@ -69,7 +69,12 @@ class _Expansion:
                 self._check_ids("sweep", {id_: value})
         firsts = {id_: values[0] for id_, values in self.study.sweep.items()}
         known = {
-            key: {id_ for mode in Mode for id_ in self.used.known(bundle, mode, firsts)}
+            key: {
+                id_
+                for mode in Mode
+                for id_ in self.used.known(bundle, mode, firsts)
+                if id_ not in OF_LOSS_ALONE or self._is_trained(bundle, id_)
+            }
             for key, bundle in self.bundles.items()
         }
         points = named_points(self.study, known)
@@ -81,6 +86,13 @@ class _Expansion:
         }
         groups = {name: point.loss for name, point in points.items()}
         return Plan(self.runs, self.places, evaluated, sweep, groups, reference, self.output_folders)
+
+    def _is_trained(self, bundle: Bundle, id_: str) -> bool:
+        """Whether its values make different trainings."""
+        seed, overrides = min(self.study.seeds), self.study.overrides
+        given = [{}, *({id_: value} for value in self.study.sweep[id_])]
+        used = [self.used.of_training(bundle, overrides, sweep, seed).deciding.get(id_) for sweep in given]
+        return any(value != used[0] for value in used)
 
     def _check_ids(self, key: str, overrides: Mapping[str, Any]) -> None:
         """Refuse an id that no bundle takes."""
@@ -98,7 +110,8 @@ class _Expansion:
         first = min(self.study.seeds)
         settings = self.used.of_training(bundle, self.study.overrides, point.sweep, first)
         folder = self._place(bundle, settings, first)
-        overrides = {**self.study.overrides, **point.sweep}
+        swept = {id_: value for id_, value in point.sweep.items() if id_ not in OF_LOSS_ALONE}
+        overrides = {**self.study.overrides, **swept}
         changing = {
             id_: value
             for mode in INFERENCE
@@ -182,11 +195,23 @@ class _Expansion:
         if id_ in self.runs:
             return id_
         trains = mode is Mode.TRAIN and bundle.trains_network
+        epochs, num_weights = self.used.size(bundle, overrides, seed) if trains else (None, None)
         run = Run(
-            id_, f"{_WORDS[mode]} {name}, seed {seed}", mode, folder, bundle.digest, bundle.fragments, seed,
-            self.study.debug, dict(sorted(overrides.items())), parent / output_name(seed, self.study.debug), tuple(needs),
-            trains, *(self.used.size(bundle, overrides, seed) if trains else ()),
-        )  # fmt: skip
+            id=id_,
+            title=f"{_WORDS[mode]} {name}, seed {seed}",
+            mode=mode,
+            bundle=folder,
+            bundle_digest=bundle.digest,
+            fragments=bundle.fragments,
+            seed=seed,
+            debug=self.study.debug,
+            overrides=dict(sorted(overrides.items())),
+            output_dir=parent / output_name(seed, self.study.debug),
+            needs=tuple(needs),
+            trains_network=trains,
+            epochs=epochs,
+            num_weights=num_weights,
+        )
         run.words  # noqa: B018  # refuses values that cannot be given to a run
         self.runs[id_] = run
         return id_

@@ -16,7 +16,10 @@ from medcalib.bundle.layout import CONFIGS
 from medcalib.bundle.templates import find_templates
 from medcalib.errors import UserError, suggestion
 
-__all__ = ["Study", "read_study"]
+__all__ = ["OF_LOSS_ALONE", "Study", "read_study"]
+
+OF_LOSS_ALONE = ("num_bins",)
+"""Ids that, when they are swept, reach trainings alone: errors of other bins cannot be compared."""
 
 DEFAULT_SEED = 12345
 DEFAULT_PREDICTIONS = 4
@@ -27,6 +30,8 @@ METRICS = (
 )  # fmt: skip
 
 _NAME = re.compile(r"[\w][\w.-]*")
+# on which cases, and where, results are computed
+_SAME_FOR_ALL = re.compile(r"include_background|evaluation::space|limit_cases|data::(fold|cases.*|evaluate|regions.*)")
 # what the study itself decides
 _OWN = {"seed": "seeds", "debug": "debug", "method": "methods", "loss": "losses", "network": "networks"}
 _FOLDERS = ("output_dir", "models_dir", "weights_dir", "checkpoint", "checkpoints", "bundle_root", "calibrator_file")
@@ -113,6 +118,7 @@ def read_study(path: str | Path) -> Study:
     if not _NAME.fullmatch(path.stem):
         raise UserError(f"{path}: its name becomes that of a folder; use letters, digits and _ - . only.")
     values = {key: _READERS[key](f"{path}: {key}", value) for key, value in content.items() if value is not None}
+    _check_both(path, values)
     return Study(name=path.stem, **values)
 
 
@@ -189,6 +195,12 @@ def _seeds(where: str, value: Any) -> tuple[int, ...]:
     return tuple(seeds)
 
 
+def _check_both(path: Path, content: Mapping[str, Any]) -> None:
+    for id_ in content.get("sweep") or {}:
+        if id_ in (content.get("overrides") or {}) and id_ not in OF_LOSS_ALONE:
+            raise UserError(f"{path}: {id_} stands in overrides and in sweep; keep one.")
+
+
 def _ids(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{where} must be a mapping of configuration ids, such as num_bins: 20, not {value!r}.")
@@ -203,7 +215,10 @@ def _ids(where: str, value: Any) -> dict[str, Any]:
 
 
 def _sweep(where: str, value: Any) -> dict[str, tuple[Any, ...]]:
-    return {id_: tuple(_values(f"{where}::{id_}", values)) for id_, values in _ids(where, value).items()}
+    for id_ in _ids(where, value):
+        if _SAME_FOR_ALL.fullmatch(id_):
+            raise UserError(f"{where}: results with different {id_} cannot be compared; set it in overrides, for all.")
+    return {id_: tuple(_values(f"{where}::{id_}", values)) for id_, values in value.items()}
 
 
 def _values(where: str, values: Any) -> list[Any]:

@@ -82,7 +82,7 @@ class UsedOverrides:
         inference = {id_ for mode in INFERENCE for id_ in self.of_inference(bundle, mode, both, seed)}
         swept = {id_: value for id_, value in sweep.items() if id_ in inference}
         swept = self._deciding(both, swept, lambda given: self._training_key(bundle, given, seed, weights_only=True))
-        left = {id_: value for id_, value in both.items() if id_ in overrides or id_ in swept or id_ not in inference}
+        left = {**overrides, **{id_: value for id_, value in sweep.items() if id_ in swept or id_ not in inference}}
         deciding = self._deciding(left, left, lambda given: self._training_key(bundle, given, seed))
         return TrainingSettings(deciding, {id_: v for id_, v in left.items() if id_ in deciding or is_place(id_)})
 
