@@ -78,6 +78,11 @@ class _Expansion:
             for key, bundle in self.bundles.items()
         }
         points = named_points(self.study, known)
+        if len(points) < 2:
+            raise UserError(
+                f"The grid of the study {self.study.name} holds {next(iter(points))} alone, so there is nothing to "
+                f"compare; name another loss, method or network, or a sweep of an id that it has."
+            )
         reference = reference_name(self.study, points)
         evaluated = {name: self._evaluated(name, point) for name, point in points.items()}
         sweep = {

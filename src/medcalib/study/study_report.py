@@ -40,7 +40,7 @@ def write_report(study: Study, plan: Plan, states: Mapping[str, State], output_d
         for name, evaluated in plan.evaluated.items()
         if all(states[id_] is State.DONE for id_ in evaluated.evaluations.values())
     ]
-    if plan.reference not in whole or len(whole) < min(2, len(plan.evaluated)):
+    if plan.reference not in whole or len(whole) < 2:
         return None
     evaluations = {
         name: [
