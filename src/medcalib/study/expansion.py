@@ -102,13 +102,13 @@ class _Expansion:
     def _check_ids(self, key: str, overrides: Mapping[str, Any]) -> None:
         """Refuse an id that no bundle takes."""
         for id_, value in overrides.items():
-            refusals = [
-                self.used.refusal(bundle, mode, id_, value) for bundle in self.bundles.values() for mode in Mode
-            ]
-            if all(refusals):
-                # that a value cannot be says more than that others lack the id
-                told = sorted(map(str, refusals), key=lambda text: "does not exist" in text)[0]
-                raise UserError(f"The study {self.study.name}, {key}: {told}")
+            places = [(bundle, mode) for bundle in self.bundles.values() for mode in Mode]
+            if any(self.used.known(bundle, mode, {id_: value}) for bundle, mode in places):
+                continue
+            refusals = [str(self.used.refusal(bundle, mode, id_, value)) for bundle, mode in places]
+            # that a value cannot be says more than that others lack the id
+            told = sorted(refusals, key=lambda text: "does not exist" in text)[0]
+            raise UserError(f"The study {self.study.name}, {key}: {told}")
 
     def _evaluated(self, name: str, point: GridPoint) -> Evaluated:
         bundle = self.bundles[point.network, point.loss, point.method]

@@ -12,6 +12,7 @@ from medcalib.bundle.overrides import FIRST_STAGE, check_overrides
 from medcalib.bundle.record import EPOCHS, ROOTS
 from medcalib.bundle.used_settings import used_settings
 from medcalib.errors import UserError
+from medcalib.study.merged_configs import MergedConfigs
 from medcalib.study.planned_runs import is_place, short_digest
 
 __all__ = ["INFERENCE", "TrainingSettings", "UsedOverrides"]
@@ -44,15 +45,19 @@ class UsedOverrides:
     """
 
     def __init__(self, debug: bool = False) -> None:
-        self.debug = debug
         self._keys: dict[str, str] = {}
         self._sizes: dict[str, tuple[int | None, int | None]] = {}
         self._before: dict[str, list[SiblingTraining]] = {}
-        self._configs: dict[tuple[str, Mode], dict[str, Any]] = {}
+        self.configs = MergedConfigs(debug)
 
     def known(self, bundle: Bundle, mode: Mode, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """Those that a mode of a bundle takes."""
-        return {id_: value for id_, value in overrides.items() if self.refusal(bundle, mode, id_, value) is None}
+        return {
+            id_: value
+            for id_, value in overrides.items()
+            if (id_.startswith(FIRST_STAGE) or not self.configs.lacks(bundle, mode, id_))
+            and self.refusal(bundle, mode, id_, value) is None
+        }
 
     def refusal(self, bundle: Bundle, mode: Mode, id_: str, value: Any) -> UserError | None:
         """Why a mode of a bundle does not take an override; None if it does."""
@@ -64,7 +69,7 @@ class UsedOverrides:
                 return UserError(f"The override id --{id_} does not exist: no training of the study has two stages.")
             return self.refusal(second.sibling, mode, id_.removeprefix(FIRST_STAGE), value)
         try:
-            check_overrides(self._config(bundle, mode), {id_: value})
+            check_overrides(self.configs.config(bundle, mode), {id_: value})
         except UserError as error:
             return error
         return None
@@ -90,7 +95,7 @@ class UsedOverrides:
         """The trainings whose weights that of a bundle uses or starts from."""
         asked = json.dumps([bundle.name, given, seed], default=str)
         if asked not in self._before:
-            parser = bundle.workflow(Mode.TRAIN, given, seed, self.debug).parser
+            parser = self.configs.parser(bundle, Mode.TRAIN, given, seed)
             self._before[asked] = bundle.trainings_before(parser, given)
         return self._before[asked]
 
@@ -103,7 +108,7 @@ class UsedOverrides:
         """Number of epochs of a training, and of the weights of its network; None where nobody can tell."""
         asked = json.dumps([bundle.name, overrides], sort_keys=True, default=str)
         if asked not in self._sizes:
-            parser = bundle.workflow(Mode.TRAIN, overrides, seed, self.debug).parser
+            parser = self.configs.parser(bundle, Mode.TRAIN, overrides, seed)
             epochs = used_settings(parser, [EPOCHS]).values.get(EPOCHS)
             try:
                 network = parser.get_parsed_content("method_network")
@@ -130,7 +135,7 @@ class UsedOverrides:
         """What a training depends on, and all trainings before it."""
         asked = json.dumps([bundle.name, overrides, seed, weights_only], sort_keys=True, default=str)
         if asked not in self._keys:
-            parser = bundle.workflow(Mode.TRAIN, overrides, seed, self.debug).parser
+            parser = self.configs.parser(bundle, Mode.TRAIN, overrides, seed)
             before = bundle.trainings_before(parser, overrides)
             own: dict[str, Any] = {}
             if bundle.trains_network or bundle.fits_calibrator:
@@ -147,11 +152,6 @@ class UsedOverrides:
     def _key(self, bundle: Bundle, mode: Mode, overrides: Mapping[str, Any], seed: int) -> str:
         asked = json.dumps([bundle.name, mode, overrides, seed], sort_keys=True, default=str)
         if asked not in self._keys:
-            parser = bundle.workflow(mode, overrides, seed, self.debug).parser
+            parser = self.configs.parser(bundle, mode, overrides, seed)
             self._keys[asked] = short_digest(used_settings(parser, ROOTS).values, 64)
         return self._keys[asked]
-
-    def _config(self, bundle: Bundle, mode: Mode) -> dict[str, Any]:
-        if (bundle.name, mode) not in self._configs:
-            self._configs[bundle.name, mode] = bundle.config(mode, self.debug)
-        return self._configs[bundle.name, mode]
