@@ -65,10 +65,10 @@ def conduct(
         FailedRunsError: runs failed; the report on the others is written where that is possible.
         StoppedError: it was stopped, and goes on when it is called again.
     """
-    study, plan, output = planned(file, output_dir, bundles_dir)
     _check_options(engine, address, gpus_per_run, cpus_per_run)
     if engine == "ray":
         load_ray()
+    study, plan, output = planned(file, output_dir, bundles_dir)
     bundles = Path(bundles_dir)
     waiting = print_plan(plan, bundles)
     with locked_folder(output, refusal=_REFUSAL):

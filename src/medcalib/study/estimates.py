@@ -85,7 +85,11 @@ def seconds_needed(runs: Iterable[Run], measured: Sequence[Measured]) -> Estimat
 
 
 def disk_needed(runs: Iterable[Run], measured: Sequence[Measured]) -> Estimate:
-    """How many bytes runs will leave: as `seconds_needed`; of a training that is new, from the size of its network."""
+    """How many bytes runs will leave.
+
+    As `seconds_needed`, but that of evaluations and predictions also from those of the same data, and that of a
+    training without any like it from the size of its network.
+    """
     return _sum(
         runs,
         measured,
@@ -146,16 +150,20 @@ def _of_run(
         for one in measured
         if (one.mode, one.debug, one.trains_network) == (run.mode, run.debug, run.trains_network)
     ]
-    for kinds in _likeness(run):
+    for kinds in _likeness(run, per_epoch):
         same = [one for one in alike if all(one.fragments[kind] == run.fragments[kind] for kind in kinds)]
         if same:
             return mean(amount(one) * _factor(run, one, per_epoch) for one in same)
     return None
 
 
-def _likeness(run: Run) -> list[tuple[str, ...]]:
+def _likeness(run: Run, is_time: bool) -> list[tuple[str, ...]]:
+    """Fragments that runs have in common which take about the same, the most alike first."""
     likeness: list[tuple[str, ...]] = [("data", "loss", "method", "network"), ("data", "method", "network")]
-    return [*likeness, ("data", "network")] if run.trains_network else likeness
+    if run.trains_network:
+        return [*likeness, ("data", "network")]
+    # what is evaluated and predicted has one size, whatever time it takes
+    return likeness if is_time else [*likeness, ("data",)]
 
 
 def _factor(run: Run, one: Measured, per_epoch: bool) -> float:

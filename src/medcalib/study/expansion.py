@@ -136,7 +136,9 @@ class _Expansion:
         if self.study.predictions != 0:
             needs = self._training(bundle, settings, first)
             limited = {**given, **self._limit(overrides)}
-            predictions = self._infer(name, bundle, folder, Mode.INFERENCE_PRED, first, limited, changing, needs)
+            predictions = self._infer(
+                name, bundle, folder, Mode.INFERENCE_PRED, first, limited, changing, needs, evaluations[first]
+            )
         words = {**bundle.fragments, **point.sweep}
         return Evaluated(evaluations, predictions, ", ".join(f"{key} {value}" for key, value in words.items()))
 
@@ -173,6 +175,7 @@ class _Expansion:
         overrides: dict[str, Any],
         changing: dict[str, Any],
         needs: list[str],
+        after: str | None = None,
     ) -> str:
         known = self.used.known(bundle, mode, overrides)
         parent = folder
@@ -182,7 +185,7 @@ class _Expansion:
             known["output_dir"] = str(parent / output_name(seed, self.study.debug))
             if bundle.trains_network or bundle.fits_calibrator:
                 known["models_dir"] = str(folder / output_name(seed, self.study.debug) / "models")
-        return self._add(name, bundle, folder, parent, mode, seed, known, needs)
+        return self._add(name, bundle, folder, parent, mode, seed, known, needs, after)
 
     def _add(
         self,
@@ -194,6 +197,7 @@ class _Expansion:
         seed: int,
         overrides: dict[str, Any],
         needs: list[str],
+        after: str | None = None,
     ) -> str:
         places = [part for part in parent.relative_to(self.bundles_dir).parts if part != bundle.name]
         id_ = "-".join([_WORDS[mode], bundle.name, *places, output_name(seed, self.study.debug)])
@@ -213,6 +217,7 @@ class _Expansion:
             overrides=dict(sorted(overrides.items())),
             output_dir=parent / output_name(seed, self.study.debug),
             needs=tuple(needs),
+            after=after,
             trains_network=trains,
             epochs=epochs,
             num_weights=num_weights,

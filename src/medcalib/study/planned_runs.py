@@ -41,6 +41,7 @@ class Run:
         overrides: values by configuration id.
         output_dir: folder in which its results lie.
         needs: ids of the runs that must be done before.
+        after: id of a run that must have ended before, whatever its state, since both write to one folder.
         trains_network: whether it trains a network, and does not fit a calibrator.
         epochs: number of epochs of a training of a network.
         num_weights: number of weights of the network that is trained.
@@ -57,6 +58,7 @@ class Run:
     overrides: dict[str, Any]
     output_dir: Path
     needs: tuple[str, ...] = ()
+    after: str | None = None
     trains_network: bool = False
     epochs: int | None = None
     num_weights: int | None = None

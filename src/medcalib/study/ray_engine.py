@@ -77,8 +77,9 @@ def run_with_ray(
         folder = Path.cwd()
         for run in waiting:
             needed = [references[id_] for id_ in run.needs if id_ in references]
+            after = [references[run.after]] if run.after in references else []
             runs = {id_: plan.runs[id_] for id_ in _all_needs(plan, run)}
-            references[run.id] = task.remote(run, runs, output_dir, folder, environment, *needed)
+            references[run.id] = task.remote(run, runs, output_dir, folder, environment, len(needed), *needed, *after)
         running = {reference: id_ for id_, reference in references.items()}
         try:
             while running:
@@ -103,11 +104,12 @@ def _task(
     output_dir: Path,
     folder: Path,
     environment: dict[str, str],
-    *needed: State,
+    num_needed: int,
+    *before: State,
 ) -> State:
-    """What a worker does."""
+    """What a worker does when the runs before have ended."""
     os.chdir(folder)
-    if any(state is not State.DONE for state in needed):
+    if any(state is not State.DONE for state in before[:num_needed]):
         RunStates(output_dir).write(run, State.NOT_RUN)
         return State.NOT_RUN
     return execute(run, runs, output_dir, environment, folder=folder)
