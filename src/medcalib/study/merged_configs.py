@@ -10,8 +10,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
-from medcalib.bundle.fragments import lookup
-from medcalib.bundle.fragments import read_yaml
+from medcalib.bundle.fragments import lookup, read_yaml
 from medcalib.bundle.layout import CONFIGS, Mode, config_files
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.overrides import own_stage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from medcalib.study.execution import KilledRunError, execute, may_begin
@@ -35,7 +36,7 @@ def run_sequentially(
         if may_begin(run, states):
             lines.begin(run)
             try:
-                states[run.id] = execute(run, plan.runs, output_dir, watch=lambda run=run: lines.show([run]))
+                states[run.id] = execute(run, plan.runs, output_dir, watch=partial(lines.show, [run]))
             except KilledRunError:
                 states[run.id] = State.FAILED
         else:

@@ -21,8 +21,8 @@ INFERENCE = (Mode.INFERENCE_EVAL, Mode.INFERENCE_PRED)
 """The modes that use trained weights."""
 
 # what a training reports, and how it predicts when it chooses its epoch; the fit of a calibrator reports its errors
-_NOT_TRAINED = {"validate::handlers": {}, "validate::inferer": None}
-_NOT_FITTED = {"calibration::options::num_bins": None, "calibration::options::include_background": None}
+_NOT_TRAINED: dict[str, Any] = {"validate::handlers": {}, "validate::inferer": None}
+_NOT_FITTED: dict[str, Any] = {"calibration::options::num_bins": None, "calibration::options::include_background": None}
 
 
 class TrainingSettings(NamedTuple):
