@@ -14,6 +14,9 @@ Numbers = Sequence[float] | NDArray[np.float64]
 Ends = tuple[Numbers, Numbers]
 Ticks = Sequence[tuple[float, str]]
 
+# charts in a file for printing, each of which takes some hundredths of a second
+MOST_PRINTED = 160
+
 
 @dataclass(frozen=True)
 class Series:
@@ -120,7 +123,7 @@ class FigureBlock:
         caption: what it shows and how to read it.
         charts: side by side where there is room.
         legend: methods that its legend names.
-        variants: what can be chosen; a page each in the file.
+        variants: what can be chosen; a page each in the file, for as many as `printed_variants` says.
         variant_label: what is chosen, such as ``class``.
         narrow: whether charts are as small as they can be.
     """
@@ -132,3 +135,15 @@ class FigureBlock:
     variants: Sequence[str] = ()
     variant_label: str = ""
     narrow: bool = False
+
+    @property
+    def printed_variants(self) -> list[str]:
+        """The first variants, as many as the file can show without growing with methods times classes.
+
+        Example:
+            >>> names = [f"class {number}" for number in range(16)]
+            >>> block = FigureBlock("reliability_by_method", "", [Chart("", "", "", "", [])] * 40, variants=names)
+            >>> block.printed_variants
+            ['class 0', 'class 1', 'class 2', 'class 3']
+        """
+        return list(self.variants[: max(1, MOST_PRINTED // max(1, len(self.charts)))])

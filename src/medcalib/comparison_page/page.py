@@ -38,6 +38,7 @@ from medcalib.comparison_page.quality_charts import (
     retention,
     risk,
 )
+from medcalib.comparison_page.rank_table import rank_table
 from medcalib.comparison_page.reliability_charts import reliability
 from medcalib.comparison_page.repeating import provenance_table, version_table
 from medcalib.comparison_page.stratum_tables import stratum_tables
@@ -114,7 +115,9 @@ def _sections(comparison: Comparison, context: PageContext) -> Iterator[Section]
         texts=[text for text in (context.question, found.effect, found.kept) if text],
         items=found.warnings,
     )
-    yield Section("methods", "All methods", [level_table(comparison, metrics, context.true_names)])
+    ranks = rank_table(comparison, metrics)
+    levels = level_table(comparison, metrics, context.true_names)
+    yield Section("methods", "All methods", [levels, *([ranks] if ranks else [])])
     shown = [block for block in (forest(comparison, metrics),) if block]
     differences = [
         table for place, name in enumerate(metrics) if (table := difference_table(comparison, name, place > 0)).rows

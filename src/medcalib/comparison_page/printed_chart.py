@@ -53,7 +53,7 @@ MARKERS = {
 
 
 def print_figure(block: FigureBlock, styles: Mapping[str, MethodStyle], path: Path) -> None:
-    """Write a figure as PDF, a page for each variant.
+    """Write a figure as PDF, a page for each of its `printed_variants`.
 
     Args:
         block: what is drawn.
@@ -62,7 +62,7 @@ def print_figure(block: FigureBlock, styles: Mapping[str, MethodStyle], path: Pa
     """
     # without a date, so that equal results give equal files
     with PdfPages(path, metadata={"CreationDate": None}) as pages:
-        for variant in block.variants or ("",):
+        for variant in block.printed_variants or ("",):
             for page in _pages(block):
                 pages.savefig(printed_figure(page, styles, variant))
 
