@@ -145,3 +145,11 @@ def test_published_changes_and_p_values_are_printed_to_the_digit(pages, tmp_path
         (line,) = [line for line in lines if line.lstrip().startswith(title) and method in line]
         for number in numbers:
             assert f" {number} " in line
+
+
+@pytest.mark.parametrize("folders", ["{x: y}", "[[y]]", "[null]"])
+def test_folders_are_texts_or_lists_of_them(folders, tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        command("--evaluations", f"{{a: b, c: {folders}}}", "--reference=a", f"--output={tmp_path / 'out'}")
+    assert error.value.code == 2
+    assert "c must be a folder or a list of folders" in capsys.readouterr().err

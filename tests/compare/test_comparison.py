@@ -405,7 +405,7 @@ def test_a_metric_that_one_lacks_is_said(three):
     less = dataclasses.replace(three["soft"], metrics={k: v for k, v in three["soft"].metrics.items() if k != "nll"})
     found = compared({"base": three["base"], "soft": less})
     assert "nll" not in set(found.table["metric"])
-    assert "NLL (nll) is left out, since soft has it not." in found.notes
+    assert "NLL (nll) is left out, since soft does not have it." in found.notes
 
 
 def test_scores_of_cases_are_no_metrics(three):
@@ -433,3 +433,38 @@ def test_published_changes_and_p_values_come_out_to_the_digit():
         row = row_of(found.table, metric, method=method)
         told = f"{row.percent_per_case_mean:+.2f}", f"{row.percent_per_case_sd:.2f}", f"{row.p_t:.4g}"
         assert told == numbers
+
+
+def test_pooled_values_of_other_cases_are_left_out(three):
+    bare = dataclasses.replace(three["soft"], statistics=None, cases=None, summary=None)
+    fewer = case_names(len(three["base"].case_ids))[:-3]
+    base = make_evaluation("base", fewer)
+    found = compared({"base": base, "soft": bare})
+    row = row_of(found.table, "micro_ace")
+    assert np.isnan(row.method_mean)
+    assert np.isnan(row.difference)
+    assert "the value of soft is of cases that not all have, so it is left out" in row.warning
+    assert np.isfinite(row_of(found.table, "macro_ace").difference)
+
+
+def test_few_cases_are_said_wherever_there_is_an_interval():
+    found = compared({name: make_evaluation(name, 3) for name in ("base", "soft")})
+    assert found.table["warning"].str.contains("with 3 cases intervals are too narrow").all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_samples": 39}, "num_samples is 39, too few for the ends of 95 % intervals; take 40 at least"),
+        ({"num_samples": 999, "confidence": 0.999}, "take 2000 at least"),
+    ],
+)
+def test_too_few_draws_are_refused(three, options, message):
+    with pytest.raises(UserError, match=message):
+        compared({name: three[name] for name in ("base", "soft")}, **options)
+
+
+@pytest.mark.parametrize(("names", "message"), [((), "nothing to compare"), (("base", " "), "has no name")])
+def test_methods_have_names(three, names, message):
+    with pytest.raises(UserError, match=message):
+        compare(dict.fromkeys(names, (three["base"],)), "base")

@@ -67,3 +67,13 @@ def test_a_file_in_its_place_and_an_impossible_place_are_named(tmp_path):
     with pytest.raises(UserError, match="out cannot be written"):
         write(tmp_path / "file" / "out", stop=AssertionError)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_without_a_name(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="No output is given"), comparison_folder(""):
+        pass
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with comparison_folder(".") as draft:
+        (draft / "comparison.csv").write_text("new")
+    assert (tmp_path / "empty" / "comparison.csv").read_text() == "new"

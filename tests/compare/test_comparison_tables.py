@@ -8,6 +8,7 @@ from tests.compare.test_comparison import compared
 
 from medcalib.compare import comparison_text, write_tables
 from medcalib.compare.comparison import COLUMNS
+from medcalib.compare.comparison_tables import difference_table
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +86,27 @@ def test_of_one_case_there_are_no_intervals(tmp_path):
     assert "a single case, so no interval and no p-value" in comparison_text(found)
     write_tables(found, tmp_path)
     assert "[" not in (tmp_path / "levels.md").read_text()
+
+
+@pytest.mark.parametrize("reference", ["metric", "method", "value", "d"])
+def test_a_reference_may_be_called_as_a_column(reference):
+    found = compared({name: make_evaluation(name) for name in (reference, "other")}, reference, num_samples=99)
+    table = difference_table(found)
+    assert len(table.columns) == 12
+    assert table["metric"][0] == "Dice"
+    assert table[f"reference {reference}"][0] == f"{found.table['reference_mean'][2]:#.4g}"
+
+
+def test_metrics_may_be_called_as_titles_and_columns(tmp_path):
+    given = {name: make_evaluation(name) for name in ("base", "soft")}
+    for one in given.values():
+        one.metrics.update({"Dice": one.metrics["mean_dice"], "method": one.metrics["nll"]})
+    write_tables(compared(given, "base", num_samples=99), tmp_path)
+    head = (tmp_path / "levels.md").read_text().partition("\n")[0]
+    for title in ("| method |", "Dice (mean_dice)", "Dice (Dice)", "method (method)"):
+        assert head.count(title) == 1
+
+
+def test_one_case_is_one_case():
+    found = compared({name: make_evaluation(name, 1) for name in ("base", "soft")}, "base", num_samples=99)
+    assert "2 methods on 1 case, each" in comparison_text(found)

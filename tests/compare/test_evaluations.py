@@ -113,6 +113,40 @@ def test_cases_that_are_named_as_files_are_the_same_ones(copy):
     assert np.isfinite(evaluation.values("nll")).all()
 
 
+@pytest.mark.parametrize("content", ['{"provenance": 3}', '{"strata": [1]}', '{"provenance": {"versions": 3}}'])
+def test_a_summary_of_another_shape_is_named(copy, content):
+    (copy / "summary.json").write_text(content)
+    with pytest.raises(UserError, match=r"summary.json cannot be read \(its \w+ is no dictionary\)"):
+        read_evaluation(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"counts": lambda values: values[:2]}, "counts does not belong to its cases and classes"),
+        ({"sum_pred": lambda values: values[:, :1]}, "sum_pred does not belong to its cases and classes"),
+        ({"sum_true": lambda values: values[..., :3]}, "different numbers of bins"),
+        ({"counts": lambda values: values.astype(str)}, "counts holds no numbers"),
+    ],
+)
+def test_bins_of_other_shapes_are_named(copy, changes, message):
+    with np.load(copy / "bin_statistics.npz") as arrays:
+        found = dict(arrays)
+    np.savez(copy / "bin_statistics.npz", **found | {name: change(found[name]) for name, change in changes.items()})
+    with pytest.raises(UserError, match=rf"bin_statistics.npz cannot be read .*{message}"):
+        read_evaluation(copy)
+
+
+def test_a_metric_with_other_cases_than_the_list_of_cases_is_named(copy):
+    lines = (copy / "nll_raw.csv").read_text().splitlines()
+    (copy / "nll_raw.csv").write_text("\n".join(lines[:-1]))
+    with pytest.raises(UserError, match=r"cases.csv holds case \w+, but nll_raw.csv beside it does not"):
+        read_evaluation(copy)
+    (copy / "nll_raw.csv").write_text("\n".join([*lines, lines[-1].replace(lines[-1].split(",")[0], "another")]))
+    with pytest.raises(UserError, match=r"nll_raw.csv holds case another, but cases.csv beside it does not"):
+        read_evaluation(copy)
+
+
 class TestFinding:
     @pytest.fixture
     def bundle(self, folder, tmp_path):

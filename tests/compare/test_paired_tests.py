@@ -104,3 +104,8 @@ def test_a_reference_near_0_is_counted_and_0_is_left_out():
     assert np.isnan(percent_change([0.1, 0.2], [0, 0])[:3]).all()
     assert percent_change([0.1, 0.2], [0, 0]).near_zero == 2
     assert np.isnan(percent_change([], [])[:3]).all()
+
+
+def test_percents_have_the_sign_of_the_difference_also_below_0():
+    change = percent_change([-0.5, -1.0], [-1.0, -2.0])
+    assert (change.of_means, change.mean) == (50, 50)

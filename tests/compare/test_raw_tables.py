@@ -76,6 +76,7 @@ def test_names_are_shortened_only_where_they_stay_apart():
         ("filename,mean\nx,high\n", "holds something else than numbers .*high"),
         ("filename,mean\nx.nii,0.1\nx.nii.gz,0.2\n", "has two rows for case x"),
         ("filename,mean\nx,0.1,0.2,0.3\n", "is no table of a metric|has more"),
+        ("filename,a,mean\nx,0.1,0.2\ny,0.1\n", "breaks off in the row of y"),
         ("a,b\0c\n\x01,\x02", "mean_dice_raw.csv"),
     ],
 )

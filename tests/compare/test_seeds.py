@@ -1,5 +1,7 @@
 """Several seeds: a hierarchical bootstrap over seeds and cases against loops, and which seeds are drawn together."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -118,3 +120,12 @@ def test_trainings_are_known_by_their_checkpoints():
     assert len({trainings_of(name, seeds)[0] for name, seeds in zip("ab", unknown, strict=True)}) == 2
     # one training that was evaluated twice cannot tell its seeds apart
     assert trainings_of("a", [one[0], one[0]])[0].name == "method a"
+
+
+def test_equal_seeds_have_no_spread():
+    one = make_evaluation("base", seed=1)
+    again = [dataclasses.replace(one, folder=one.folder / str(number)) for number in range(3)]
+    other = dataclasses.replace(one, folder=one.folder / "other")
+    found = compared({"base": [other], "again": again}, "base", num_samples=99)
+    assert set(found.levels.query("method == 'again'")["seed_sd"].dropna()) <= {0.0}
+    assert not found.table["warning"].str.contains("between the seeds").any()

@@ -82,4 +82,9 @@ def test_a_loss_of_dice_is_said_with_the_best_that_keeps_it(made, low, high, tol
 
 def test_warnings_of_the_row_are_passed_on(made):
     found = answer(changed(soft_is_best(made), "macro_ace", "soft", warning="smaller than the spread between seeds"))
-    assert found.warnings == ["smaller than the spread between seeds"]
+    assert found.warnings == ["ACE: smaller than the spread between seeds"]
+
+
+def test_warnings_of_what_is_kept_are_passed_on(made):
+    found = answer(changed(soft_is_best(made), "mean_dice", "soft", warning="with 2 cases intervals are too narrow"))
+    assert found.warnings == ["Dice: with 2 cases intervals are too narrow"]

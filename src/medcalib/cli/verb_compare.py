@@ -42,6 +42,8 @@ def main(
     for name, folders in evaluations.items():
         if folders in (None, [], ""):
             raise UserError(f"--evaluations: no folder is given for {name}; write {{{name}: folder}}.")
+        if any(one is None or isinstance(one, dict | list) for one in _entries(folders)):
+            raise UserError(f"--evaluations: {name} must be a folder or a list of folders, not {folders!r}.")
     command = _command(
         evaluations=evaluations,
         reference=reference,
@@ -59,7 +61,7 @@ def main(
 
     with comparison_folder(output) as draft:
         given = {
-            str(name): [read(found) for folder in _listed(folders) for found in find_evaluations(folder)]
+            str(name): [read(found) for folder in _entries(folders) for found in find_evaluations(str(folder))]
             for name, folders in evaluations.items()
         }
         comparison = compare(
@@ -77,8 +79,8 @@ def main(
     print(f"\nReport: {output}/{page.name}")
 
 
-def _listed(folders: Any) -> list[str]:
-    return [str(folder) for folder in folders] if isinstance(folders, list) else [str(folders)]
+def _entries(folders: Any) -> list[Any]:
+    return folders if isinstance(folders, list) else [folders]
 
 
 def _command(**options: Any) -> str:

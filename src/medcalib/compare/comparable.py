@@ -81,9 +81,9 @@ def _each(evaluations: Evaluations) -> Iterator[tuple[str, Evaluation]]:
 
 def _settings(evaluation: Evaluation) -> dict[str, Any]:
     recorded = evaluation.provenance
-    found = {key: recorded[key] for key in _SETTINGS if key in recorded}
+    found: dict[str, Any] = {"task": "classification" if evaluation.classifies else "segmentation"}
+    found |= {key: recorded[key] for key in _SETTINGS if key in recorded}
     found["class_names"] = evaluation.class_names
-    found["task"] = "classification" if evaluation.classifies else "segmentation"
     if evaluation.statistics is not None:
         found["num_bins"] = evaluation.statistics.num_bins
     if evaluation.summary is not None:

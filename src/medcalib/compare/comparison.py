@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -121,6 +122,10 @@ def compare(
 def _check(
     given: Mapping[str, Sequence[Evaluation]], reference: str, num_samples: int, confidence: float, seed: int
 ) -> None:
+    if not given:
+        raise UserError("There is nothing to compare; give the folders of two methods.")
+    if not all(name.strip() for name in given):
+        raise UserError("A method has no name; give each one.")
     if reference not in given:
         raise UserError(f"The reference {reference!r} is none of the evaluations{suggestion(reference, given, True)}")
     if len(given) < 2:
@@ -134,6 +139,11 @@ def _check(
         raise UserError(f"seed must be a whole number from 0 on, not {seed!r}.")
     if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 < confidence < 1:
         raise UserError(f"confidence must be a number between 0 and 1, such as 0.95, not {confidence!r}.")
+    if num_samples * (1 - confidence) < 2 - 1e-9:
+        raise UserError(
+            f"num_samples is {num_samples}, too few for the ends of {100 * confidence:g} % intervals; take "
+            f"{math.ceil(2 / (1 - confidence) - 1e-6)} at least, better ten times as many."
+        )
 
 
 def _shared_metrics(given: Mapping[str, Sequence[Evaluation]]) -> tuple[dict[str, list[str]], list[str]]:
@@ -144,8 +154,10 @@ def _shared_metrics(given: Mapping[str, Sequence[Evaluation]]) -> tuple[dict[str
     for metric in in_order(names):
         lacking = dict.fromkeys(name for name, one in every if metric not in one.metrics)
         if lacking:
-            has = "has" if len(lacking) == 1 else "have"
-            notes.append(f"{metric_title(metric)} ({metric}) is left out, since {_and(list(lacking))} {has} it not.")
+            has = "does" if len(lacking) == 1 else "do"
+            notes.append(
+                f"{metric_title(metric)} ({metric}) is left out, since {_and(list(lacking))} {has} not have it."
+            )
             continue
         if len({is_pooled(one.metrics[metric]) for _, one in every}) > 1:
             notes.append(f"{metric} is left out, since some have a value of each case and others one of all.")

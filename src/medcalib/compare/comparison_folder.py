@@ -35,7 +35,11 @@ def comparison_folder(output: str | Path) -> Iterator[Path]:
         ...     Path(folder, "out", "comparison.csv").read_text()
         'newer'
     """
+    if not str(output).strip():
+        raise UserError("No output is given; name the folder to which the comparison is written.")
     target = Path(output).expanduser()
+    if not target.name:
+        target = target.resolve()
     _check(target)
     draft = FolderDraft(target)
     draft.check_replaceable()

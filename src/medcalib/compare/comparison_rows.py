@@ -101,7 +101,9 @@ def rank_rows(found: MetricDraws, confidence: float) -> list[Row]:
 def seed_spread(drawn: Drawn) -> float:
     """Standard deviation between the trainings of the first number; NaN of one."""
     values = drawn.of_trainings[0]
-    return float(values.std(ddof=1)) if len(values) > 1 else np.nan
+    if len(values) < 2:
+        return np.nan
+    return float(apart(values, values[:1]).std(ddof=1))
 
 
 def _difference(
@@ -145,7 +147,7 @@ def _difference(
                 f"the reference is near 0 in {_cases(change.near_zero)}, so that percents of single cases mislead"
             )
     elif row["reference_mean"]:
-        row["percent_of_means"] = 100 * row["difference"] / row["reference_mean"]
+        row["percent_of_means"] = 100 * row["difference"] / abs(row["reference_mean"])
     spread = np.nanmax([seed_spread(one) if one.of_trainings.shape[1] > 1 else -np.inf for one in (mine, other)])
     if abs(row["difference"]) < spread:
         told.append(f"smaller than the standard deviation between the seeds of one method, {spread:.3g}")
@@ -163,7 +165,11 @@ def _warnings(found: MetricDraws, mask: Mask, name: str, reference: str, row: Ro
         return told
     if row["num_cases"] == 1:
         told.append("a single case, so no interval and no p-value")
-    if lacking := [one for one in (name, reference) if not found.has_draws[one]]:
+    if row["num_cases"] in range(2, _FEW_CASES):
+        told.append(f"with {row['num_cases']} cases intervals are too narrow")
+    if other := [one for one in (name, reference) if one in found.other_cases]:
+        told.append(f"the value of {' and '.join(other)} is of cases that not all have, so it is left out")
+    elif lacking := [one for one in (name, reference) if not found.has_draws[one]]:
         told.append(f"no bin_statistics.npz of {' and '.join(lacking)}, so no interval")
     return told
 

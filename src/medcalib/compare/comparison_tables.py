@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ def difference_table(comparison: Comparison) -> pd.DataFrame:
         {
             "metric": [metric_title(metric) for metric in rows["metric"]],
             "method": rows["method"],
-            comparison.reference: rows["reference_mean"].map(_value),
+            f"reference {comparison.reference}": rows["reference_mean"].map(_value),
             "value": rows["method_mean"].map(_value),
             f"difference [{percent}]": [
                 _with_interval(*values)
@@ -66,7 +68,7 @@ def level_table(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
     for content in (texts, marks):
         wide = rows.assign(content=content).pivot(index="method", columns="metric", values="content")
         wide = wide.loc[list(comparison.evaluations), list(dict.fromkeys(rows["metric"]))]
-        tables.append(wide.rename(columns=metric_title).rename_axis(index=None, columns=None))
+        tables.append(wide.rename(columns=_heads(wide.columns)).rename_axis(index=None, columns=None))
     return tables[0], tables[1]
 
 
@@ -74,7 +76,8 @@ def comparison_text(comparison: Comparison) -> str:
     """What a command prints: the table of differences, cases that were left out, and notes."""
     table = difference_table(comparison)
     num_cases = comparison.table["num_cases"].max()
-    head = f"{len(comparison.evaluations)} methods on {num_cases} cases, each against {comparison.reference}"
+    cases = "1 case" if num_cases == 1 else f"{num_cases} cases"
+    head = f"{len(comparison.evaluations)} methods on {cases}, each against {comparison.reference}"
     lines = [
         f"\n{head}; means over classes.\n",
         table.to_string(index=False),
@@ -140,6 +143,13 @@ def _latex(table: pd.DataFrame, marks: pd.DataFrame) -> str:
     style = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     style = style.apply(lambda _: marks.map(around.__getitem__).to_numpy(), axis=None)
     return style.to_latex(hrules=True, column_format="l" + "r" * (len(table.columns) - 1))
+
+
+def _heads(metrics: Iterable[str]) -> dict[str, str]:
+    """A head for each metric; its name where another has the same title, or where it is that of another column."""
+    titles = {metric: metric_title(metric) for metric in metrics}
+    number = Counter([*titles.values(), "method"])
+    return {metric: title if number[title] == 1 else f"{title} ({metric})" for metric, title in titles.items()}
 
 
 def _plain(text: object) -> str:

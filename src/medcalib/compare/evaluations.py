@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
+from medcalib.compare.evaluation_files import (
+    read_arrays,
+    read_cases,
+    read_json,
+    read_part,
+    read_summary,
+    statistics_of,
+)
 from medcalib.compare.image_scores import case_tables_of_images, top_label_tables
 from medcalib.compare.raw_tables import RAW, case_ids, is_pooled, read_raw_table
-from medcalib.errors import UserError, plain_reason, suggestion
+from medcalib.errors import UserError, suggestion
 from medcalib.functional import BinStatistics
 
 __all__ = ["Evaluation", "find_evaluations", "read_evaluation"]
 
 _ADVICE = "give the folder of an evaluation, which --mode inference_eval of a bundle writes"
 _SEED_FOLDER = re.compile(r"seed_(\d+)(_debug)?")
-Content = TypeVar("Content")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,29 +116,31 @@ def read_evaluation(folder: str | Path) -> Evaluation:
 evaluation, which --mode inference_eval of a bundle writes.
     """
     folder = Path(folder).expanduser()
-    tables = {path.name.removesuffix(RAW): read_raw_table(path) for path in sorted(folder.glob(f"*{RAW}"))}
+    tables = {path.name.removesuffix(RAW): read_raw_table(path) for path in sorted(folder.glob(f"?*{RAW}"))}
     if not tables:
         raise UserError(f"{folder} holds no <metric>_raw.csv: {_ADVICE}.")
-    summary = _read(folder / "summary.json", _read_json)
+    summary = read_part(folder / "summary.json", read_summary)
     strata = (summary or {}).get("strata") or {}
-    cases = _read(folder / "cases.csv", lambda path: _read_cases(path, list(strata)))
-    arrays = _read(folder / "bin_statistics.npz", _read_arrays)
+    cases = read_part(folder / "cases.csv", lambda path: read_cases(path, list(strata)))
+    arrays = read_part(folder / "bin_statistics.npz", read_arrays)
     if cases is not None and arrays is not None and cases["filename"].tolist() != case_ids(arrays["cases"].tolist()):
         raise UserError(
             f"{folder / 'cases.csv'} and {folder / 'bin_statistics.npz'} hold different cases, so they do not stem "
             f"from one evaluation: evaluate again."
         )
+    if cases is not None:
+        _check_rows(folder, tables, cases["filename"].tolist())
     evaluation = Evaluation(
         folder,
         tables,
         summary,
         cases,
-        None if arrays is None else _statistics(arrays, ""),
+        None if arrays is None else statistics_of(arrays, ""),
         _class_names(tables) if arrays is None else arrays["classes"].tolist(),
-        _read(folder / "quality_control.json", _read_json),
+        read_part(folder / "quality_control.json", read_json),
         _seed(folder, summary),
-        _statistics(arrays, "top_label_") if arrays is not None and "top_label_counts" in arrays else None,
-        _read(folder / "retention.json", _read_json),
+        statistics_of(arrays, "top_label_") if arrays is not None and "top_label_counts" in arrays else None,
+        read_part(folder / "retention.json", read_json),
     )
     if evaluation.classifies and cases is not None:
         tables.update(case_tables_of_images(cases, evaluation.statistics, evaluation.class_names))
@@ -183,49 +188,17 @@ def find_evaluations(folder: str | Path) -> list[Path]:
     return [path for trial, _, path in sorted(found) if trial == debug]
 
 
-def _read(path: Path, read: Callable[[Path], Content]) -> Content | None:
-    try:
-        return read(path)
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({plain_reason(error)}): delete the folder and evaluate again."
-        ) from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError("it holds no dictionary")
-    return content
-
-
-def _read_cases(path: Path, attributes: list[str]) -> pd.DataFrame:
-    # a case may be called 007 or NA
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if "filename" not in table:
-        raise ValueError("it has no column filename")
-    table["filename"] = case_ids(table["filename"])
-    for name in table.columns.difference(["filename", *attributes]):
-        try:
-            table[name] = table[name].astype(float)
-        except ValueError:
-            continue  # the name of a class, or an attribute
-    return table
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        found = {name: arrays[name] for name in arrays.files}
-    for name in (*BinStatistics._fields, "cases", "classes"):
-        if name not in found:
-            raise KeyError(f"it has no array {name}")
-    return found
-
-
-def _statistics(arrays: dict[str, np.ndarray], prefix: str) -> BinStatistics:
-    return BinStatistics(*(torch.from_numpy(arrays[f"{prefix}{name}"]) for name in BinStatistics._fields))
+def _check_rows(folder: Path, tables: dict[str, pd.DataFrame], ids: list[str]) -> None:
+    for metric, table in tables.items():
+        if is_pooled(table):
+            continue
+        for case in [*(one for one in ids if one not in table.index), *(one for one in table.index if one not in ids)]:
+            has, other = (RAW, "cases.csv") if case in table.index else ("cases.csv", RAW)
+            has, other = (f"{metric}{RAW}" if name == RAW else name for name in (has, other))
+            raise UserError(
+                f"{folder / has} holds case {case}, but {other} beside it does not, so that one of them is damaged: "
+                f"evaluate again."
+            )
 
 
 def _class_names(tables: dict[str, pd.DataFrame]) -> list[str]:

@@ -35,6 +35,7 @@ class MetricDraws:
         known: by method, (case, column), whether every seed has a value.
         of_cases: from a method and a mask of cases to the columns, drawn, of this method and perhaps of others.
         has_draws: by method, whether there is anything to draw from.
+        other_cases: methods whose value, which nothing can draw, is of other cases too, so that it is NaN here.
     """
 
     metric: str
@@ -43,6 +44,7 @@ class MetricDraws:
     known: dict[str, Mask]
     of_cases: Callable[[str, Mask], dict[str, Drawn]]
     has_draws: dict[str, bool]
+    other_cases: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self._memory: dict[tuple[str, bytes], Drawn] = {}
@@ -169,11 +171,16 @@ def _pooled(metric: str, columns: list[str], sources: Mapping[str, _Source]) -> 
     family = families.get(metric, metric.rpartition("_")[0])
     found: dict[str, Drawn] = {}
     has_draws = {}
+    other_cases = set()
     for name, source in sources.items():
         drawn = source.pooled(family)
         has_draws[name] = drawn is not None and metric in drawn[0]
         if drawn is None or metric not in drawn[0]:
             tables = [one.metrics[metric].loc[DATASET, columns].to_numpy(dtype=float) for one in source.evaluations]
+            # a value of other cases cannot stand beside those of these cases
+            if any(len(one.case_ids) > len(source.cases) for one in source.evaluations):
+                other_cases.add(name)
+                tables = [np.full(len(columns), np.nan) for _ in tables]
             found[name] = undrawn(np.stack(tables))
             continue
         names, numbers = drawn
@@ -183,4 +190,4 @@ def _pooled(metric: str, columns: list[str], sources: Mapping[str, _Source]) -> 
         found[name] = numbers.take([names.index(metric) * width + place for place in places])
     num_cases = len(next(iter(sources.values())).cases)
     known = {name: np.ones((num_cases, len(columns)), dtype=bool) for name in sources}
-    return MetricDraws(metric, columns, None, known, lambda *_: found, has_draws)
+    return MetricDraws(metric, columns, None, known, lambda *_: found, has_draws, frozenset(other_cases))

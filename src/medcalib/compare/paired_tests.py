@@ -85,7 +85,7 @@ def percent_change(values: ArrayLike, reference: ArrayLike) -> PercentChange:
         reference: of the reference on the same cases, (case,), without NaN.
 
     Returns:
-        Percents, negative where ``values`` are smaller.
+        Percents of the size of the reference, negative where ``values`` are smaller, also where both are negative.
 
     Example:
         >>> percent_change([1.0, 3.0], [2.0, 4.0])
@@ -95,8 +95,8 @@ def percent_change(values: ArrayLike, reference: ArrayLike) -> PercentChange:
     if not len(a):
         return PercentChange(np.nan, np.nan, np.nan, 0)
     some = b != 0
-    changes = 100 * (a[some] - b[some]) / b[some]
-    of_means = 100 * (a.mean() - b.mean()) / b.mean() if b.mean() else np.nan
+    changes = 100 * (a[some] - b[some]) / np.abs(b[some])
+    of_means = 100 * (a.mean() - b.mean()) / abs(b.mean()) if b.mean() else np.nan
     near = int((np.abs(b) <= _NEAR_ZERO * np.median(np.abs(b))).sum()) if some.any() else len(b)
     if not changes.size:
         return PercentChange(float(of_means), np.nan, np.nan, near)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections.abc import Sequence
@@ -37,20 +38,21 @@ def read_raw_table(path: Path) -> pd.DataFrame:
         computed once over all cases has one row, ``dataset``.
 
     Raises:
-        UserError: the file is no such table, or has two rows for a case.
+        UserError: the file is no such table, breaks off in a row, or has two rows for a case.
     """
     text = read_text_file(path)
     head = text.partition("\n")[0]
+    separator = max(",;\t", key=head.count)
     try:
         table = pd.read_csv(
             io.StringIO(text),
-            sep=max(",;\t", key=head.count),
+            sep=separator,
             dtype=str,
             keep_default_na=False,
             index_col=False,
             skipinitialspace=True,
             header=None,
-            names=range(head.count(max(",;\t", key=head.count)) + 1),
+            names=range(head.count(separator) + 1),
         )
     except (ValueError, pd.errors.ParserError) as error:
         raise UserError(f"{path} is no table of a metric ({str(error).strip()}): evaluate again.") from None
@@ -58,6 +60,9 @@ def read_raw_table(path: Path) -> pd.DataFrame:
     if len(names) < 2 or len(table) < 2:
         raise UserError(f"{path} has no values: its first column must be the case, the others classes and mean.")
     first = [place for place, name in enumerate(names) if place and name not in names[1:place]]
+    rows_read = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+    if broken := next((row for row in rows_read if any(row) and len(row) <= first[-1]), None):
+        raise UserError(f"{path} breaks off in the row of {broken[0]}, which has too few values: evaluate again.")
     values = table.iloc[1:, first].fillna("")
     try:
         numbers = values.map(lambda value: float(value) if value.strip() else np.nan)

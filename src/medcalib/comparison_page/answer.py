@@ -45,7 +45,12 @@ def answer(comparison: Comparison) -> Answer:
         return Answer(f"No method but the reference {comparison.reference} has a value of {label}.", "", [])
     best = known[0]
     row = difference_of(comparison, comparison.primary, best)
-    found = [str(one["warning"]) for one in (row,) if isinstance(one.get("warning"), str) and one["warning"]]
+    rows = {metric: difference_of(comparison, metric, best) for metric in (comparison.primary, *comparison.margins)}
+    found = [
+        f"{metric_label(metric)}: {one['warning']}"
+        for metric, one in rows.items()
+        if isinstance(one.get("warning"), str) and one["warning"]
+    ]
     return Answer(_effect(comparison, best, row, len(others)), _kept(comparison, best, known), found)
 
 
