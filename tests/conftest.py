@@ -24,10 +24,10 @@ def read_once():
     load, find = ConfigParser.load_config_file, ComponentLocator._find_classes_or_functions
     texts, tables = {}, {}
 
-    def load_once(_cls, path, **kwargs):
-        key = (Path(path).suffix, Path(path).read_bytes())
+    def load_once(_cls, filepath, **kwargs):
+        key = (Path(filepath).suffix, Path(filepath).read_bytes())
         if key not in texts:
-            texts[key] = pickle.dumps(load(path, **kwargs))
+            texts[key] = pickle.dumps(load(filepath, **kwargs))
         return pickle.loads(texts[key])
 
     def find_once(self, names):

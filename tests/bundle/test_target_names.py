@@ -55,8 +55,7 @@ def test_no_name_of_a_template_is_that_of_a_module(path):
 PACKAGES = sorted(path.parent for path in Path(medcalib.__file__).parent.glob("*/__init__.py"))
 
 
-# What `analysis` holds is called from commands, never from a configuration.
-@pytest.mark.parametrize("folder", [path for path in PACKAGES if path.name != "analysis"], ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda path: path.name)
 def test_nothing_that_a_fragment_may_name_is_called_like_a_module(folder):
     package = importlib.import_module(f"medcalib.{folder.name}")
     assert set(getattr(package, "__all__", [])) & {path.stem for path in folder.iterdir()} == set()

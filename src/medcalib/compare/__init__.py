@@ -2,11 +2,11 @@
 
 from medcalib.compare.bootstrap import BootstrapInterval, bca_intervals, bootstrap_interval
 from medcalib.compare.comparison import Comparison, compare
-from medcalib.compare.comparison_folder import comparison_folder
 from medcalib.compare.comparison_tables import comparison_text, write_tables
 from medcalib.compare.evaluations import Evaluation, find_evaluations, read_evaluation
-from medcalib.compare.paired_tests import PairedTests, PercentChange, holm, paired_tests, percent_change
+from medcalib.compare.output_folder import comparison_folder
 from medcalib.compare.pareto import pareto_front
+from medcalib.compare.significance import PairedTests, PercentChange, holm, paired_tests, percent_change
 
 __all__ = [
     "BootstrapInterval",

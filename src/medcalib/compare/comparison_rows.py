@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medcalib.compare.drawn_values import Drawn, apart
 from medcalib.compare.metric_draws import MetricDraws
 from medcalib.compare.metric_names import better_when_higher
-from medcalib.compare.paired_tests import holm, paired_tests, percent_change
+from medcalib.compare.significance import holm, paired_tests, percent_change
 
 __all__ = ["difference_rows", "level_rows", "rank_rows"]
 

@@ -20,7 +20,7 @@ def switched_on(parts: Mapping[str, Part | None]) -> dict[str, Part]:
         The others, in their order.
 
     Example:
-        >>> switched_on({"stats": print, "tensorboard": None})
-        {'stats': <built-in function print>}
+        >>> switched_on({"stats": len, "tensorboard": None})
+        {'stats': <built-in function len>}
     """
     return {name: part for name, part in parts.items() if part is not None}
