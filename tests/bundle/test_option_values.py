@@ -68,6 +68,11 @@ def test_other_values_are_those_of_yaml(text, value):
     assert type(read) is type(value)
 
 
+def test_a_key_that_stands_twice_is_refused():
+    with pytest.raises(UserError, match="--x: .*, line 1: the key 'a' stands there twice; keep one"):
+        typed(x="{a: 1, b: 2, a: 3}")
+
+
 @pytest.mark.parametrize("text", ["[8,8", "{a: 1", "[a]]", "['a]"])
 def test_a_list_that_is_not_closed_is_named(text):
     with pytest.raises(UserError, match=f"^--data::patch_size: {re.escape(text)} is not a (list|mapping) as YAML"):

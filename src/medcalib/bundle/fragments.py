@@ -12,7 +12,10 @@ import yaml
 
 from medcalib.errors import UserError, suggestion
 
-__all__ = ["FragmentKind", "fragment_names", "fragment_path", "lookup", "names_as_written", "read_yaml", "walk"]
+__all__ = [
+    "FragmentKind", "UniqueKeyLoader", "fragment_names", "fragment_path", "lookup", "names_as_written", "read_yaml",
+    "walk",
+]  # fmt: skip
 
 # whatever stands below these is a text, even one that looks like a number
 _NAMES = {"metadata", "class_names", "channel_names", "calibration_cases", "attributes", "regions"}
@@ -32,10 +35,11 @@ class FragmentKind(StrEnum):
     CALIBRATOR = "calibrator"
 
 
-class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # the fast one is not everywhere
+class UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # the fast one is not everywhere
     """A safe loader that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Make a mapping."""
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=deep)
@@ -59,7 +63,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             reads as text, such as ``1e-5``.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
     except UserError as error:
         raise UserError(f"{path}, {error}.") from None
     except yaml.YAMLError as error:

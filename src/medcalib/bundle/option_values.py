@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import yaml
 
 from medcalib.bundle.contract import field_of
+from medcalib.bundle.fragments import UniqueKeyLoader
 from medcalib.errors import UserError
 
 __all__ = ["override_values", "read_switch", "read_text", "read_texts", "read_value"]
@@ -33,7 +34,7 @@ _SCALARS = (
 )
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # the fast one is not everywhere
+class _Loader(UniqueKeyLoader):
     """Reads a number only where it is written as numbers are, so that 006 and 1_2 stay texts."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, list]] = {}
@@ -159,6 +160,8 @@ def _read_nested(name: str, text: str, loader: type) -> Any:
         value = ast.literal_eval(text) if "((" in text or "[(" in text else yaml.load(_as_yaml(text), loader)
         if isinstance(value, dict | list | tuple):
             return _lists(value)
+    except UserError as error:
+        raise UserError(f"--{name}: {text}, {error}.") from None
     except (yaml.YAMLError, ValueError, SyntaxError):
         pass
     raise UserError(
