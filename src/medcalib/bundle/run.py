@@ -174,7 +174,7 @@ def _output_folder(workflow: ConfigWorkflow, hint: str, waits: bool = False) -> 
             with complete_file(output_dir / CONFIGS / "probe") as draft:
                 draft.touch()
             (output_dir / CONFIGS / "probe").unlink(missing_ok=True)
-            for folder in (output_dir, output_dir / CONFIGS):
+            for folder in (output_dir, output_dir / CONFIGS, output_dir / COST):
                 remove_abandoned(folder, held=True)
             with _one_sentence(workflow, hint):
                 remove_abandoned(workflow.parser.get_parsed_content("models_dir"), held=True)
