@@ -4,6 +4,7 @@ from medcalib.data.cases import Case, Split, assemble_split, checked_split, spli
 from medcalib.data.pattern import pattern_cases
 from medcalib.data.phantom.phantom_cells import make_phantom_cells, phantom_cells_cases
 from medcalib.data.phantom.phantom_volumes import make_phantom, phantom_cases
+from medcalib.data.phantom.volume_model import PhantomModel, PhantomVolumes
 from medcalib.data.sets.acdc import acdc_cases
 from medcalib.data.sets.amos import amos_cases
 from medcalib.data.sets.bcdr import bcdr_cases
@@ -18,6 +19,8 @@ from medcalib.data.splits import set_aside, split_fold, split_groups
 
 __all__ = [
     "Case",
+    "PhantomModel",
+    "PhantomVolumes",
     "Split",
     "acdc_cases",
     "amos_cases",
