@@ -227,7 +227,7 @@ class TestKills:
 
     def test_what_a_killed_run_left_goes(self, copy, tiny):
         left = "ffffffff-1-1-00000000"
-        for folder in ("", "models", "configs"):
+        for folder in ("", "models", "configs", "cost"):
             (copy / "seed_12345" / folder / f".unfinished.{left}.x").write_text("half")
         run(str(copy), "inference_pred", overrides=tiny)
         assert not list(copy.rglob("*unfinished*"))
