@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -21,7 +22,7 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 def execute(path, folder):
     """Run a copy of a notebook where it stands alone."""
-    return NotebookRun(shutil.copy(path, folder), default_timeout=900).execute()
+    return NotebookRun(Path(shutil.copy(path, folder)), default_timeout=900).execute()
 
 
 def outputs(notebook):
