@@ -69,9 +69,7 @@ def stored_results(notebook):
 @each_notebook
 def test_is_stored_without_results(path):
     notebook = json.loads(path.read_text())
-    assert stored_results(notebook) == [], (
-        f"clear it: jupyter nbconvert --clear-output --ClearMetadataPreprocessor.enabled=True --inplace {path}"
-    )
+    assert stored_results(notebook) == [], f"clear it: nb-clean clean {path}"
     assert notebook["metadata"]["language_info"] == {"name": "python"}
 
 
