@@ -7,10 +7,10 @@ import errno
 import os
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["UNFINISHED", "StoppedError", "Terminated", "UserError", "environment_message", "plain_reason"]
+__all__ = ["UNFINISHED", "StoppedError", "Terminated", "UserError", "environment_message", "listed", "plain_reason"]
 
 UNFINISHED = ".unfinished."
 """How the name of whatever is still being written begins; a run that was killed may leave such a file."""
@@ -72,6 +72,16 @@ class StoppedError(UserError):
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end with SIGTERM; everything that stops for Ctrl-C stops for it."""
+
+
+def listed(names: Sequence[str], shown: int = 5) -> str:
+    """The first of some names, and how many more there are.
+
+    Example:
+        >>> listed(["a", "b", "c"], shown=2)
+        'a, b and 1 more'
+    """
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def suggestion(name: str, known: Iterable[str], list_all: bool = False) -> str:

@@ -17,13 +17,12 @@ from medcalib.bundle.used_settings import Difference, UsedSettings, differences,
 from medcalib.calibrators import read_calibrator
 from medcalib.data.case_identity import Identity, case_identities, named_alike, shared_cases
 from medcalib.data.cases import split_digest
-from medcalib.errors import UserError
+from medcalib.errors import UserError, listed
 from medcalib.handlers.checkpoint import CHECKPOINT, training_state
 from medcalib.handlers.training_record import TrainingRecord, read_record
 
 __all__ = ["Purpose", "check_settings", "check_trained", "check_weights"]
 
-LISTED_CASES = 5
 # what network, preprocessing and classes depend on must be as in the training, whatever else is done with the weights
 ROOTS = ("placed_network", "preprocessing", "activation", "data::class_names", "data::channel_names")
 # settings that divide the cases, to say how those of a training were divided
@@ -202,9 +201,9 @@ def _check_unseen(cases: Sequence[Identity], seen: Sequence[Identity], how: str,
     certain = [case for case in shared if case not in alike]
     number = f"{len(certain or shared)} of the {len(cases)} cases of this run"
     if certain:
-        told = f"{number} were {how} {origin}: {_listed(certain)}"
+        told = f"{number} were {how} {origin}: {listed(certain)}"
     else:
-        told = f"{number} have other files than cases that were {how} {origin}, but the same ids: {_listed(shared)}"
+        told = f"{number} have other files than cases that were {how} {origin}, but the same ids: {listed(shared)}"
     if purpose == Purpose.PREDICT:
         if certain:
             remark = "their predictions say nothing about those of new cases"
@@ -230,14 +229,9 @@ def _check_thresholds(cases: Sequence[Identity], seen: Sequence[Identity], origi
     if shared := shared_cases(cases, seen):
         raise UserError(
             f"{len(shared)} of the {len(cases)} calibration cases, on which thresholds for flagging are found, were "
-            f"trained on {origin}: {_listed(shared)}; give the options that divide the cases as in the training, or "
+            f"trained on {origin}: {listed(shared)}; give the options that divide the cases as in the training, or "
             f"leave the thresholds out with --quality_control::calibrate_threshold=false."
         )
-
-
-def _listed(cases: Sequence[str]) -> str:
-    more = f" and {len(cases) - LISTED_CASES} more" if len(cases) > LISTED_CASES else ""
-    return ", ".join(cases[:LISTED_CASES]) + more
 
 
 def _origin(found: Sequence[Difference], before: Mapping[str, Any], sources: UsedSettings) -> Difference:

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from medcalib.compare.evaluations import Evaluation
-from medcalib.errors import UserError
+from medcalib.errors import UserError, listed
 
 __all__ = ["check_comparable", "common_cases"]
 
 Evaluations = Mapping[str, Sequence[Evaluation]]
 
 _SETTINGS = ("split_digest", "num_bins", "include_background", "space", "limit_cases")
-_NAMED = 5
 
 
 def check_comparable(evaluations: Evaluations) -> None:
@@ -62,8 +61,8 @@ def common_cases(evaluations: Evaluations) -> tuple[list[str], dict[str, list[st
         several = [(name, one) for name, one in _each(evaluations) if not set(first.case_ids) & set(one.case_ids)]
         name, other = several[0] if several else list(_each(evaluations))[-1]
         raise UserError(
-            f"There is no case that all evaluations have: {next(iter(evaluations))} has {_some(first.case_ids)}, and "
-            f"{name} has {_some(other.case_ids)}; give evaluations of the same test cases."
+            f"There is no case that all evaluations have: {next(iter(evaluations))} has {listed(first.case_ids)}, and "
+            f"{name} has {listed(other.case_ids)}; give evaluations of the same test cases."
         )
     left_out = {}
     for name, seeds in evaluations.items():
@@ -116,8 +115,3 @@ def _short(value: Any) -> str:
         return ", ".join(map(str, value))
     text = str(value)
     return f"{text[:8]}..." if len(text) == 64 else text
-
-
-def _some(cases: Sequence[str]) -> str:
-    more = f" and {len(cases) - _NAMED} more" if len(cases) > _NAMED else ""
-    return f"{', '.join(cases[:_NAMED])}{more}"

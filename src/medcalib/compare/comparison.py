@@ -17,7 +17,7 @@ from medcalib.compare.evaluations import Evaluation
 from medcalib.compare.metric_draws import draw_metrics
 from medcalib.compare.metric_names import better_when_higher, in_order, metric_title, scores_cases
 from medcalib.compare.raw_tables import is_pooled
-from medcalib.errors import UserError, suggestion
+from medcalib.errors import UserError, listed, suggestion
 
 __all__ = ["COLUMNS", "Comparison", "compare"]
 
@@ -203,7 +203,7 @@ def _notes(
 ) -> list[str]:
     notes = []
     for name, ids in left_out.items():
-        notes.append(f"Not all methods have {len(ids)} of the cases of {name}, which are left out: {_some(ids)}.")
+        notes.append(f"Not all methods have {len(ids)} of the cases of {name}, which are left out: {listed(ids)}.")
     if len(cases) == 1:
         notes.append(f"There is one case only, {cases[0]}, so that there are no intervals and no p-values.")
     numbers = {name: len(seeds) for name, seeds in given.items()}
@@ -230,12 +230,7 @@ def _notes(
     return notes
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{', '.join(names[:_LISTED])}{more}"
-
-
 def _and(names: Sequence[str]) -> str:
     if len(names) > _LISTED:
-        return _some(names)
+        return listed(names)
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

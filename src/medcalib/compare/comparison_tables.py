@@ -11,6 +11,7 @@ import pandas as pd
 
 from medcalib.compare.comparison import Comparison
 from medcalib.compare.metric_names import metric_title
+from medcalib.errors import listed
 from medcalib.files.result_tables import write_table
 from medcalib.files.writing import complete_file, write_text
 
@@ -84,8 +85,7 @@ def comparison_text(comparison: Comparison) -> str:
         "",
     ]
     for name, cases in comparison.left_out.items():
-        more = f" and {len(cases) - _LISTED} more" if len(cases) > _LISTED else ""
-        lines.append(f"Cases of {name} that not all have, left out: {', '.join(cases[:_LISTED])}{more}.")
+        lines.append(f"Cases of {name} that not all have, left out: {listed(cases, _LISTED)}.")
     told = comparison.table[(comparison.table["class"] == "mean") & (comparison.table["warning"] != "")]
     for warning, rows in told.groupby("warning", sort=False):
         where = dict.fromkeys(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medcalib.errors import UserError, environment_message
-from medcalib.files.folders import FolderDraft
+from medcalib.errors import UserError
+from medcalib.files.folders import FolderDraft, started_draft
 
 __all__ = ["comparison_folder"]
 
@@ -41,24 +41,12 @@ def comparison_folder(output: str | Path) -> Iterator[Path]:
     if not target.name:
         target = target.resolve()
     _check(target)
-    draft = FolderDraft(target)
-    draft.check_replaceable()
-    try:
-        draft.start()
+    FolderDraft(target).check_replaceable()
+    with started_draft(target, "output") as draft:
         draft.folder.mkdir()
-    except OSError as error:
-        draft.discard()
-        raise UserError(f"{target} cannot be written ({error.strerror}); choose another output.") from None
-    try:
         yield draft.folder
         _check(target)
         draft.replace()
-    except OSError as error:
-        if told := environment_message(error, target):
-            raise UserError(told) from error
-        raise
-    finally:
-        draft.discard()
 
 
 def _check(target: Path) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medcalib.errors import UserError
+from medcalib.errors import UserError, listed
 from medcalib.keys import CaseKeys, SplitKeys
 
 __all__ = [
@@ -253,10 +253,6 @@ def _chosen_cases(parts: Mapping[str, Sequence[Case]], chosen: Sequence[str | Ma
         else:
             raise UserError(
                 f"calibration_cases lists {case!r}, which is no case of the dataset: its validation cases are "
-                f"{_listed([case[CaseKeys.CASE] for case in parts[SplitKeys.VALIDATION]])}."
+                f"{listed([case[CaseKeys.CASE] for case in parts[SplitKeys.VALIDATION]])}."
             )
     return found
-
-
-def _listed(names: Sequence[str], shown: int = 5) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

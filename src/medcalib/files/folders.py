@@ -16,7 +16,7 @@ from medcalib.errors import UserError, environment_message
 from medcalib.files.writing import draft_path, name_ending, remove, remove_abandoned
 from medcalib.processes import has_ended, process_name
 
-__all__ = ["FolderDraft", "complete_folder"]
+__all__ = ["FolderDraft", "complete_folder", "started_draft"]
 
 ASIDE = ".replaced."
 """How the name of a complete older folder begins while a newer one takes its place."""
@@ -187,14 +187,9 @@ def complete_folder(output_dir: str | Path) -> Iterator[Path]:
     """
     target = Path(output_dir).expanduser()
     exists = f"{target} exists, and results are never overwritten; choose another output_dir or delete it."
-    draft = FolderDraft(target)
     if os.path.lexists(target):
         raise UserError(exists)
-    try:
-        draft.start()
-    except OSError as error:
-        raise UserError(f"{target} cannot be written ({error.strerror}); choose another output_dir.") from None
-    try:
+    with started_draft(target, "output_dir") as draft:
         yield draft.folder
         if os.path.lexists(target):
             raise UserError(exists)
@@ -202,6 +197,27 @@ def complete_folder(output_dir: str | Path) -> Iterator[Path]:
             draft.publish()
         except FileExistsError:
             raise UserError(exists) from None
+
+
+@contextmanager
+def started_draft(target: Path, option: str) -> Iterator[FolderDraft]:
+    """Yield a draft of a folder that is being written; what is not published when the block ends is discarded.
+
+    Args:
+        target: the folder.
+        option: the option that names it, for messages.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    draft = FolderDraft(target)
+    try:
+        draft.start()
+    except OSError as error:
+        draft.discard()
+        raise UserError(f"{target} cannot be written ({error.strerror}); choose another {option}.") from None
+    try:
+        yield draft
     except OSError as error:
         if told := environment_message(error, target):
             raise UserError(told) from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from medcalib.bundle.compose import read_metadata
+from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.layout import COST, Mode
 from medcalib.bundle.record import EPOCHS
 from medcalib.errors import UserError
