@@ -1,6 +1,7 @@
 """Networks and their weights."""
 
 from medcalib.networks.classifier import ImageClassifier, load_features
+from medcalib.networks.convolutions import fast_convolutions
 from medcalib.networks.dropout import insert_dropout, stochastic_dropout
 from medcalib.networks.ensemble import NetworkEnsemble, load_ensemble
 from medcalib.networks.freezing import freeze_before_dropout
@@ -15,6 +16,7 @@ __all__ = [
     "LayerEnsemble",
     "MultiHead",
     "NetworkEnsemble",
+    "fast_convolutions",
     "freeze_before_dropout",
     "insert_dropout",
     "load_ensemble",
