@@ -12,6 +12,7 @@ import pstats
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +22,13 @@ from monai.bundle import ConfigWorkflow
 from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
 
 
-def evaluate(bundle: Path, overrides: dict, output_dir: str, profile: bool = False) -> tuple[float, float]:
+def evaluate(
+    bundle: Path,
+    overrides: dict,
+    output_dir: str,
+    profile: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float]:
     """Return the seconds of one evaluation and those of its forward passes."""
     workflow = ConfigWorkflow(
         config_file=[str(path) for path in config_files(bundle / CONFIGS, Mode.INFERENCE_EVAL)],
@@ -36,15 +43,15 @@ def evaluate(bundle: Path, overrides: dict, output_dir: str, profile: bool = Fal
     workflow.initialize()
     network = workflow.network_def
     forward, start = [], []
-    network.register_forward_pre_hook(lambda *_: start.append(time.perf_counter()))
-    network.register_forward_hook(lambda *_: forward.append(time.perf_counter() - start[-1]))
+    network.register_forward_pre_hook(lambda *_: start.append(clock()))
+    network.register_forward_hook(lambda *_: forward.append(clock() - start[-1]))
     profiler = cProfile.Profile()
-    begin = time.perf_counter()
+    begin = clock()
     if profile:
         profiler.enable()
     workflow.run()
     profiler.disable()
-    total = time.perf_counter() - begin
+    total = clock() - begin
     if profile:
         pstats.Stats(profiler).sort_stats("cumulative").print_stats(45)
     return total, sum(forward)

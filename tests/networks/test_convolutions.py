@@ -17,15 +17,15 @@ from medcalib.networks.convolutions import OneDNNConv3d
 
 SLOW = "aten::slow_conv3d_forward"
 CONVOLUTIONS = {
-    "plain": dict(in_channels=4, out_channels=8, kernel_size=3, padding=1),
-    "bias": dict(in_channels=1, out_channels=8, kernel_size=3, padding=1, bias=True),
-    "stride": dict(in_channels=4, out_channels=8, kernel_size=3, padding=1, stride=2),
-    "axes": dict(in_channels=4, out_channels=8, kernel_size=(1, 3, 3), padding=(0, 1, 1), stride=(1, 2, 2)),
-    "dilation": dict(in_channels=4, out_channels=8, kernel_size=3, padding=2, dilation=2),
-    "groups": dict(in_channels=4, out_channels=8, kernel_size=3, padding=1, groups=4),
-    "one": dict(in_channels=4, out_channels=3, kernel_size=1),
-    "same": dict(in_channels=4, out_channels=8, kernel_size=3, padding="same"),
-    "reflected": dict(in_channels=4, out_channels=8, kernel_size=3, padding=1, padding_mode="reflect"),
+    "plain": {"in_channels": 4, "out_channels": 8, "kernel_size": 3, "padding": 1},
+    "bias": {"in_channels": 1, "out_channels": 8, "kernel_size": 3, "padding": 1, "bias": True},
+    "stride": {"in_channels": 4, "out_channels": 8, "kernel_size": 3, "padding": 1, "stride": 2},
+    "axes": {"in_channels": 4, "out_channels": 8, "kernel_size": (1, 3, 3), "padding": (0, 1, 1), "stride": (1, 2, 2)},
+    "dilation": {"in_channels": 4, "out_channels": 8, "kernel_size": 3, "padding": 2, "dilation": 2},
+    "groups": {"in_channels": 4, "out_channels": 8, "kernel_size": 3, "padding": 1, "groups": 4},
+    "one": {"in_channels": 4, "out_channels": 3, "kernel_size": 1},
+    "same": {"in_channels": 4, "out_channels": 8, "kernel_size": 3, "padding": "same"},
+    "reflected": {"in_channels": 4, "out_channels": 8, "kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
 }
 LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]
 
@@ -52,7 +52,8 @@ def operations(function):
 
 
 def assert_close(actual, expected):
-    assert actual.shape == expected.shape and actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    assert actual.dtype == expected.dtype
     assert (actual - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
@@ -104,7 +105,8 @@ def test_strided_windows_and_meta_tensors_are_taken():
     for window in windows:
         assert_close(fast(window), plain(window.contiguous()))
     meta = fast(MetaTensor(windows[0], meta={"filename_or_obj": "case"}))
-    assert isinstance(meta, MetaTensor) and meta.meta["filename_or_obj"] == "case"
+    assert isinstance(meta, MetaTensor)
+    assert meta.meta["filename_or_obj"] == "case"
 
 
 def test_training_steps_stay_as_they_are_to_the_last_bit():
@@ -138,7 +140,8 @@ def test_other_types_and_devices_are_left_to_torch(monkeypatch, dtype, device):
     monkeypatch.delattr(torch, "mkldnn_convolution")
     inputs = images(1).to(device, dtype)
     outputs, expected = fast.to(device, dtype)(inputs), plain.to(device, dtype)(inputs)
-    assert outputs.device == expected.device and outputs.dtype == dtype
+    assert outputs.device == expected.device
+    assert outputs.dtype == dtype
     assert device == "meta" or torch.equal(outputs, expected)
 
 
@@ -147,7 +150,8 @@ def test_autocast_and_a_switched_off_library_are_left_to_torch(monkeypatch):
     plain, fast = pair(**CONVOLUTIONS["plain"])
     monkeypatch.delattr(torch, "mkldnn_convolution")
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(fast(images(1)), plain(images(1))) and fast(images(1)).dtype == torch.bfloat16
+        assert torch.equal(fast(images(1)), plain(images(1)))
+        assert fast(images(1)).dtype == torch.bfloat16
     with torch.backends.mkldnn.flags(enabled=False):
         assert torch.equal(fast(images(1)), plain(images(1)))
 
@@ -184,7 +188,8 @@ def test_copies_and_pickles_stay_fast_and_weights_keep_their_names():
     assert list(network.state_dict()) == names
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), fast_convolutions(network)):
         convolutions = [module for module in other.modules() if isinstance(module, nn.Conv3d)]
-        assert convolutions and {type(convolution) for convolution in convolutions} == {OneDNNConv3d}
+        assert convolutions
+        assert {type(convolution) for convolution in convolutions} == {OneDNNConv3d}
 
 
 def test_subclasses_and_other_axes_stay_as_they_are():
