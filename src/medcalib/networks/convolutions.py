@@ -24,7 +24,7 @@ class OneDNNConv3d(nn.Conv3d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
-        if self._is_plain(input, weight):
+        if isinstance(self.padding, str) or self._is_plain(input, weight):
             return super()._conv_forward(input, weight, bias)
         return torch.mkldnn_convolution(input, weight, bias, self.padding, self.stride, self.dilation, self.groups)
 
@@ -44,7 +44,6 @@ class OneDNNConv3d(nn.Conv3d):
             or images.ndim != 5
             or images.numel() == 0
             or images.shape[1] != self.in_channels
-            or isinstance(self.padding, str)
             or self.padding_mode != "zeros"
         )
 
