@@ -13,6 +13,7 @@ __all__ = [
     "CONFIGS",
     "COST",
     "DIGEST_PREFIX_LENGTH",
+    "IMAGES",
     "INFERENCE_CONFIGS",
     "METADATA",
     "SHARED_CONFIGS",
@@ -22,6 +23,9 @@ __all__ = [
 ]
 
 CONFIGS = "configs"
+IMAGES = "images.yaml"
+"""File of `CONFIGS` that is merged last to predict images of no dataset; no digest is taken of it."""
+
 METADATA = "metadata.json"
 COST = "cost"
 DIGEST_PREFIX_LENGTH = 8

@@ -17,7 +17,7 @@ from medcalib.bundle.checkpoint_paths import member_seeds
 from medcalib.bundle.contract import Training
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import FragmentKind
-from medcalib.bundle.layout import CONFIGS, METADATA, Mode, config_files
+from medcalib.bundle.layout import CLASSIFICATION, CONFIGS, IMAGES, METADATA, Mode, config_files
 from medcalib.bundle.overrides import (
     check_overrides,
     current_ids,
@@ -27,6 +27,7 @@ from medcalib.bundle.overrides import (
     shared_by_stages,
 )
 from medcalib.bundle.resolve import check_config, plain_config
+from medcalib.bundle.templates import find_templates
 from medcalib.errors import UserError, plain_reason, suggestion
 
 __all__ = ["Bundle", "SiblingTraining"]
@@ -149,6 +150,7 @@ class Bundle:
         seed: int | None = None,
         debug: bool = False,
         allow_unfinished: bool = False,
+        images: str | None = None,
     ) -> ConfigWorkflow:
         """The workflow of one mode with the user's overrides, which are checked here; nothing of it was run yet.
 
@@ -158,6 +160,7 @@ class Bundle:
             seed: fixes the run together with the bundle; the bundle's own when None.
             debug: whether this is a run of seconds.
             allow_unfinished: use weights of a training that is not finished, too.
+            images: which images are predicted, instead of the test cases of the dataset.
 
         Raises:
             UserError: an override does not exist or has a value that cannot be, or something that the configuration
@@ -172,7 +175,9 @@ class Bundle:
         }
         logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)  # else it reports on the logging file
         _check_logging(self.folder / CONFIGS / LOGGING)
-        files = self._files(mode, debug)
+        if images is not None:
+            settings["images"] = images
+        files = self._files(mode, debug, images is not None)
         workflow = ConfigWorkflow(
             config_file=[str(path) for path in files],
             meta_file=str(self.folder / CONFIGS / METADATA),
@@ -240,8 +245,20 @@ class Bundle:
         method, plus, _ = self.fragments["method"].partition("+")
         return bool(plus) and method == sibling.fragments["method"]
 
-    def _files(self, mode: Mode, debug: bool = False) -> list[Path]:
-        return config_files(self.folder / CONFIGS, mode, debug)
+    def _files(self, mode: Mode, debug: bool = False, images: bool = False) -> list[Path]:
+        files = config_files(self.folder / CONFIGS, mode, debug)
+        if images:
+            if mode is not Mode.INFERENCE_PRED:
+                raise UserError(f"--images are predicted, so it goes with --mode {Mode.INFERENCE_PRED}, not {mode}.")
+            own = self.folder / CONFIGS / IMAGES
+            if (self.folder / CONFIGS / f"{CLASSIFICATION}.yaml").exists():
+                raise UserError(
+                    f"{self.name} classifies whole images, and --images works for segmentation only so far; list them "
+                    f"as the test cases of a dataset."
+                )
+            # bundles of earlier versions lack it
+            files.append(own if own.exists() else find_templates() / CONFIGS / IMAGES)
+        return files
 
     def _first_stage(self, debug: bool) -> dict[str, Any] | None:
         """Configuration of the training from whose weights this one, or that of a sibling, starts; None without one."""

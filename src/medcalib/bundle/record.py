@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from medcalib.data.case_identity import case_identities
 from medcalib.errors import UserError
 from medcalib.handlers.checkpoint import restore_weights, training_state
 from medcalib.handlers.training_record import TrainingRecord, read_record, write_record
+from medcalib.image_files.image_traits import image_traits, ranges_of_traits
+from medcalib.keys import CaseKeys
 from medcalib.networks.weights import read_checkpoint, weights_digest
 
 __all__ = ["begin_or_resume", "lost_weights", "training_command"]
 
 ROOTS = ("initialize", "run")
 EPOCHS = "train::trainer::max_epochs"
+# as many images of a training are read once more, to record what they are like
+MOST_IMAGES = 25
 _STARTS_FROM_SIBLING = "medcalib.bundle.checkpoint_paths.initial_checkpoint"
 
 
@@ -52,7 +57,7 @@ def begin_or_resume(parser: ConfigParser, overrides: Mapping[str, Any], is_first
                 f"new one would replace it; put checkpoint.pt back, move {models_dir} away, or choose another "
                 f"--output_dir."
             )
-        write_record(models_dir, _record(parser, used, overrides))
+        write_record(models_dir, replace(_record(parser, used, overrides), images=_images(parser)))
         return False
     finished = state.is_finished(wanted)
     before = read_record(models_dir)
@@ -97,6 +102,18 @@ def _record(parser: ConfigParser, used: UsedSettings, overrides: Mapping[str, An
         debug=content("debug"),
         overrides=dict(overrides),
     )
+
+
+def _images(parser: ConfigParser) -> dict[str, Any]:
+    """What the images of a training are like, by evenly spaced ones of them."""
+    content = parser.get_parsed_content
+    cases, load = content("train::dataset::data"), content("load_case")
+    traits = []
+    for case in cases[:: -(-len(cases) // MOST_IMAGES)]:
+        kept = (CaseKeys.CASE, CaseKeys.IMAGE, CaseKeys.CROP, CaseKeys.FRAME)
+        image = load({key.value: case[key] for key in kept if key in case})[CaseKeys.IMAGE]
+        traits.append(image_traits(image.as_tensor().numpy(), image.affine.numpy() if image.ndim == 4 else None))
+    return {**ranges_of_traits(traits), "channel_names": [str(name) for name in content("data::channel_names")]}
 
 
 def training_command(folder: str | Path, record: TrainingRecord | None, seed: int, debug: bool) -> str:

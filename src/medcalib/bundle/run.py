@@ -30,6 +30,8 @@ from medcalib.processes import refuse_several_processes
 __all__ = ["run"]
 
 WEIGHTS_CHECK = "weights_check"
+# weights, and cases that are done
+KEPT = ("*.pt", "provenance.json")
 
 
 def run(
@@ -40,6 +42,7 @@ def run(
     allow_edited: bool = False,
     overrides: Mapping[str, Any] | None = None,
     allow_unfinished: bool = False,
+    images: str | None = None,
 ) -> None:
     """Train, predict or evaluate with a bundle.
 
@@ -51,6 +54,7 @@ def run(
         allow_edited: accept a bundle whose configs were edited after it was generated.
         overrides: values by configuration id.
         allow_unfinished: predict and evaluate with the weights of a training that is not finished, too.
+        images: folder, pattern, file or list of images that are predicted instead of the test cases.
 
     Raises:
         UserError: whatever the user can mend.
@@ -60,7 +64,7 @@ def run(
         raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}")
     mode = Mode(mode)
     opened = Bundle.open(bundle, allow_edited)
-    workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished)
+    workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished, images)
     overrides = current_ids(overrides or {})
     # what a training has tried needs no second trial
     if mode is Mode.TRAIN or any(map(changes_components, overrides)):
@@ -180,7 +184,7 @@ def _output_folder(workflow: ConfigWorkflow, hint: str, waits: bool = False) -> 
                 remove_abandoned(workflow.parser.get_parsed_content("models_dir"), held=True)
                 yield output_dir
         except UserError:
-            if made and not any(output_dir.rglob("*.pt")):
+            if made and not any(path for name in KEPT for path in output_dir.rglob(name)):
                 shutil.rmtree(output_dir, ignore_errors=True)
             raise
 

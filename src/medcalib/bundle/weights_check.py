@@ -114,7 +114,7 @@ def check_weights(
     bundle_root: str | Path,
     checkpoints: Sequence[str | Path],
     cases: Sequence[Mapping[str, Any]],
-    split: Mapping[str, Sequence[Mapping[str, Any]]],
+    split: Mapping[str, Sequence[Mapping[str, Any]]] | None,
     purpose: str = Purpose.EVALUATE,
     calibrator_file: str | Path | None = None,
     allow_unfinished: bool = False,
@@ -130,7 +130,7 @@ def check_weights(
         bundle_root: folder of the bundle.
         checkpoints: files of the weights.
         cases: the cases of the run.
-        split: all cases of the dataset by part.
+        split: all cases of the dataset by part; None where cases belong to no dataset.
         purpose: what happens with the cases, a `Purpose`.
         calibrator_file: file of the calibrator that is applied; none when None.
         allow_unfinished: use weights whose training is not finished, too.
@@ -161,7 +161,7 @@ def check_weights(
     calibrator = read_calibrator(calibrator_file)
     origin = f"in the fit of {calibrator_file}"
     _check_unseen(identities, calibrator["details"].get("cases", []), "calibrated on", origin, purpose)
-    if calibrator["split_digest"] != split_digest(split):
+    if split is not None and calibrator["split_digest"] != split_digest(split):
         warnings.warn(
             f"{calibrator_file} was fitted with another division of cases into training, validation, calibration and "
             f"test than that of this run; none of the cases of this run is known to have been used for the fit.",

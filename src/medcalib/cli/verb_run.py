@@ -15,6 +15,7 @@ def main(
     debug: bool = False,
     allow_edited: bool = False,
     allow_unfinished: bool = False,
+    images: str | None = None,
     **overrides: Any,
 ) -> None:
     """Train, predict or evaluate with a bundle.
@@ -26,6 +27,8 @@ def main(
         debug: a run of seconds on a few cases, with its results in seed_<seed>_debug.
         allow_edited: run a bundle whose configs were edited after it was generated.
         allow_unfinished: predict and evaluate also with weights whose training is not finished.
+        images: with --mode inference_pred: a folder, a pattern in quotes, a file, or a .txt file that lists files, of
+            images that are predicted instead of the test cases, into --output_dir.
         **overrides: replaces a value of the configuration, such as --data::dataset_dir=/data/Task04_Hippocampus.
     """
     if bundle is None:
@@ -43,4 +46,5 @@ def main(
         allow_edited=allow_edited,
         overrides=overrides,
         allow_unfinished=allow_unfinished,
+        images=images,
     )

@@ -1,6 +1,7 @@
 """Datasets as lists of cases, divided into training, validation, test and calibration."""
 
 from medcalib.data.cases import Case, Split, assemble_split, checked_split, split_cases, split_digest
+from medcalib.data.new_images import images_name, new_image_cases
 from medcalib.data.pattern import pattern_cases
 from medcalib.data.phantom.phantom_cells import make_phantom_cells, phantom_cells_cases
 from medcalib.data.phantom.phantom_volumes import make_phantom, phantom_cases
@@ -31,12 +32,14 @@ __all__ = [
     "checked_split",
     "cric_cases",
     "decathlon_cases",
+    "images_name",
     "isic_cases",
     "isles_cases",
     "kits_cases",
     "make_phantom",
     "make_phantom_cells",
     "mnms_cases",
+    "new_image_cases",
     "pattern_cases",
     "phantom_cases",
     "phantom_cells_cases",

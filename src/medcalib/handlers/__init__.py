@@ -1,6 +1,7 @@
 """Ignite handlers; beside reports the only place that writes files while an engine runs."""
 
 from medcalib.handlers.binned_cases import BinnedCases, CalibrationErrorHandler
+from medcalib.handlers.case_folders import CaseFolders
 from medcalib.handlers.case_overlay import CaseOverlayHandler
 from medcalib.handlers.checkpoint import CheckpointHandler
 from medcalib.handlers.epoch_seed import EpochSeedHandler
@@ -18,6 +19,7 @@ from medcalib.handlers.uncertainty_scores import UncertaintyScoresHandler
 __all__ = [
     "BinnedCases",
     "CalibrationErrorHandler",
+    "CaseFolders",
     "CaseOverlayHandler",
     "CheckpointHandler",
     "EpochSeedHandler",

@@ -21,6 +21,8 @@ __all__ = ["RECORD", "TrainingRecord", "TrainingRecordHandler", "read_record", "
 
 RECORD = "training.json"
 FORMAT = 2
+# what records of earlier versions lack
+_ADDED = {"images"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class TrainingRecord:
         seed: seed of the run, None where it is not known.
         debug: whether it was a run of seconds.
         overrides: what the user gave, by configuration id.
+        images: what the images of the training are like, as of
+            `medcalib.image_files.image_traits.ranges_of_traits`, with their ``channel_names``; None where it is not
+            known.
     """
 
     cases: dict[str, list[Identity]]
@@ -42,6 +47,7 @@ class TrainingRecord:
     seed: int | None = None
     debug: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, Any] | None = None
 
 
 def read_record(models_dir: str | Path) -> TrainingRecord | None:
@@ -61,7 +67,7 @@ def read_record(models_dir: str | Path) -> TrainingRecord | None:
         return None
     digest, version = content.pop("digest", None), content.pop("format", None)
     names = {entry.name for entry in fields(TrainingRecord)}
-    if version != FORMAT or digest != _digest(content) or content.keys() != names:
+    if version != FORMAT or digest != _digest(content) or content.keys() | _ADDED != names:
         raise UserError(f"{path} is damaged (its digest does not fit); {advice}.")
     return TrainingRecord(**content)
 

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from ignite.engine import Engine, Events
-from monai.utils import CommonKeys, evenly_divisible_all_gather
+from monai.utils import evenly_divisible_all_gather
 from torch import Tensor
 
-from medcalib.functional.aggregation import (
-    above_threshold_mean,
-    foreground_mean,
-    image_mean,
-    mean_foreground_confidence,
-    patch_maximum,
-)
-from medcalib.functional.agreement import aula, mean_pairwise_dice
-from medcalib.functional.uncertainty import sample_mean_uncertainty
 from medcalib.handlers.results import CASE_SCORES, results_of
-from medcalib.keys import MEMBER_MAPS, UncertaintyKeys
 from medcalib.task import Task
+from medcalib.transforms.scores import uncertainty_scores
 
 __all__ = ["CONFIDENCE_SCORES", "UncertaintyScoresHandler"]
 
@@ -72,7 +61,7 @@ class UncertaintyScoresHandler:
 
     def _update(self, engine: Engine) -> None:
         for case in engine.state.output:
-            self._rows.append({name: value.reshape(-1).double().cpu() for name, value in self._scores(case)})
+            self._rows.append(uncertainty_scores(case, self.task, self.patch_size))
 
     def _gather(self) -> dict[str, Tensor]:
         names = list(self._rows[0]) if self._rows else []
@@ -80,25 +69,3 @@ class UncertaintyScoresHandler:
             name: evenly_divisible_all_gather(torch.stack([row[name] for row in self._rows]), concat=True)
             for name in names
         }
-
-    def _scores(self, case: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        plain = {key: value.as_subclass(torch.Tensor) for key, value in case.items() if isinstance(value, Tensor)}
-        probs, seg = plain[CommonKeys.PRED], plain["seg"]
-        foreground = seg.any(0, keepdim=True) if seg.shape[0] > 1 else seg > 0
-        fraction = float(foreground.float().mean())
-        for name in (UncertaintyKeys.ENTROPY, *(name for name in MEMBER_MAPS if name in plain)):
-            values = plain[name]
-            yield f"{name}_image_mean", image_mean(values)
-            yield f"{name}_foreground_mean", foreground_mean(values, foreground)
-            yield f"{name}_patch_maximum", patch_maximum(values, self.patch_size)
-            yield f"{name}_above_threshold", above_threshold_mean(values, fraction)
-        yield "mean_foreground_confidence", mean_foreground_confidence(probs, foreground)
-        unsure = sample_mean_uncertainty(probs[None], self.task.reported_activation)[0]
-        yield "sample_mean_uncertainty", foreground_mean(unsure, foreground)
-        if (agreement := plain.get(UncertaintyKeys.AGREEMENT)) is None:
-            return
-        agreement = agreement[self.task.segmented_channels]
-        yield "pairwise_dice", mean_pairwise_dice(agreement)
-        if agreement.shape[-1] > 2:
-            yield "aula", aula(agreement)
-            yield "aula_normalized", aula(agreement, normalized=True)

@@ -2,7 +2,9 @@
 
 from medcalib.reports.classification_report import ClassificationReportHandler, ClassificationScoresHandler
 from medcalib.reports.evaluation_report import EvaluationReportHandler
-from medcalib.reports.provenance import collect_provenance
+from medcalib.reports.flagging_rule import FlaggingRule
+from medcalib.reports.new_images_table import NewImagesHandler
+from medcalib.reports.provenance import collect_provenance, inference_settings
 from medcalib.reports.quality_control_report import QualityControlHandler
 from medcalib.reports.reliability_report import ReliabilityDiagramHandler
 from medcalib.reports.retention_report import RetentionReportHandler
@@ -11,8 +13,11 @@ __all__ = [
     "ClassificationReportHandler",
     "ClassificationScoresHandler",
     "EvaluationReportHandler",
+    "FlaggingRule",
+    "NewImagesHandler",
     "QualityControlHandler",
     "ReliabilityDiagramHandler",
     "RetentionReportHandler",
     "collect_provenance",
+    "inference_settings",
 ]

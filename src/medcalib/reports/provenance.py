@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,19 @@ from medcalib.handlers.checkpoint import training_state
 from medcalib.handlers.training_record import read_record
 from medcalib.networks.weights import weights_digest
 
-__all__ = ["collect_provenance"]
+__all__ = ["collect_provenance", "inference_settings"]
 
+# arguments of inferers that decide how fast it goes
+_PACE = {
+    "sw_batch_size",
+    "sw_device",
+    "device",
+    "progress",
+    "cpu_thresh",
+    "buffer_steps",
+    "buffer_dim",
+    "roi_weight_map",
+}
 _PACKAGES = ("monai", "numpy", "pytorch-ignite", "torch")
 
 
@@ -29,7 +41,7 @@ def collect_provenance(
     bundle_root: str | Path,
     checkpoints: Sequence[str | Path],
     network: nn.Module,
-    split: Mapping[str, Sequence],
+    split: Mapping[str, Sequence] | None,
     seed: int,
     calibrator_file: str | Path | None = None,
     **settings: Any,
@@ -40,7 +52,7 @@ def collect_provenance(
         bundle_root: folder of the bundle.
         checkpoints: files from which the weights were read.
         network: network with these weights.
-        split: the dataset's split.
+        split: the dataset's split; None where cases belong to no dataset.
         seed: seed of the run.
         calibrator_file: file of the calibrator that is applied; none when None.
         **settings: whatever else decides the numbers, such as ``num_bins``.
@@ -67,7 +79,7 @@ def collect_provenance(
         "checkpoint_digest": weights_digest(network.state_dict()),
         "trainings": [_training(folder) for folder in dict.fromkeys(Path(path).parent for path in checkpoints)],
         "calibrator": _calibrator(calibrator_file),
-        "split_digest": split_digest(split),
+        "split_digest": None if split is None else split_digest(split),
         **settings,
         "versions": {
             "medcalib": medcalib.__version__,
@@ -75,6 +87,34 @@ def collect_provenance(
             **{name: version(name) for name in _PACKAGES},
         },
     }
+
+
+def inference_settings(inferer: Any) -> dict[str, Any]:
+    """What decides how an image is predicted, besides the network.
+
+    Args:
+        inferer: an inferer, with a sampler or another inferer as one of its attributes, or none.
+
+    Returns:
+        Plain values of its attributes by name, in dictionaries those of what it holds; without what only decides how
+        fast it goes.
+
+    Example:
+        >>> from monai.inferers import SlidingWindowInferer
+        >>> inference_settings(SlidingWindowInferer(roi_size=[8, 8], overlap=0.25))["overlap"]
+        0.25
+    """
+    found: dict[str, Any] = {"kind": type(inferer).__qualname__}
+    for name, value in sorted(vars(inferer).items()):
+        if name.startswith("_") or name in _PACE:
+            continue
+        if isinstance(value, Enum):
+            found[name] = value.value
+        elif value is None or isinstance(value, bool | int | float | str | list | tuple):
+            found[name] = value if not isinstance(value, tuple) else list(value)
+        elif type(value).__module__.startswith(("medcalib.inferers", "monai.inferers")) and hasattr(value, "__dict__"):
+            found[name] = inference_settings(value)
+    return found
 
 
 def _training(models_dir: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
 from medcalib.transforms.loading import LoadCased
 from medcalib.transforms.regions import RegionOfInterestd, Regionsd, label_regions
+from medcalib.transforms.scores import UncertaintyScoresd
 
 __all__ = [
     "Calibrated",
@@ -20,5 +21,6 @@ __all__ = [
     "RegionOfInterestd",
     "Regionsd",
     "ToEvaluationSpaced",
+    "UncertaintyScoresd",
     "label_regions",
 ]

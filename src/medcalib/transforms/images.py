@@ -64,6 +64,8 @@ class LoadPictured(LoadCased):
         (torch.Size([3, 5, 2]), tensor([2.]))
     """
 
+    endings = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
     def __init__(
         self,
         keys: KeysCollection = (CaseKeys.IMAGE, CaseKeys.LABEL),

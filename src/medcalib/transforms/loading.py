@@ -53,6 +53,9 @@ class LoadCased(MapTransform):
         label_map: label value on disk: class index, for those that differ.
         affine_tolerance: how far a corner of the label may lie from that of the image, in voxels of the image.
 
+    Attributes:
+        endings: how the names of the files that it reads end, in lower case.
+
     Raises:
         UserError: on call, naming case and file: a file is missing, damaged, of another format, holds NaN or Inf or has
             no such frame, the image has another number of channels, or image and label, or two channels, differ in
@@ -65,6 +68,8 @@ class LoadCased(MapTransform):
         ...
         medcalib.errors.UserError: Case a: missing.nii.gz does not exist.
     """
+
+    endings: tuple[str, ...] = (".nii.gz", ".nii")
 
     def __init__(
         self,

@@ -1,0 +1,196 @@
+"""Images of no dataset through a trained bundle: the same numbers as for test cases, rows, refusals, going on."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from tests.conftest import PHANTOM_SIZE
+
+from medcalib.bundle.run import run
+from medcalib.data import phantom_cases
+from medcalib.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def settings(tiny):
+    """Those of the training; nothing of the dataset."""
+    return {id_: value for id_, value in tiny.items() if not id_.startswith("data::")}
+
+
+@pytest.fixture(scope="module")
+def source(phantom_dir):
+    return phantom_cases(phantom_dir, **PHANTOM_SIZE)["test"][0]
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory, source):
+    """One image in several forms: packed, not packed, big-endian, as floats, mirrored and turned, in a folder alone."""
+    folder = tmp_path_factory.mktemp("copies")
+    image = nib.load(source["image"])
+    values = np.asarray(image.dataobj)
+    shutil.copyfile(source["image"], folder / "packed.nii.gz")
+    nib.save(image, folder / "plain.nii")
+    nib.save(nib.Nifti1Image(values.astype(np.float64), image.affine, dtype=np.float64), folder / "double.nii.gz")
+    nib.save(nib.Nifti2Image(values, image.affine), folder / "nifti2.nii.gz")
+    turned = image.as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt("PSL"))
+    )
+    nib.save(turned, folder / "turned.nii.gz")
+    (folder / "notes.md").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(trained, copies, settings, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out") / "new"
+    run(str(trained), "inference_pred", images=str(copies), overrides=settings | {"output_dir": str(output)})
+    return output
+
+
+def values_in_ras(path):
+    return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
+
+
+FORMS = ["double", "nifti2", "packed", "plain", "turned"]
+
+
+def test_copies_in_every_form_give_the_prediction_of_the_test_case(trained, source, predicted):
+    expected = trained / "seed_12345" / "predictions" / source["case"]
+    for form in FORMS:
+        for output, tolerance in (("prob", 1e-5), ("entropy", 1e-4), ("seg", 0)):
+            found = values_in_ras(predicted / form / f"{form}_{output}.nii.gz")
+            wanted = values_in_ras(expected / f"{source['case']}_{output}.nii.gz")
+            np.testing.assert_allclose(found, wanted, atol=tolerance, err_msg=f"{form} {output}")
+
+
+def test_predictions_lie_in_the_geometry_of_their_file(copies, predicted):
+    for form in FORMS:
+        file = next(copies.glob(f"{form}.nii*"))
+        seg = nib.load(predicted / form / f"{form}_seg.nii.gz")
+        np.testing.assert_allclose(seg.affine, nib.load(file).affine, atol=1e-5)
+        assert seg.shape == nib.load(file).shape
+
+
+def test_rows_hold_volumes_scores_and_flags(trained, source, predicted):
+    table = pd.read_csv(predicted / "predictions.csv")
+    assert table["case"].tolist() == FORMS
+    results = trained / "seed_12345"
+    scores = pd.read_csv(results / "evaluation" / "cases.csv").set_index("filename").loc[source["case"]]
+    threshold = json.loads((results / "evaluation" / "quality_control.json").read_text())["scores"]
+    threshold = threshold["entropy_foreground_mean"]["threshold"]["value"]
+    for row in table.to_dict("records"):
+        prob = nib.load(predicted / row["case"] / f"{row['case']}_prob.nii.gz")
+        seg = np.asarray(nib.load(predicted / row["case"] / f"{row['case']}_seg.nii.gz").dataobj)
+        ml = abs(np.linalg.det(prob.affine[:3, :3])) / 1000
+        for channel, name in ((1, "organ"), (2, "lesion")):
+            p = prob.get_fdata()[..., channel]
+            assert row[f"{name}_ml"] == pytest.approx((seg == channel).sum() * ml)
+            assert row[f"{name}_expected_ml"] == pytest.approx(p.sum() * ml, rel=1e-4)
+            assert row[f"{name}_low_ml"] == pytest.approx((p > 0.975).sum() * ml)
+            assert row[f"{name}_high_ml"] == pytest.approx((p > 0.025).sum() * ml)
+            assert row[f"{name}_low_ml"] <= row[f"{name}_ml"] <= row[f"{name}_high_ml"]
+        for name in ("entropy_foreground_mean", "mean_foreground_confidence", "entropy_patch_maximum"):
+            if np.isnan(scores[name]):
+                assert np.isnan(row[name])
+            else:
+                assert row[name] == pytest.approx(scores[name], rel=1e-4)
+        value = row["entropy_foreground_mean"]
+        assert bool(row["flagged"]) == bool(np.isnan(value) or value > threshold)
+        assert "entropy_foreground_mean" in row["reason"]
+        assert pd.isna(row["warning"])
+
+
+def test_nothing_of_the_dataset_is_touched(trained, copies, settings, tmp_path, monkeypatch, predicted):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDCALIB_DATA_DIR", str(tmp_path / "data"))
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+    output = tmp_path / "new"
+    run(
+        str(trained), "inference_pred", images=str(copies / "p*.nii*"), overrides=settings | {"output_dir": str(output)}
+    )
+    assert sorted(path.name for path in output.iterdir() if path.is_dir() and path.name[0] != ".") == [
+        "configs", "cost", "packed", "plain",
+    ]  # fmt: skip
+    assert not (tmp_path / "data").exists()
+    assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+
+
+def test_a_run_goes_on_and_refuses_what_is_not_its_own(trained, copies, settings, tmp_path, predicted, capsys):
+    output = tmp_path / "new"
+    shutil.copytree(predicted, output)
+    shutil.rmtree(output / "plain")
+    kept = (output / "packed" / "packed_prob.nii.gz").stat().st_mtime_ns
+    options = settings | {"output_dir": str(output)}
+    for told in ("1 case(s) predicted, 4 were there.", "0 case(s) predicted, 5 were there."):
+        run(str(trained), "inference_pred", images=str(copies), overrides=options)
+        assert told in capsys.readouterr().out
+    assert (output / "packed" / "packed_prob.nii.gz").stat().st_mtime_ns == kept
+    pd.testing.assert_frame_equal(
+        pd.read_csv(output / "predictions.csv"), pd.read_csv(predicted / "predictions.csv"), rtol=1e-5
+    )
+
+    with pytest.raises(UserError, match=r"another inference .*choose another --output_dir"):
+        run(str(trained), "inference_pred", images=str(copies), overrides=options | {"inferer::overlap": 0.5})
+    other = tmp_path / "other"
+    other.mkdir()
+    image = nib.load(copies / "plain.nii")
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 1, image.affine), other / "plain.nii")
+    with pytest.raises(UserError, match="the prediction of another image"):
+        run(str(trained), "inference_pred", images=str(other), overrides=options)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("all of it")
+    with pytest.raises(UserError, match=r"holds thesis\.txt"):
+        run(str(trained), "inference_pred", images=str(copies), overrides=settings | {"output_dir": str(foreign)})
+
+
+def test_what_is_done_is_kept_when_an_image_is_damaged(trained, copies, settings, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    shutil.copyfile(copies / "packed.nii.gz", images / "a.nii.gz")
+    (images / "b.nii.gz").write_bytes((copies / "packed.nii.gz").read_bytes()[:2000])
+    image = nib.load(copies / "plain.nii")
+    options = settings | {"output_dir": str(tmp_path / "out")}
+    with pytest.raises(UserError, match=r"Case b: .*b\.nii\.gz cannot be read"):
+        run(str(trained), "inference_pred", images=str(images), overrides=options)
+    assert (tmp_path / "out" / "a" / "a_seg.nii.gz").exists()
+    assert not (tmp_path / "out" / "b").exists()
+    nib.save(nib.Nifti1Image(np.stack([np.asarray(image.dataobj)] * 2, -1), image.affine), images / "b.nii.gz")
+    with pytest.raises(UserError, match=r"Case b: .* has 2 channel\(s\), but data::channel_names lists 1"):
+        run(str(trained), "inference_pred", images=str(images), overrides=options)
+
+
+def test_an_image_unlike_the_training_is_said(trained, copies, settings, tmp_path):
+    image = nib.load(copies / "plain.nii")
+    affine = image.affine @ np.diag([4, 1, 1, 1])
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 50 + 3000, affine), tmp_path / "far.nii.gz")
+    options = settings | {"output_dir": str(tmp_path / "out")}
+    with pytest.warns(UserWarning, match=r"Case far is unlike the images of the training: spacing .*intensities of"):
+        run(str(trained), "inference_pred", images=str(tmp_path / "far.nii.gz"), overrides=options)
+    row = pd.read_csv(tmp_path / "out" / "predictions.csv").iloc[0]
+    assert "spacing" in row["warning"]
+
+
+@pytest.mark.parametrize(
+    ("images", "mode", "message"),
+    [
+        ("no/such/*.nii.gz", "inference_pred", "No file matches"),
+        ("no_such_folder", "inference_pred", "There is no file or folder no_such_folder"),
+        ("{copies}/notes.md", "inference_pred", "is no image that this bundle reads"),
+        ("{copies}", "inference_eval", "goes with --mode inference_pred"),
+    ],
+)
+def test_bad_input(trained, copies, settings, tmp_path, images, mode, message):
+    options = settings | {"output_dir": str(tmp_path / "out")}
+    with pytest.raises(UserError, match=message):
+        run(str(trained), mode, images=images.format(copies=copies), overrides=options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_untrained_bundle_is_refused(bundle, copies, tmp_path):
+    with pytest.raises(UserError, match="not trained with seed 12345 yet"):
+        run(str(bundle), "inference_pred", images=str(copies), overrides={"output_dir": str(tmp_path / "out")})
+    assert not (tmp_path / "out").exists()
