@@ -1,0 +1,100 @@
+"""Which files are which case."""
+
+import re
+
+import pytest
+
+from medcalib.data import images_name, new_image_cases
+from medcalib.errors import UserError
+
+NIFTI = (".nii.gz", ".nii")
+
+
+def made(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def cases(images, channels=("CT",), endings=NIFTI):
+    split = new_image_cases(str(images), list(channels), endings)
+    assert {part: found for part, found in split.items() if part != "test"} == {
+        "training": [], "validation": [], "calibration": [],
+    }  # fmt: skip
+    return {case["case"]: case["image"] for case in split["test"]}
+
+
+def test_a_folder_its_pattern_and_a_list_of_its_files_are_the_same_cases(tmp_path):
+    folder = made(tmp_path / "scans", "b.nii", "a.nii.gz", ".hidden.nii", "notes.md", "deeper/c.nii")
+    expected = {"a": str(folder / "a.nii.gz"), "b": str(folder / "b.nii")}
+    (tmp_path / "list.txt").write_text("# two\nscans/a.nii.gz\n\nscans/b.nii  # the second\n")
+    assert cases(folder) == cases(folder / "*.nii*") == cases(tmp_path / "list.txt") == expected
+    assert list(cases(folder / "a.nii.gz")) == ["a"]
+    assert list(cases(folder / "**" / "c.nii")) == ["c"]
+
+
+def test_upper_case_endings_are_read_and_ids_keep_their_dots(tmp_path):
+    assert list(cases(made(tmp_path, "P.1.NII.GZ"))) == ["P.1"]
+
+
+def test_one_channel_loses_its_number_only_where_all_files_have_it(tmp_path):
+    assert list(cases(made(tmp_path / "nnunet", "a_0000.nii", "b_0000.nii"))) == ["a", "b"]
+    assert list(cases(made(tmp_path / "numbered", "a_0000.nii", "a_0001.nii"))) == ["a_0000", "a_0001"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["x_0000.nii", "x_0001.nii", "x_0002.nii", "x_0003.nii"],
+        ["x_t1.nii", "x_t1ce.nii", "x_t2.nii", "x_flair.nii"],
+        ["x-T1.nii", "x.T1CE.nii", "x_T2.nii", "x-FLAIR.nii"],
+    ],
+)
+def test_channels_by_number_and_by_name_come_in_the_order_of_the_fragment(tmp_path, names):
+    folder = made(tmp_path, *names)
+    assert cases(folder, ["T1", "T1CE", "T2", "FLAIR"]) == {"x": [str(folder / name) for name in names]}
+
+
+def test_one_file_may_hold_all_channels(tmp_path):
+    folder = made(tmp_path, "lesion.png", "lesion_2.JPG")
+    found = cases(folder, ["red", "green", "blue"], (".png", ".jpg"))
+    assert found == {"lesion": str(folder / "lesion.png"), "lesion_2": str(folder / "lesion_2.JPG")}
+
+
+@pytest.mark.parametrize(
+    ("names", "channels", "message"),
+    [
+        (["a.nii", "a.nii.gz"], ["CT"], "a.nii.* and .*a.nii.* would both be case 'a'"),
+        (["a_0000.nii", "a_0001.nii", "a.nii"], ["T1", "T2"], "would both be case 'a'"),
+        (["a_0000.nii", "a_t1.nii"], ["T1", "T2"], "would both be case 'a'"),
+        (["a_0000.nii"], ["T1", "T2"], r"Case 'a' has no file of the channel T2, only .*a_0000\.nii"),
+        (["a_0000.nii", "a_0001.nii", "a_0002.nii"], ["T1", "T2"], r"a_0002\.nii would be channel 2"),
+        (["configs.nii"], ["CT"], "cannot be predicted under the name 'configs'"),
+        (["notes.md"], ["CT"], r"No image lies in .*, which holds notes\.md; names of images end in \.nii\.gz, \.nii"),
+    ],
+)
+def test_what_is_unclear_is_refused(tmp_path, names, channels, message):
+    with pytest.raises(UserError, match=message):
+        cases(made(tmp_path, *names), channels)
+
+
+def test_files_of_one_name_in_two_folders_are_refused_and_both_named(tmp_path):
+    made(tmp_path, "one/a.nii", "two/a.nii")
+    with pytest.raises(UserError, match=f"{re.escape(str(tmp_path / 'one/a.nii'))} and .*two/a.nii would both be"):
+        cases(tmp_path / "*" / "a.nii")
+
+
+def test_a_list_that_names_a_missing_file_is_refused_with_its_line(tmp_path):
+    (tmp_path / "list.txt").write_text("# scans\nmissing.nii\n")
+    with pytest.raises(UserError, match=r"list\.txt names .*missing\.nii in line 2"):
+        cases(tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_text("# nothing\n")
+    with pytest.raises(UserError, match="names no file"):
+        cases(tmp_path / "list.txt")
+
+
+def test_results_are_named_after_the_images(tmp_path):
+    made(tmp_path / "clinic", "a.nii.gz")
+    assert images_name(str(tmp_path / "clinic")) == images_name(str(tmp_path / "clinic" / "*.nii")) == "clinic"
+    assert images_name(str(tmp_path / "clinic" / "a.nii.gz")) == "a"
