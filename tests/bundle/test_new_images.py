@@ -7,8 +7,13 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from PIL import Image
 from tests.conftest import PHANTOM_SIZE
 
+from medcalib.bundle.layout import CONFIGS, IMAGES, METADATA, Mode, config_files
+from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
 from medcalib.data import phantom_cases
 from medcalib.errors import UserError
@@ -194,3 +199,48 @@ def test_an_untrained_bundle_is_refused(bundle, copies, tmp_path):
     with pytest.raises(UserError, match="not trained with seed 12345 yet"):
         run(str(bundle), "inference_pred", images=str(copies), overrides={"output_dir": str(tmp_path / "out")})
     assert not (tmp_path / "out").exists()
+
+
+def test_monai_alone_predicts_new_images_with_the_file_of_the_bundle(trained, copies, settings, tmp_path, predicted):
+    files = [str(path) for path in config_files(trained / CONFIGS, Mode.INFERENCE_PRED)]
+    workflow = ConfigWorkflow(
+        config_file=[*files, str(trained / CONFIGS / IMAGES)],
+        meta_file=str(trained / CONFIGS / METADATA),
+        logging_file=None,
+        workflow_type="infer",
+        bundle_root=str(trained),
+        images=str(copies / "plain.nii"),
+        output_dir=str(tmp_path / "out"),
+        **{id_: value for id_, value in settings.items() if id_ != "output_dir"},
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv").iloc[0]
+    expected = pd.read_csv(predicted / "predictions.csv").set_index("case").loc["plain"]
+    assert found["organ_expected_ml"] == pytest.approx(expected["organ_expected_ml"])
+
+
+def test_pictures_in_several_formats_give_equal_predictions(tmp_path, make_bundle):
+    bundle = make_bundle(tmp_path, data="isic16")
+    small = {"network::init_filters": 4, "network::blocks_down": [1, 1], "network::dsdepth": 1, "device": "cpu"}
+    opened = Bundle.open(bundle)
+    network = opened.workflow(Mode.INFERENCE_PRED, small, images="x").parser.get_parsed_content("placed_network")
+    (bundle / "seed_12345" / "models").mkdir(parents=True)
+    torch.save(network.state_dict(), bundle / "seed_12345" / "models" / "model.pt")
+    images = tmp_path / "images"
+    images.mkdir()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    for name in ("a.png", "b.tif", "c.bmp"):
+        picture.save(images / name)
+    with pytest.warns(UserWarning, match="does not say what the images of the training are like"):
+        run(str(bundle), "inference_pred", images=str(images), overrides=small, allow_unfinished=True)
+    output = bundle / "seed_12345" / "images" / "images"
+    found = {name: np.load(output / name / f"{name}_prob.npy") for name in "abc"}
+    assert found["a"].shape == (40, 60, 2)
+    np.testing.assert_array_equal(found["a"], found["b"])
+    np.testing.assert_array_equal(found["a"], found["c"])
+    table = pd.read_csv(output / "predictions.csv").set_index("case")
+    assert table.loc["a", "lesion_expected_pixels"] == pytest.approx(found["a"][..., 1].sum(), rel=1e-4)
+    assert table["flagged"].isna().all()
+    assert table["reason"].str.contains("was not evaluated").all()

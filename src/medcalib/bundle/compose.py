@@ -234,5 +234,6 @@ def _readme_fields(configs_dir: Path, bundle: Path, metadata: dict[str, Any]) ->
         "licence": metadata["data_licence"],
         "source": metadata["data_source"],
         "classes": metadata["label_classes"],
+        "images": str(bundle / CONFIGS / IMAGES),
         **{f"monai_{mode}": monai_command(mode) for mode in Mode},
     }

@@ -22,6 +22,7 @@ from medcalib.functional.calibration_errors import (
     every_calibration_error,
     mean_calibration_gap,
 )
+from medcalib.functional.class_volumes import ClassVolumes, class_volumes
 from medcalib.functional.scoring_rules import (
     brier_score,
     categorical_brier_score,
@@ -35,6 +36,7 @@ __all__ = [
     "CALIBRATION_ERRORS",
     "BinStatistics",
     "BrierDecomposition",
+    "ClassVolumes",
     "PredictiveMoments",
     "above_threshold_mean",
     "aula",
@@ -46,6 +48,7 @@ __all__ = [
     "calibration_gap",
     "categorical_brier_score",
     "categorical_negative_log_likelihood",
+    "class_volumes",
     "entropy",
     "every_calibration_error",
     "foreground_mean",

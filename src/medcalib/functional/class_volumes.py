@@ -19,6 +19,10 @@ class ClassVolumes(NamedTuple):
         expected: mean of the distribution of the size, the sum of the probabilities, (C,), float64.
         low: lower end of the interval, (C,), float64.
         high: upper end of the interval, (C,), float64.
+
+    Example:
+        >>> class_volumes(torch.tensor([[1.0, 0.0]])).expected
+        tensor([1.], dtype=torch.float64)
     """
 
     expected: Tensor
@@ -52,7 +56,6 @@ def class_volumes(probs: Tensor, confidence: float = 0.95) -> ClassVolumes:
         ValueError: ``confidence`` is not in (0, 1).
 
     Example:
-        >>> import torch
         >>> sizes = class_volumes(torch.tensor([[1.0, 0.99, 0.5, 0.25, 0.01]]))
         >>> round(sizes.expected.item(), 2), sizes.low.item(), sizes.high.item()
         (2.75, 2.0, 4.0)

@@ -33,7 +33,7 @@ class NewImagesHandler:
 
     Columns: ``image``, its files; of every class but a background ``<class>_ml``, the volume of the exported
     segmentation, ``<class>_expected_ml``, ``<class>_low_ml`` and ``<class>_high_ml`` of
-    `medcalib.functional.class_volumes.class_volumes`, of pictures in pixels with the ending ``_pixels``; every score of
+    `medcalib.functional.class_volumes`, of pictures in pixels with the ending ``_pixels``; every score of
     `medcalib.handlers.UncertaintyScoresHandler`, mean over classes; ``flagged`` and ``reason`` of `FlaggingRule`;
     ``warning``, in what the image is far from those of the training. Attach it last.
 
@@ -48,6 +48,12 @@ class NewImagesHandler:
 
     Warns:
         UserWarning: an image is far from those of the training; no training recorded what they are like.
+
+    Example:
+        >>> engine, folder, provenance = Engine(lambda engine, batch: batch), CaseFolders("out"), {}
+        >>> split, rule = {"test": [{"case": "a", "image": "a.nii.gz"}]}, FlaggingRule("evaluation", provenance)
+        >>> task = Task(["background", "organ"])
+        >>> NewImagesHandler(folder, split, dict, task, rule, models_dirs=["models"]).attach(engine)
     """
 
     def __init__(
