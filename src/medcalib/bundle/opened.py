@@ -173,7 +173,8 @@ class Bundle:
             "edited": self.edited,
             "allow_unfinished": allow_unfinished,
         }
-        logging.getLogger("monai.bundle.workflows").setLevel(logging.WARNING)  # else it reports on the logging file
+        # else it reports on the logging file, and on a file of images that an older bundle lacks
+        logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
         _check_logging(self.folder / CONFIGS / LOGGING)
         if images is not None:
             settings["images"] = images
