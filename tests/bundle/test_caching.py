@@ -44,12 +44,13 @@ class TestOnDisk:
 
     @pytest.fixture
     def prepared(self, monkeypatch):
-        """Names of the cases that were prepared."""
+        """Names of the cases that were prepared, image and label; the record of a training reads images alone."""
         names = []
         load = LoadCased.__call__
 
         def count(self, data):
-            names.append(data["case"])
+            if "label" in data:
+                names.append(data["case"])
             return load(self, data)
 
         monkeypatch.setattr(LoadCased, "__call__", count)

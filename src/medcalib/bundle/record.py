@@ -28,7 +28,7 @@ __all__ = ["begin_or_resume", "lost_weights", "training_command"]
 ROOTS = ("initialize", "run")
 EPOCHS = "train::trainer::max_epochs"
 # as many images of a training are read once more, to record what they are like
-MOST_IMAGES = 25
+MOST_IMAGES = 10
 _STARTS_FROM_SIBLING = "medcalib.bundle.checkpoint_paths.initial_checkpoint"
 
 
