@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigWorkflow
 
+from medcalib import __version__
 from medcalib.bundle.component_checks import changes_components, check_components
 from medcalib.bundle.layout import CONFIGS, COST, Mode
 from medcalib.bundle.messages import component_message, user_message
@@ -25,11 +26,14 @@ from medcalib.files.locks import locked_folder
 from medcalib.files.writing import complete_file, remove_abandoned, write_text
 from medcalib.handlers.checkpoint import training_state
 from medcalib.handlers.run_cost import RunCost
+from medcalib.process_group import check_agreement, code_digest, num_processes
 from medcalib.processes import refuse_several_processes
 
 __all__ = ["run"]
 
 WEIGHTS_CHECK = "weights_check"
+# modes that several processes can share
+_SHARED: tuple[Mode, ...] = ()
 # weights, and cases that are done
 KEPT = ("*.pt", "provenance.json")
 
@@ -64,6 +68,19 @@ def run(
         raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}")
     mode = Mode(mode)
     opened = Bundle.open(bundle, allow_edited)
+    check_agreement(
+        {
+            "code of medcalib": f"{__version__} ({code_digest()})",
+            "bundle": f"{opened.name} ({opened.digest[:12]})",
+            "mode": mode,
+            "seed": seed,
+            "--debug": debug,
+            "images": images,
+            "options": dict(sorted((overrides or {}).items())),
+        }
+    )
+    if num_processes() > 1 and mode not in _SHARED:
+        raise UserError(f"--mode {mode} does not run on several processes yet; leave --num_gpus out.")
     workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished, images)
     overrides = current_ids(overrides or {})
     # what a training has tried needs no second trial
