@@ -10,7 +10,6 @@ import atexit
 import hashlib
 import os
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -31,6 +30,7 @@ __all__ = [
     "code_digest",
     "first_decides",
     "is_first",
+    "is_not_first",
     "is_peer_loss",
     "join_group",
     "joined_group",
@@ -81,6 +81,11 @@ def is_first() -> bool:
     return process_rank() == 0
 
 
+def is_not_first() -> bool:
+    """Whether another process writes and tells; for configurations, in which ``not`` is no component."""
+    return not is_first()
+
+
 @contextmanager
 def joined_group(device: str | None = None) -> Iterator[None]:
     """Join the processes of the run, if there are several, and leave them at the end.
@@ -109,10 +114,13 @@ def joined_group(device: str | None = None) -> Iterator[None]:
             if not is_first():
                 stack.enter_context(redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
             yield
-    finally:
-        # who waits for others here would wait for one that failed
-        if sys.exc_info()[0] is None:
-            leave_group()
+    except BaseException as error:
+        # who takes leave of others would wait for one that failed
+        atexit.unregister(leave_group)
+        if isinstance(error, Exception) and not isinstance(error, UserError) and is_peer_loss(error):
+            raise PeerLostError("Another process of this run ended; give the same command again to go on.") from None
+        raise
+    leave_group()
 
 
 def join_group(device: str | None = None) -> None:

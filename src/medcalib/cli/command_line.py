@@ -34,6 +34,9 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             stream.reconfigure(errors="backslashreplace")
     # of a full disk that keeps a line from the log, a sentence tells, and not a traceback for every line
     logging.raiseExceptions = False
+    if in_several():
+        # what torch logs is not for users, such as that a connection was closed by a process that failed
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     try:
         with _stoppable(), _plain_warnings():
             return command(*args, **kwargs)
