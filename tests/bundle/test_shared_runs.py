@@ -19,12 +19,15 @@ RESULTS = "seed_12345"
 
 @pytest.fixture(scope="module")
 def few(tiny):
-    """Five cases, of which the last batch has one."""
+    """Four cases in batches of three, of which the last has one, so that a process has none."""
     return tiny | {
         "data::cases::num_training": 4,
         "data::batch_size": 3,
         "data::patch_size": [16, 16, 16],
         "data::max_epochs": 3,
+        # Adam makes steps of one size of gradients that are zero but for rounding
+        "train::optimizer::_target_": "torch.optim.SGD",
+        "train::optimizer::lr": 0.02,
         "train::dataset::num_workers": 0,
         "validate::dataset::num_workers": 0,
     }
@@ -34,7 +37,7 @@ def state(bundle):
     return load_tensors(bundle / RESULTS / "models" / "checkpoint.pt")
 
 
-def differs(one, other, **tolerance):
+def differs(one, other):
     """The greatest difference of the weights of two trainings."""
     return max(
         float((one["network"][name] - value).abs().max()) for name, value in other["network"].items() if value.numel()
@@ -70,7 +73,7 @@ def shared(alone, tmp_path_factory, few):
 
 def test_weights_and_the_best_epoch_are_those_of_one_process(alone, shared):
     one, two = state(alone), state(shared)
-    assert differs(one, two) < 1e-4
+    assert differs(one, two) < 1e-5
     assert [one[key] for key in ("epoch", "iteration", "best_epoch", "chosen_by")] == [
         two[key] for key in ("epoch", "iteration", "best_epoch", "chosen_by")
     ]
@@ -112,7 +115,7 @@ def test_a_training_goes_on_after_a_process_was_killed(killed, alone, shared, fe
     assert same(state(bundle), state(shared))
     # the global batch is the same, so another number of processes goes on with it, up to rounding
     run(str(again), "train", overrides=few)
-    assert differs(state(again), state(alone)) < 1e-4
+    assert differs(state(again), state(alone)) < 1e-5
     assert not [path for path in bundle.rglob(".*") if path.name != ".lock"]
 
 

@@ -46,7 +46,8 @@ class _SynchronizedNorm:
         layer._check_input_dim(inputs)
         axes = [axis for axis in range(inputs.ndim) if axis != 1]
         shape = [1, -1] + [1] * (inputs.ndim - 2)
-        values = inputs if inputs.dtype == torch.float64 else inputs.float()
+        values = inputs.as_subclass(Tensor)
+        values = values if values.dtype == torch.float64 else values.float()
         share = float(self.counts)
         ones = values.new_full((1,), share * values.numel() / values.shape[1])
         sums = _AllSum.apply(torch.cat([values.sum(axes) * share, ones]))
