@@ -112,7 +112,7 @@ def main(kills: int, processes: int, folder: Path, seed: int) -> int:
     numbers = random.Random(seed)
     options = OPTIONS | {"data::dataset_dir": str(folder / "phantom")}
     make_phantom(folder / "phantom", **SIZE)
-    whole = generate(find_templates(), folder / "whole", "phantom", "softl1ace_dice_ce")[0]
+    whole = generate(find_templates(), folder / "whole", "phantom", "softl1ace_dice_ce", "deterministic")[0]
     # all that a run imports is imported once, before processes are forked
     Bundle.open(whole).workflow(Mode.TRAIN, options)
     start = time.monotonic()
