@@ -17,7 +17,7 @@ from medcalib.metrics import BinStatisticsMetric
 from medcalib.metrics.merging import merge_cases
 
 NUM_PROCESSES = 3
-# the sum of these depends on their order: it is 1 in that of the dataset, and 0 where the last comes before the third
+# the sum of these depends on their order: it is 1 in that of the dataset, and 0 in that of the ranks
 VALUES = [1e16, -1e16, 1.0, 1e16, -1e16, 1.0]
 
 
@@ -105,7 +105,7 @@ def test_three_processes_find_what_one_finds(tmp_path, unused_port):
             "dice": dice.get_buffer(),
             "mean dice": dice.aggregate(),
             "values": values,
-            "sum": torch.tensor(2.0 if number == 6 else 0.0, dtype=torch.float64),
+            "sum": torch.tensor(sum(VALUES[:number]), dtype=torch.float64),
             **bins.aggregate()._asdict(),
         }
         for rank in range(NUM_PROCESSES):

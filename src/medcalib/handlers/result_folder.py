@@ -15,7 +15,7 @@ from medcalib.errors import UserError, environment_message
 from medcalib.files.folders import FolderDraft
 from medcalib.files.writing import write_json
 from medcalib.gathering import from_first, gathered
-from medcalib.process_group import is_first
+from medcalib.process_group import is_first, is_peer_loss
 
 __all__ = ["ResultFolder"]
 
@@ -135,8 +135,9 @@ class ResultFolder:
             print("Figures:", *(self.path / name for name in sorted(self._figures)), sep="\n  ")
 
     def _discard(self, _engine: Engine, error: BaseException) -> None:
-        # by whichever process: others, which may still write, end soon, and each removes what it finds
-        self._draft.discard()
+        # what is wrong in another process than the first must be told before the first one misses what it writes
+        if self.writes or is_peer_loss(error) or not isinstance(error, Exception):
+            self._draft.discard()
         if not isinstance(error, UserError) and (told := environment_message(error, self.path)):
             raise UserError(told) from error
         raise error
