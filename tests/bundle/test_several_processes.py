@@ -1,38 +1,23 @@
 """Prediction and evaluation on three processes leave what one process leaves, letter for letter."""
 
-import os
 import shutil
-import socket
 
 import numpy as np
 import pytest
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from tests.conftest import PHANTOM_SIZE
+from tests.several import in_processes
 
 from medcalib.bundle.run import run
 from medcalib.data import phantom_cases
 from medcalib.files.writing import read_json
 
 NUM_PROCESSES = 3
-FIGURES = (".png", ".pdf")
-
-
-def run_rank(rank, port, runs):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=NUM_PROCESSES)
-    for arguments in runs:
-        run(**arguments)
-    dist.destroy_process_group()
 
 
 def content(path):
     if path.suffix == ".npz":
         return [(name, array.dtype, array.tobytes()) for name, array in sorted(np.load(path).items())]
-    # here figures are drawn in the other processes only, see the fixture figures_of_bundles
-    return None if path.suffix in FIGURES else path.read_bytes()
+    return path.read_bytes()
 
 
 def contents(folder):
@@ -61,8 +46,12 @@ def test_three_processes_leave_what_one_leaves(trained, tiny, phantom_dir, tmp_p
     runs.append(
         {**new, "bundle": str(several.parent), "overrides": of_network | {"output_dir": str(tmp_path / "new_3")}}
     )
-    torch.set_num_threads(1)
-    mp.spawn(run_rank, args=(unused_port(), runs), nprocs=NUM_PROCESSES)
+
+    def run_all(_rank):
+        for arguments in runs:
+            run(**arguments)
+
+    in_processes(NUM_PROCESSES, run_all, tmp_path / "processes")
 
     for mine, theirs in (
         (several / "predictions", one / "predictions"),
@@ -78,9 +67,3 @@ def test_three_processes_leave_what_one_leaves(trained, tiny, phantom_dir, tmp_p
         cost = read_json(several / "cost" / f"{mode}.json", "")
         assert cost["num_cases"] == number
         assert cost["finished"] is True
-
-
-def unused_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]

@@ -1,13 +1,11 @@
 """What processes found of cases that were dealt out among them is what one process finds, to the last digit."""
 
-import os
-import socket
+from functools import partial
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from monai.metrics import CumulativeAverage, DiceMetric
+from tests.several import in_processes
 from torch.utils.data import DataLoader
 
 from medcalib.data.dealing import DealtCases, merged_rows
@@ -15,6 +13,7 @@ from medcalib.errors import UserError
 from medcalib.gathering import from_first, gathered
 from medcalib.metrics import BinStatisticsMetric
 from medcalib.metrics.merging import merge_cases
+from medcalib.process_group import num_processes
 
 NUM_PROCESSES = 3
 # the sum of these depends on their order: it is 1 in that of the dataset, and 0 in that of the ranks
@@ -47,7 +46,9 @@ def prediction(index):
 
 def found_in(cases):
     """Look at the cases of this process, and return what all processes found."""
-    loader = DataLoader(range(len(cases)), sampler=DealtCases(cases))
+    # in one process the largest case does not come first, but in its place
+    sampler = DealtCases(cases) if num_processes() > 1 else None
+    loader = DataLoader(range(len(cases)), sampler=sampler)
     dice, values, bins = DiceMetric(num_classes=3), ValueMetric(), BinStatisticsMetric(num_bins=5)
     names = []
     for index in map(int, loader):
@@ -72,49 +73,39 @@ def fail():
     raise UserError("the folder is full")
 
 
-def run_rank(rank, port, folder):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=NUM_PROCESSES)
+def found_by(rank, folder):
+    folder = folder / str(rank)
+    folder.mkdir()
     # of two cases, one process has none
-    found = [found_in(cases_of(folder / str(rank), number)) for number in (6, 2)]
+    found = [found_in(cases_of(folder, number)) for number in (6, 2)]
     with pytest.raises(UserError, match="^the folder is full$"):
         from_first(fail)
-    told = from_first(lambda: f"from {rank}"), gathered(rank), merged_rows([rank], None)
-    few = DataLoader(range(6), sampler=DealtCases(cases_of(folder / str(rank), 6)))
     with pytest.raises(RuntimeError, match="0 results of 1 cases"):
-        merged_rows([], few)
-    torch.save([found, told], folder / f"{rank}.pt")
-    dist.destroy_process_group()
+        merged_rows([], DataLoader(range(6), sampler=DealtCases(cases_of(folder, 6))))
+    with pytest.raises(UserError, match="files of different sizes"):
+        DealtCases(cases_of(folder, 6)[rank:]).check()
+    return found, (from_first(lambda: f"from {rank}"), gathered(rank), merged_rows([rank], None))
 
 
-@pytest.mark.slow
-def test_three_processes_find_what_one_finds(tmp_path, unused_port):
-    for rank in range(NUM_PROCESSES):
-        (tmp_path / str(rank)).mkdir()
-    mp.spawn(run_rank, args=(unused_port, tmp_path), nprocs=NUM_PROCESSES)
-    for number, place in ((6, 0), (2, 1)):
-        cases = cases_of(tmp_path / "0", number)
-        values = torch.tensor(VALUES[:number], dtype=torch.float64)[:, None]
-        pairs = [prediction(index) for index in range(number)]
-        dice, bins = DiceMetric(num_classes=3), BinStatisticsMetric(num_bins=5)
-        for pred, label in pairs:
-            dice(pred.argmax(1, keepdim=True), label)
-            bins(pred, label)
-        expected = {
-            "cases": [case["case"] for case in cases],
-            "dice": dice.get_buffer(),
-            "mean dice": dice.aggregate(),
-            "values": values,
-            "sum": torch.tensor(sum(VALUES[:number]), dtype=torch.float64),
-            **bins.aggregate()._asdict(),
-        }
-        for rank in range(NUM_PROCESSES):
-            found = torch.load(tmp_path / f"{rank}.pt", weights_only=False)[0][place]
-            assert found["cases"] == expected["cases"]
-            for name in expected.keys() - {"cases"}:
-                torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0, equal_nan=True, msg=name)
-    for rank in range(NUM_PROCESSES):
-        told = torch.load(tmp_path / f"{rank}.pt", weights_only=False)[1]
+@pytest.fixture(scope="module")
+def of_ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    return in_processes(NUM_PROCESSES, partial(found_by, folder=folder), folder / "results")
+
+
+@pytest.mark.parametrize(("place", "number"), [(0, 6), (1, 2)])
+def test_three_processes_find_what_one_finds(of_ranks, tmp_path, place, number):
+    expected = found_in(cases_of(tmp_path, number))
+    assert expected["cases"] == [f"case_{index}" for index in range(number)]
+    assert expected["sum"] == sum(VALUES[:number])
+    for found, _ in of_ranks:
+        assert found[place]["cases"] == expected["cases"]
+        for name in expected.keys() - {"cases"}:
+            torch.testing.assert_close(found[place][name], expected[name], rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+def test_values_come_in_the_order_of_the_ranks(of_ranks):
+    for _, told in of_ranks:
         assert told == ("from 0", [0, 1, 2], [0, 1, 2])
 
 
@@ -123,10 +114,3 @@ def test_one_process_keeps_what_it_has():
     merge_cases(average, None)
     assert merged_rows([3, 1, 2], None) == [3, 1, 2]
     assert from_first(lambda: 5) == 5
-
-
-@pytest.fixture
-def unused_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch.utils.data import Sampler
 
+from medcalib.errors import UserError
 from medcalib.gathering import gathered
 from medcalib.keys import CaseKeys
 from medcalib.process_group import num_processes, process_rank
@@ -84,6 +85,18 @@ class DealtCases(Sampler[int]):
         """How many cases this process has."""
         return len(self.shares[process_rank()])
 
+    def check(self) -> None:
+        """Check that all processes divide the cases alike; every process must call it.
+
+        Raises:
+            UserError: they do not, since they see other files.
+        """
+        if any(shares != self.shares for shares in gathered(self.shares)):
+            raise UserError(
+                "The processes of this run see image files of different sizes, so they would divide the cases "
+                "differently; let all machines see the same files."
+            )
+
 
 def merged_rows(rows: Sequence[Row], data_loader: Any) -> list[Row]:
     """What all processes found of their cases, in the order of the dataset; every process must call it.
@@ -99,7 +112,7 @@ def merged_rows(rows: Sequence[Row], data_loader: Any) -> list[Row]:
         Rows of all cases, in every process.
 
     Raises:
-        RuntimeError: a process has not as many rows as cases, or processes divided the cases differently.
+        RuntimeError: a process has not as many rows as cases.
 
     Example:
         >>> merged_rows(["a", "b"], data_loader=None)
@@ -116,6 +129,4 @@ def merged_rows(rows: Sequence[Row], data_loader: Any) -> list[Row]:
         if len(indices) != len(of_process):
             raise RuntimeError(f"A process has {len(of_process)} results of {len(indices)} cases.")
         placed |= dict(zip(indices, of_process, strict=True))
-    if len(placed) != sum(len(indices) for indices, _ in found) or sorted(placed) != list(range(len(placed))):
-        raise RuntimeError("The processes of this run have divided the cases differently; are their files the same?")
     return [placed[index] for index in range(len(placed))]

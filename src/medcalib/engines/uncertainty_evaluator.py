@@ -12,6 +12,7 @@ from monai.engines.utils import IterationEvents
 from monai.handlers import IgniteMetricHandler
 from monai.utils import CommonKeys
 
+from medcalib.data.dealing import DealtCases
 from medcalib.inferers import SamplingInferer
 from medcalib.metrics.merging import merge_cases
 from medcalib.process_group import num_processes
@@ -53,7 +54,13 @@ class UncertaintyEvaluator(SupervisedEvaluator):
         self.add_event_handler(IterationEvents.FORWARD_COMPLETED, _spread)
 
     def run(self, global_epoch: int = 1) -> None:
-        """Evaluate, as `monai.engines.SupervisedEvaluator` does."""
+        """Evaluate, as `monai.engines.SupervisedEvaluator` does.
+
+        Raises:
+            UserError: several processes share the run, and see other files.
+        """
+        if isinstance(sampler := getattr(self.data_loader, "sampler", None), DealtCases):
+            sampler.check()
         if self.state.epoch_length == 0 and num_processes() > 1:
             self._run_without_cases(global_epoch)
         else:
