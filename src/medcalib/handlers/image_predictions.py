@@ -89,7 +89,8 @@ class ImagePredictionsHandler:
         ]
 
     def _gather(self, engine: Engine) -> ImagePredictions:
-        cases, rows = (merged_rows(values, engine.state.dataloader) for values in (self._cases, self._rows))
+        loader = engine.state.dataloader
+        cases, rows = merged_rows(self._cases, loader), merged_rows(self._rows, loader)
         first = sorted({case: row for row, case in reversed(list(enumerate(cases)))}.values())
         gathered = {key: torch.stack([rows[row][key] for row in first]) for key in rows[0]}
         probabilities = gathered[CommonKeys.PRED].float()

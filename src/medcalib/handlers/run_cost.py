@@ -66,10 +66,8 @@ class RunCost:
 
     def merge(self) -> None:
         """Let the memory be that of the process that needed most; every process of the run must call it."""
-        of_all = gathered(self._peaks())
-        self._before |= {
-            key: max((peaks[key] for peaks in of_all if peaks[key] is not None), default=None) for key in _PEAKS
-        }
+        for peaks in gathered(self._peaks()):
+            self._before |= {key: self._most(key, number) for key, number in peaks.items()}
 
     def write(self, finished: bool | Engine = False) -> None:
         """Write the file.
