@@ -4,16 +4,16 @@ from functools import partial
 
 import pytest
 import torch
+from monai.data import Dataset
 from monai.metrics import CumulativeAverage, DiceMetric
 from tests.several import in_processes
 from torch.utils.data import DataLoader
 
-from medcalib.data.dealing import DealtCases, merged_rows
+from medcalib.data.dealing import DealtCases, merged_rows, own_cases
 from medcalib.errors import UserError
 from medcalib.gathering import from_first, gathered
 from medcalib.metrics import BinStatisticsMetric
 from medcalib.metrics.merging import merge_cases
-from medcalib.process_group import num_processes
 
 NUM_PROCESSES = 3
 # the sum of these depends on their order: it is 1 in that of the dataset, and 0 in that of the ranks
@@ -46,12 +46,11 @@ def prediction(index):
 
 def found_in(cases):
     """Look at the cases of this process, and return what all processes found."""
-    # in one process the largest case does not come first, but in its place
-    sampler = DealtCases(cases) if num_processes() > 1 else None
-    loader = DataLoader(range(len(cases)), sampler=sampler)
+    loader = own_cases(DataLoader(Dataset(cases), num_workers=0))
     dice, values, bins = DiceMetric(num_classes=3), ValueMetric(), BinStatisticsMetric(num_bins=5)
     names = []
-    for index in map(int, loader):
+    for batch in loader:
+        index = int(batch["case"][0].removeprefix("case_"))
         pred, label = prediction(index)
         dice(pred.argmax(1, keepdim=True), label)
         bins(pred, label)

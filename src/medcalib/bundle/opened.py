@@ -15,7 +15,6 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.checkpoint_paths import member_seeds
 from medcalib.bundle.contract import Training
-from medcalib.bundle.dealt_out import dealt_out
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import FragmentKind
 from medcalib.bundle.layout import CLASSIFICATION, CONFIGS, IMAGES, METADATA, MULTI_GPU, Mode, config_files
@@ -197,8 +196,6 @@ class Bundle:
         )
         workflow.parser.update(own_stage(current))
         check_config(plain_config(workflow.parser), files)
-        if mode is not Mode.TRAIN and num_processes() > 1:
-            workflow.parser.update(dealt_out(workflow.parser))
         return workflow
 
     def trainings_before(self, parser: ConfigParser, overrides: Mapping[str, Any]) -> list[SiblingTraining]:

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
 from medcalib.errors import UserError
 from medcalib.gathering import gathered
 from medcalib.keys import CaseKeys
 from medcalib.process_group import num_processes, process_rank
 
-__all__ = ["DealtCases", "case_size", "deal_cases", "merged_rows"]
+__all__ = ["DealtCases", "case_size", "deal_cases", "merged_rows", "own_cases"]
 
 Row = TypeVar("Row")
 
@@ -96,6 +96,42 @@ class DealtCases(Sampler[int]):
                 "The processes of this run see image files of different sizes, so they would divide the cases "
                 "differently; let all machines see the same files."
             )
+
+
+def own_cases(data_loader: Any) -> Any:
+    """A data loader like another one that yields the cases of this process alone.
+
+    Args:
+        data_loader: one that yields all cases of a dataset in its order, with the list of them as ``dataset.data`` if
+            they are to be dealt out by their size.
+
+    Returns:
+        One with `DealtCases` as its sampler; the same one where there is one process, or where it is no
+        `torch.utils.data.DataLoader` or draws its cases by a sampler of its own.
+
+    Example:
+        >>> own_cases(["a", "b"])
+        ['a', 'b']
+    """
+    if num_processes() == 1 or not isinstance(data_loader, DataLoader):
+        return data_loader
+    if not isinstance(data_loader.sampler, SequentialSampler):
+        return data_loader
+    dataset: Any = data_loader.dataset
+    return DataLoader(
+        dataset,
+        batch_size=data_loader.batch_size,
+        sampler=DealtCases(getattr(dataset, "data", None) or [{}] * len(dataset)),
+        num_workers=data_loader.num_workers,
+        collate_fn=data_loader.collate_fn,
+        pin_memory=data_loader.pin_memory,
+        timeout=data_loader.timeout,
+        worker_init_fn=data_loader.worker_init_fn,
+        multiprocessing_context=data_loader.multiprocessing_context,
+        generator=data_loader.generator,
+        prefetch_factor=data_loader.prefetch_factor,
+        persistent_workers=data_loader.persistent_workers,
+    )
 
 
 def merged_rows(rows: Sequence[Row], data_loader: Any) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -12,7 +12,7 @@ from monai.engines.utils import IterationEvents
 from monai.handlers import IgniteMetricHandler
 from monai.utils import CommonKeys
 
-from medcalib.data.dealing import DealtCases
+from medcalib.data.dealing import DealtCases, own_cases
 from medcalib.inferers import SamplingInferer
 from medcalib.metrics.merging import merge_cases
 from medcalib.process_group import num_processes
@@ -26,11 +26,13 @@ class UncertaintyEvaluator(SupervisedEvaluator):
     Before post-processing, ``engine.state.output`` has every key of `medcalib.inferers.SamplingInferer.predict`, so
     that transforms and handlers treat mutual information and variance like any other map.
 
-    Where several processes share a run, metrics hold the cases of all of them, in the order of the dataset, and one
-    without a case takes part in what all of them do as an epoch begins and ends.
+    Where several processes share a run, the cases are dealt out among them, metrics hold those of all, in the order of
+    the dataset, and a process without a case takes part in what all of them do as an epoch begins and ends.
 
     Args:
         inferer: draws the members.
+        val_data_loader: as of `monai.engines.SupervisedEvaluator`, with all cases; a process sees those that
+            `medcalib.data.dealing.own_cases` leaves it.
         key_val_metric: as of `monai.engines.SupervisedEvaluator`.
         additional_metrics: as of `monai.engines.SupervisedEvaluator`.
         **kwargs: as of `monai.engines.SupervisedEvaluator`.
@@ -40,12 +42,14 @@ class UncertaintyEvaluator(SupervisedEvaluator):
         self,
         *,
         inferer: SamplingInferer,
+        val_data_loader: Iterable,
         key_val_metric: Mapping[str, Metric] | None = None,
         additional_metrics: Mapping[str, Metric] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             inferer=inferer.predict,
+            val_data_loader=own_cases(val_data_loader),
             key_val_metric=_merged(key_val_metric),
             additional_metrics=_merged(additional_metrics),
             **kwargs,
