@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "medcalib"
 FLOORS = [
     {"errors", "keys", "seeds"},
     {"processes", "process_group", "devices"},
-    {"files"},
+    {"files", "gathering"},
     {"functional", "networks", "image_files", "data"},
     {"losses", "metrics", "calibrators", "task"},
     {"inferers", "transforms", "visualize", "device_check"},

@@ -25,6 +25,7 @@ from medcalib.bundle.weights_check import check_settings, check_trained
 from medcalib.errors import StoppedError, UserError, suggestion
 from medcalib.files.locks import locked_folder
 from medcalib.files.writing import complete_file, remove_abandoned, write_text
+from medcalib.gathering import gathered
 from medcalib.handlers.checkpoint import training_state
 from medcalib.handlers.run_cost import RunCost
 from medcalib.process_group import (
@@ -34,7 +35,6 @@ from medcalib.process_group import (
     first_decides,
     is_first,
     is_peer_loss,
-    num_processes,
 )
 from medcalib.processes import refuse_several_processes
 
@@ -42,7 +42,6 @@ __all__ = ["run"]
 
 WEIGHTS_CHECK = "weights_check"
 # modes that several processes can share
-_SHARED = (Mode.TRAIN,)
 # weights, and cases that are done
 KEPT = ("*.pt", "provenance.json")
 
@@ -88,8 +87,6 @@ def run(
             "options": dict(sorted((overrides or {}).items())),
         }
     )
-    if num_processes() > 1 and mode not in _SHARED:
-        raise UserError(f"--mode {mode} does not run on several processes yet; leave --num_gpus out.")
     workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished, images)
     overrides = current_ids(overrides or {})
     # what a training has tried needs no second trial
@@ -156,6 +153,9 @@ def _use_network(workflow: ConfigWorkflow, mode: Mode, overrides: Mapping[str, A
     with _one_sentence(workflow, hint):
         _check_cases(workflow, mode, "calibration" if mode is Mode.TRAIN else "test")
     with _output_folder(workflow, hint) as output_dir:
+        if mode is not Mode.TRAIN:
+            # others begin when the first one holds the folder and has removed what earlier runs left
+            gathered(None)
         check_trained(workflow.parser)
         check_settings(workflow.parser, overrides)
         if WEIGHTS_CHECK not in workflow.parser.get():
@@ -171,9 +171,12 @@ def _use_network(workflow: ConfigWorkflow, mode: Mode, overrides: Mapping[str, A
         workflow.finalize()
         if mode is not Mode.TRAIN and not content("result_folder").is_complete:
             raise UserError(f"No case was looked at, so nothing was written to {output_dir}.")
-        # not before, for a run that fails leaves earlier results as they are
-        write_text(output_dir / CONFIGS / f"{mode}.yaml", config)
-        cost.write(finished=True)
+        if mode is not Mode.TRAIN:
+            cost.merge()
+        if is_first():
+            # not before, for a run that fails leaves earlier results as they are
+            write_text(output_dir / CONFIGS / f"{mode}.yaml", config)
+            cost.write(finished=True)
     print(f"Results: {output_dir}")
 
 

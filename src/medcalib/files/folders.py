@@ -56,6 +56,10 @@ class FolderDraft:
         """Where to write."""
         return self._holder / self.path.name
 
+    def join(self, folder: Path) -> None:
+        """Write to the ``folder`` of the draft of another process, which has started it and will publish it."""
+        self._holder = folder.parent
+
     def __enter__(self) -> FolderDraft:
         """Start."""
         self.start()

@@ -7,15 +7,16 @@ from typing import NamedTuple
 
 from ignite.engine import Engine
 from monai.handlers import from_engine
-from monai.utils import string_list_all_gather
 from torch import Tensor
 
+from medcalib.data.dealing import merged_rows
 from medcalib.errors import UserError
 from medcalib.functional import BinStatistics, every_calibration_error
 from medcalib.handlers.region_metric import RegionMetricHandler, masked_output
 from medcalib.handlers.results import BINNED, results_of
 from medcalib.keys import CaseKeys
 from medcalib.metrics import BinStatisticsMetric
+from medcalib.metrics.merging import merge_cases
 from medcalib.task import Task
 
 __all__ = ["BinnedCases", "CalibrationErrorHandler"]
@@ -25,7 +26,8 @@ class BinnedCases(NamedTuple):
     """Bin statistics of the cases that an engine has seen in one epoch, on the CPU.
 
     Attributes:
-        cases: case ids in the order in which the ranks saw them; a case that two ranks saw stands there twice.
+        cases: case ids in the order of the dataset, or of the ranks where these were not dealt out by
+            `medcalib.data.dealing.DealtCases`; a case that two ranks saw stands there twice.
         classes: names of the binned classes.
         statistics: bin statistics (case, class, bin), one row per id.
 
@@ -135,8 +137,10 @@ class CalibrationErrorHandler(RegionMetricHandler):
         results_of(engine)[BINNED]
 
     def _gather(self, engine: Engine) -> BinnedCases:
+        loader = engine.state.dataloader
+        merge_cases(self.metric_fn, loader)
         statistics = self.metric_fn.aggregate().to("cpu")
-        binned = BinnedCases(string_list_all_gather(self._cases), self.classes, statistics)
+        binned = BinnedCases(merged_rows(self._cases, loader), self.classes, statistics)
         unique = binned.unique()
         macro = every_calibration_error(unique.statistics)
         for name, of_rows in every_calibration_error(statistics).items():

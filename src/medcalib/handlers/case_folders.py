@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 from ignite.engine import Engine, Events
 
-from medcalib.data.case_identity import case_identities
+from medcalib.data.case_identity import Identity, case_identities
 from medcalib.errors import UserError, environment_message
 from medcalib.files.folders import FolderDraft
 from medcalib.files.result_tables import write_table
 from medcalib.files.writing import complete_file, read_json, write_json
+from medcalib.gathering import from_first, gathered
 from medcalib.handlers.result_folder import PROVENANCE, ResultFolder
 from medcalib.keys import CaseKeys
 
@@ -82,9 +83,15 @@ class CaseFolders(ResultFolder):
             UserError: the folder holds something else, predictions of another provenance, or of another image under
                 the id of one of the cases.
         """
+        # one process looks, for another may be so fast that a case is there when a third one looks
+        waiting, identities = from_first(lambda: self._look(cases))
+        self._identities = {str(one["case"]): one for one in identities}
+        self._num_there = len(cases) - len(waiting)
+        return waiting
+
+    def _look(self, cases: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Identity]]:
         self._check_provenance()
         identities = case_identities(cases)
-        self._identities = {str(one["case"]): one for one in identities}
         waiting = []
         for case, identity in zip(cases, identities, strict=True):
             folder = self.path / str(identity["case"])
@@ -97,8 +104,7 @@ class CaseFolders(ResultFolder):
                     f"{folder} holds the prediction of another image, {before.get('image')}, than that of case "
                     f"{folder.name} now; choose another --output_dir, or remove {folder}."
                 )
-        self._num_there = len(cases) - len(waiting)
-        return waiting
+        return waiting, identities
 
     def finish_case(self, case: str, row: Mapping[str, Any]) -> None:
         """Give the folder of a case its name.
@@ -123,8 +129,10 @@ class CaseFolders(ResultFolder):
 
     def finish(self) -> None:
         """Write the table of all cases that are there, sorted by id, and say how many there are."""
-        if not self.writes:
-            return
+        num_done = sum(gathered(self._num_done))
+        self.is_complete = from_first(lambda: self._write_table(num_done))
+
+    def _write_table(self, num_done: int) -> bool:
         rows = []
         for file in sorted(self.path.glob("*/*.json")):
             if file.stem == file.parent.name and not file.parent.name.startswith("."):
@@ -132,10 +140,10 @@ class CaseFolders(ResultFolder):
                 rows.append({CaseKeys.CASE.value: file.stem, **content["row"]})
         with complete_file(self.path / TABLE) as draft:
             write_table(pd.DataFrame(rows), draft)
-        self.is_complete = bool(rows)
         for text in self._told:
             print(text)
-        print(f"{self._num_done} case(s) predicted, {self._num_there} were there.")
+        print(f"{num_done} case(s) predicted, {self._num_there} were there.")
+        return bool(rows)
 
     def _check_provenance(self) -> None:
         if not self.path.exists():

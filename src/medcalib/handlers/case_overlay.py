@@ -30,7 +30,7 @@ class CaseOverlayHandler:
         split: the dataset's split, which names the files of each case.
         load: from the files of a case to image and label, such as a `medcalib.transforms.LoadCased`.
         task: names of the classes, and the upper end of the scale of the uncertainty.
-        num_cases: how many cases are drawn, the first ones that are seen.
+        num_cases: how many cases are drawn, the first ones of the dataset of the engine, or else those seen first.
         cases: ids of the cases that are drawn instead.
         uncertainty: which map is drawn.
         formats: file formats.
@@ -71,19 +71,23 @@ class CaseOverlayHandler:
         self.dpi = dpi
         self.batch_transform = from_engine(CaseKeys.CASE)
         self._num_drawn = 0
+        self._first: set[str] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw_batch)
 
-    def _start(self, _engine: Engine) -> None:
+    def _start(self, engine: Engine) -> None:
         self._num_drawn = 0
+        # of several processes each sees some of the cases only
+        listed = getattr(getattr(engine.state.dataloader, "dataset", None), "data", None)
+        self._first = None if listed is None else {str(case[CaseKeys.CASE]) for case in listed[: self.num_cases]}
 
     def _draw_batch(self, engine: Engine) -> None:
         for case, output in zip(self.batch_transform(engine.state.batch), engine.state.output, strict=True):
-            chosen = self._num_drawn < self.num_cases if self.cases is None else str(case) in self.cases
-            if chosen and self.folder.writes:
+            wanted = self._first if self.cases is None else self.cases
+            if self._num_drawn < self.num_cases if wanted is None else str(case) in wanted:
                 self._num_drawn += 1
                 self._draw(str(case), output)
 

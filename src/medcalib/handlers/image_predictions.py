@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from monai.handlers import from_engine
-from monai.utils import CommonKeys, evenly_divisible_all_gather, string_list_all_gather
+from monai.utils import CommonKeys
 from torch import Tensor
 
+from medcalib.data.dealing import merged_rows
 from medcalib.files.result_tables import write_table
 from medcalib.functional import entropy, sample_mean_uncertainty
 from medcalib.handlers.result_folder import ResultFolder
@@ -74,7 +75,7 @@ class ImagePredictionsHandler:
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: results_of(engine)[IMAGES])
-        results_of(engine).offer(IMAGES, self._gather)
+        results_of(engine).offer(IMAGES, lambda: self._gather(engine))
 
     def _start(self, _engine: Engine) -> None:
         self._cases, self._rows = [], []
@@ -87,13 +88,11 @@ class ImagePredictionsHandler:
             for case in engine.state.output
         ]
 
-    def _gather(self) -> ImagePredictions:
-        cases = string_list_all_gather(self._cases)
+    def _gather(self, engine: Engine) -> ImagePredictions:
+        loader = engine.state.dataloader
+        cases, rows = merged_rows(self._cases, loader), merged_rows(self._rows, loader)
         first = sorted({case: row for row, case in reversed(list(enumerate(cases)))}.values())
-        gathered = {
-            key: evenly_divisible_all_gather(torch.stack([row[key] for row in self._rows]), concat=True)[first]
-            for key in self._rows[0]
-        }
+        gathered = {key: torch.stack([rows[row][key] for row in first]) for key in rows[0]}
         probabilities = gathered[CommonKeys.PRED].float()
         return ImagePredictions(
             [cases[row] for row in first],

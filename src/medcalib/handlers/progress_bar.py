@@ -100,7 +100,9 @@ class ProgressBarHandler:
         if self.evaluator is not None:
             fields["epoch"] = f"{state.epoch}/{state.max_epochs}"
         else:
-            fields["case"] = f"{state.iteration}/{state.epoch_length}"
+            number = idist.get_world_size()
+            others = f" (process 1 of {number})" if number > 1 else ""
+            fields["case"] = f"{state.iteration}/{state.epoch_length}{others}"
         total, count = self._loss
         if count:
             fields["loss"] = f"{total / count:.4f}"

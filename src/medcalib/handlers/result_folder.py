@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 
 from medcalib.errors import UserError, environment_message
 from medcalib.files.folders import FolderDraft
 from medcalib.files.writing import write_json
+from medcalib.gathering import from_first, gathered
+from medcalib.process_group import is_first, is_peer_loss
 
 __all__ = ["ResultFolder"]
 
@@ -27,6 +28,9 @@ class ResultFolder:
     Results that lie there already and stem from the same provenance are replaced; others are kept under
     ``<path>_<n>``, which is said, so that nobody's results are lost. Whether they can be replaced is found out before
     the engine begins. Where ``<path>`` is a link, the results lie where it points to.
+
+    Several processes that share a run write to the same hidden name, each what it alone knows of its cases; the first
+    one writes what all of them found, and gives the folder its name when all have completed.
 
     Args:
         path: the folder in which the results will be looked for.
@@ -60,8 +64,8 @@ class ResultFolder:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that writes."""
-        return idist.get_rank() == 0
+        """Whether this process is the one that writes what all processes found."""
+        return is_first()
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
@@ -91,10 +95,11 @@ class ResultFolder:
 
     def _start(self, _engine: Engine) -> None:
         self._told, self._figures = [], []
-        if not self.writes:
-            return
         self.is_complete = False
         self._draft.discard()
+        self._draft.join(from_first(self._begin))
+
+    def _begin(self) -> Path:
         try:
             self._draft.start()
         except OSError as error:
@@ -104,10 +109,15 @@ class ResultFolder:
         write_json(self.file(PROVENANCE), self.provenance)
         if self._same_provenance():
             self._draft.check_replaceable()
+        return self._draft.folder
 
     def _publish(self, _engine: Engine) -> None:
-        if not self.writes:
-            return
+        # not before all of them have written what is theirs
+        self._figures = [name for of_process in gathered(self._figures) for name in of_process]
+        from_first(self._give_name)
+        self.is_complete = True
+
+    def _give_name(self) -> None:
         old = self._draft.path
         nothing_to_lose = not os.path.lexists(old) or (old.is_dir() and not any(old.iterdir()))
         if nothing_to_lose or self._same_provenance():
@@ -119,14 +129,14 @@ class ResultFolder:
             else:
                 print(f"The file {self.path} was in the place of a folder of results and is kept as {kept}.")
             self._draft.publish()
-        self.is_complete = True
         for text in self._told:
             print(text)
         if self._figures:
             print("Figures:", *(self.path / name for name in sorted(self._figures)), sep="\n  ")
 
     def _discard(self, _engine: Engine, error: BaseException) -> None:
-        if self.writes:
+        # what is wrong in another process than the first must be told before the first one misses what it writes
+        if self.writes or is_peer_loss(error) or not isinstance(error, Exception):
             self._draft.discard()
         if not isinstance(error, UserError) and (told := environment_message(error, self.path)):
             raise UserError(told) from error

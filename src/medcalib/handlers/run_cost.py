@@ -15,8 +15,11 @@ from ignite.engine import Engine, Events
 
 from medcalib.errors import UserError
 from medcalib.files.writing import read_json, write_json
+from medcalib.gathering import gathered
 
 __all__ = ["RunCost"]
+
+_PEAKS = ("peak_memory_bytes", "peak_gpu_memory_bytes")
 
 
 class RunCost:
@@ -61,6 +64,11 @@ class RunCost:
         """Write at the end of every epoch; attach it behind all other handlers."""
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
+    def merge(self) -> None:
+        """Let the memory be that of the process that needed most; every process of the run must call it."""
+        for peaks in gathered(self._peaks()):
+            self._before |= {key: self._most(key, number) for key, number in peaks.items()}
+
     def write(self, finished: bool | Engine = False) -> None:
         """Write the file.
 
@@ -70,18 +78,13 @@ class RunCost:
         Raises:
             UserError: it cannot be written.
         """
-        gpu = torch.cuda.max_memory_allocated(self.device) if self._on_gpu else None
-        unit = 1 if sys.platform == "darwin" else 1024
         write_json(
             self.path,
             {
                 "mode": self.mode,
                 "seconds": round(self._before.get("seconds", 0.0) + time.monotonic() - self._start, 3),
                 "num_cases": self.num_cases,
-                "peak_memory_bytes": self._most(
-                    "peak_memory_bytes", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-                ),
-                "peak_gpu_memory_bytes": self._most("peak_gpu_memory_bytes", gpu),
+                **self._peaks(),
                 "device": torch.cuda.get_device_name(self.device) if self._on_gpu else str(self.device),
                 "cpu": _cpu(),
                 "threads": torch.get_num_threads(),
@@ -89,6 +92,14 @@ class RunCost:
                 "finished": finished is True,
             },
         )
+
+    def _peaks(self) -> dict[str, int | None]:
+        unit = 1 if sys.platform == "darwin" else 1024
+        now = (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+            torch.cuda.max_memory_allocated(self.device) if self._on_gpu else None,
+        )
+        return {key: self._most(key, number) for key, number in zip(_PEAKS, now, strict=True)}
 
     def _most(self, key: str, now: int | None) -> int | None:
         return max((number for number in (self._before.get(key), now) if number is not None), default=None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from ignite.engine import Engine, Events
-from monai.utils import evenly_divisible_all_gather
 from torch import Tensor
 
+from medcalib.data.dealing import merged_rows
 from medcalib.handlers.results import CASE_SCORES, results_of
 from medcalib.task import Task
 from medcalib.transforms.scores import uncertainty_scores
@@ -54,7 +54,7 @@ class UncertaintyScoresHandler:
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: results_of(engine)[CASE_SCORES])
-        results_of(engine).offer(CASE_SCORES, self._gather)
+        results_of(engine).offer(CASE_SCORES, lambda: self._gather(engine))
 
     def _start(self, _engine: Engine) -> None:
         self._rows = []
@@ -63,9 +63,6 @@ class UncertaintyScoresHandler:
         for case in engine.state.output:
             self._rows.append(uncertainty_scores(case, self.task, self.patch_size))
 
-    def _gather(self) -> dict[str, Tensor]:
-        names = list(self._rows[0]) if self._rows else []
-        return {
-            name: evenly_divisible_all_gather(torch.stack([row[name] for row in self._rows]), concat=True)
-            for name in names
-        }
+    def _gather(self, engine: Engine) -> dict[str, Tensor]:
+        rows = merged_rows(self._rows, engine.state.dataloader)
+        return {name: torch.stack([row[name] for row in rows]) for name in (rows[0] if rows else ())}

@@ -84,7 +84,7 @@ class NewImagesHandler:
     def _start(self, _engine: Engine) -> None:
         records = [read_record(folder) for folder in self.models_dirs]
         self._ranges = [record.images for record in records if record is not None and record.images]
-        if not self._ranges:
+        if not self._ranges and self.folder.writes:
             warnings.warn(
                 f"{self.models_dirs[0]} does not say what the images of the training are like, since an earlier "
                 f"version wrote it, or MONAI's own runner; nobody looks whether new images are like them.",
@@ -94,8 +94,7 @@ class NewImagesHandler:
     def __call__(self, engine: Engine) -> None:
         """Write the rows of the batch."""
         for case, output in zip(self.batch_transform(engine.state.batch), engine.state.output, strict=True):
-            if self.folder.writes:
-                self.folder.finish_case(str(case), self._row(str(case), output))
+            self.folder.finish_case(str(case), self._row(str(case), output))
 
     def _row(self, case: str, output: Mapping[str, Any]) -> dict[str, Any]:
         files = self.files[case][CaseKeys.IMAGE]

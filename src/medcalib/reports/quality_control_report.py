@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.files.writing import write_json
+from medcalib.gathering import gathered
 from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import BINNED, CASE_SCORES, results_of
@@ -137,6 +138,11 @@ class QualityControlHandler:
         if self.threshold_evaluator is not None:
             self.threshold_evaluator.run()
         results_of(engine).complete()
+        voxels = VoxelRiskCoverage(self.task.max_entropy)
+        # whole numbers, so the order does not matter
+        for of_process in gathered(self._voxels):
+            voxels.merge(of_process)
+        self._voxels = voxels
         if not self.folder.writes:
             return
         cases = _case_scores(engine)
