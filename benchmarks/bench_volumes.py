@@ -69,6 +69,7 @@ def fragments(folder: Path, num_classes: int, num_test: int) -> dict[str, dict]:
         "_target_": "medcalib.transforms.Regionsd",
         "keys": "label",
         "regions": {name: [number] for number, name in enumerate(names)},
+        "allow_missing_keys": True,
         "num_classes": num_classes,
     }
     found = {}
@@ -88,7 +89,14 @@ def fragments(folder: Path, num_classes: int, num_test: int) -> dict[str, dict]:
             "patch_size": [PATCH] * 3,
             "batch_size": 1,
             "max_epochs": 1,
-            "metadata": {"title": form, "task": "none", "description": "blocks", "modality": "synthetic", "licence": "none", "source": "made"},
+            "metadata": {
+                "title": form,
+                "task": "none",
+                "description": "blocks",
+                "modality": "synthetic",
+                "licence": "none",
+                "source": "made",
+            },
         }
         if form == "regions":
             content["regions"] = {"all": list(range(1, num_classes)), "few": [1, 2]}
@@ -125,7 +133,7 @@ def write_case(folder: Path, name: str, shape: tuple[int, ...], num_classes: int
     label = np.kron(coarse, np.ones((16,) * 3, np.uint8))[tuple(map(slice, shape))]
     image = label.astype(np.int16)
     for plane in image:
-        plane += rng.random(plane.shape, np.float32) > 0.9
+        plane += rng.random(plane.shape, np.float32) > 0.999
     affine = np.diag([-1.0, -1, 1, 1])
     for suffix, array in (("", image), ("_label", label)):
         nib.save(nib.Nifti1Image(array, affine), folder / f"{name}{suffix}.nii.gz")
@@ -178,7 +186,9 @@ def measure_volumes(arguments: argparse.Namespace) -> None:
         found = {}
         size = 4 * arguments.classes * math.prod(arguments.shape)
         print(machine())
-        print(f"one probability volume: {size / 1e6:.0f} MB\n| side | peak, MB | to one volume |\n| --- | ---: | ---: |")
+        print(
+            f"one probability volume: {size / 1e6:.0f} MB\n| side | peak, MB | to one volume |\n| --- | ---: | ---: |"
+        )
         for side in sides:
             found |= memory_of_sides(__file__, [side], "--folder", folder)
             print(f"| {side} | {found[side] / 1e6:.0f} | {found[side] / size:.2f} |", flush=True)
