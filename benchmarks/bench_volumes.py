@@ -1,6 +1,6 @@
-"""Peak memory of prediction and evaluation of one big volume, each in a fresh process, and the cost of many small cases.
+"""Peak memory of prediction and evaluation of one big volume, each in a fresh process; the cost of many small cases.
 
-    python benchmarks/bench_volumes.py [--shape 512 512 400] [--classes 16] [--methods deterministic ...]
+    python benchmarks/bench_volumes.py [--shape 512 512 400] [--classes 16] [--sides plain:deterministic:inference_pred ...]
     python benchmarks/bench_volumes.py --many 2000
 
 Bundles are trained and run as ``medcalib run`` does. Their network is a convolution of one voxel, a stub that costs
@@ -14,12 +14,9 @@ from __future__ import annotations
 import argparse
 import gc
 import math
-
-
 import shutil
 import tempfile
 from collections import OrderedDict
-
 from pathlib import Path
 
 import nibabel as nib
@@ -110,8 +107,8 @@ def fragments(folder: Path, num_classes: int, num_test: int) -> dict[str, dict]:
             "out_channels": "$len(@data::class_names)",
         },
         "network_modules": {
-            **dict.fromkeys(("blocks", "deepest_blocks", "decoder_blocks", "layers"), ["first"]),
-            **dict.fromkeys(("heads", "last_layers"), ["last"]),
+            **{key: ["first"] for key in ("blocks", "deepest_blocks", "decoder_blocks", "layers")},
+            **{key: ["last"] for key in ("heads", "last_layers")},
         },
     }
     return found

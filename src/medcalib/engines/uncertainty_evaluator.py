@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
