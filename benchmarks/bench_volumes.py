@@ -1,6 +1,6 @@
 """Peak memory of prediction and evaluation of one big volume, each in a fresh process; the cost of many small cases.
 
-    python benchmarks/bench_volumes.py [--shape 512 512 400] [--classes 16] [--sides plain:deterministic:inference_pred ...]
+    python benchmarks/bench_volumes.py [--shape 512 512 400] [--classes 16] [--sides plain:mc_dropout:inference_pred ...]
     python benchmarks/bench_volumes.py --many 2000
 
 Bundles are trained and run as ``medcalib run`` does. Their network is a convolution of one voxel, a stub that costs
