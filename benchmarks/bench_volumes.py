@@ -1,6 +1,6 @@
 """Peak memory of prediction and evaluation of one big volume, each in a fresh process; the cost of many small cases.
 
-    python benchmarks/bench_volumes.py [--shape 512 512 400] [--classes 16] [--sides plain:mc_dropout:inference_pred ...]
+    python benchmarks/bench_volumes.py [--shape 512 512 400] [--classes 16] [--sides plain:mc_dropout:inference_eval]
     python benchmarks/bench_volumes.py --many 2000
 
 Bundles are trained and run as ``medcalib run`` does. Their network is a convolution of one voxel, a stub that costs
@@ -14,8 +14,13 @@ from __future__ import annotations
 import argparse
 import gc
 import math
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -33,19 +38,18 @@ SPACING = (1.25, 1.0, 0.9)
 FORMS = ("plain", "resampled", "regions", "sigmoid")
 
 
-def fragments(folder: Path, num_classes: int, num_test: int) -> dict[str, dict]:
+def fragments(folder: Path, num_classes: int) -> dict[str, dict]:
     """Data fragments of every form, and the stub network."""
     names = ["background", *(f"organ{number}" for number in range(1, num_classes))]
     files = {"label": str(folder / "{}_label.nii.gz"), "image": str(folder / "{}.nii.gz")}
 
     def cases(*ids: str) -> list[dict]:
-        return [{"case": name, **{key: path.format(name.split("-")[0]) for key, path in files.items()}} for name in ids]
+        return [{"case": name, **{key: path.format(name) for key, path in files.items()}} for name in ids]
 
-    test = cases(*(f"test-{number}" for number in range(num_test))) if num_test > 1 else cases("test")
     split = {
         "training": cases("training"),
         "validation": cases("validation"),
-        "test": test,
+        "test": cases("test"),
         "calibration": cases("validation"),
     }
     orientation = {
@@ -136,7 +140,7 @@ def write_case(folder: Path, name: str, shape: tuple[int, ...], num_classes: int
         nib.save(nib.Nifti1Image(array, affine), folder / f"{name}{suffix}.nii.gz")
 
 
-def trained_bundles(root: Path, sides: list[str], num_classes: int, num_test: int = 1) -> None:
+def trained_bundles(root: Path, sides: list[str], num_classes: int) -> None:
     """Generate and train the bundles of all sides, on tiny cases."""
     from medcalib.bundle.compose import generate
     from medcalib.bundle.run import run
@@ -144,7 +148,7 @@ def trained_bundles(root: Path, sides: list[str], num_classes: int, num_test: in
     for number, name in enumerate(("training", "validation", "test")):
         write_case(root / "tiny", name, TINY, num_classes, number)
     templates = shutil.copytree(TEMPLATES, root / "templates")
-    for name, content in fragments(root / "tiny", num_classes, num_test).items():
+    for name, content in fragments(root / "tiny", num_classes).items():
         (templates / "configs" / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     for side in sorted({side.rpartition(":")[0] for side in sides}):
         form, method = side.split(":")
@@ -152,18 +156,20 @@ def trained_bundles(root: Path, sides: list[str], num_classes: int, num_test: in
         run(str(bundle), "train")
 
 
-def run_side(root: Path, side: str, case: str) -> None:
+def run_side(root: Path, side: str, case: str, num_cases: int = 1) -> None:
     """Predict or evaluate the cases in a folder with a trained bundle; figures of cases belong to it."""
     from medcalib.bundle.run import run
 
     form, method, mode = side.split(":")
-    bundle = next(path for path in (root / f"{form}_{method}").iterdir() if path.name.endswith(path.name[-8:]))
+    bundle = next((root / f"{form}_{method}").iterdir())
     label, image = root / case / "test_label.nii.gz", root / case / "test.nii.gz"
     run(
         str(bundle),
         mode,
         overrides={
-            "data::cases::test": [{"case": case, "image": str(image), "label": str(label)}],
+            "data::cases::test": [
+                {"case": f"{case}-{number}", "image": str(image), "label": str(label)} for number in range(num_cases)
+            ],
             "output_dir": tempfile.mkdtemp(dir=root),
             "models_dir": str(bundle / "seed_12345" / "models"),
             "inferer::overlap": 0.25,
@@ -191,6 +197,37 @@ def measure_volumes(arguments: argparse.Namespace) -> None:
             print(f"| {side} | {found[side] / 1e6:.0f} | {found[side] / size:.2f} |", flush=True)
 
 
+def measure_many(arguments: argparse.Namespace) -> None:
+    """Print what many small cases cost, and a quarter of them."""
+    sides = [f"plain:deterministic:{mode}" for mode in MODES]
+    print(machine())
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        (Path(folder) / "tiny").mkdir()
+        trained_bundles(Path(folder), sides, arguments.classes)
+        print("| side | cases | seconds | peak, MB | most open files |\n| --- | ---: | ---: | ---: | ---: |")
+        for side in sides:
+            for number in (arguments.many // 4, arguments.many):
+                command = [sys.executable, __file__, "--folder", folder, "--side", side, "--many", str(number)]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                print(f"| {side} | {number} | {done.stdout.splitlines()[-1]} |", flush=True)
+
+
+def cost_of_many(root: Path, side: str, num_cases: int) -> str:
+    """Seconds, peak and most open files of a run on many tiny cases."""
+    most, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            most[0] = max(most[0], len(os.listdir("/proc/self/fd")))
+
+    threading.Thread(target=watch, daemon=True).start()
+    begin = time.perf_counter()
+    peak = peak_memory(lambda: run_side(root, side, "tiny", num_cases))
+    seconds = time.perf_counter() - begin
+    done.set()
+    return f"{seconds:.1f} | {peak / 1e6:.0f} | {most[0]}"
+
+
 def main() -> None:
     """Print a row for each side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -198,14 +235,21 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=16)
     parser.add_argument("--sides", nargs="+", default=[f"plain:deterministic:{mode}" for mode in MODES])
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--many", type=int, help="measure so many small cases instead")
     parser.add_argument("--side")
     arguments = parser.parse_args()
     if arguments.side:
         run_side(arguments.folder, arguments.side, "tiny")
         gc.collect()
+        if arguments.many:
+            print(cost_of_many(arguments.folder, arguments.side, arguments.many))
+            return
         print(peak_memory(lambda: run_side(arguments.folder, arguments.side, "large")))
         return
-    measure_volumes(arguments)
+    if arguments.many:
+        measure_many(arguments)
+    else:
+        measure_volumes(arguments)
 
 
 if __name__ == "__main__":

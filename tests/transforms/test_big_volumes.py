@@ -89,7 +89,9 @@ def test_the_memory_of_probabilities_is_used_again_or_freed(case):
         assert ("pred" in prepared) is stays
 
 
-@pytest.mark.parametrize("calibrator", [TemperatureScaling(5), VectorScaling(5, keep_argmax=True)], ids=lambda c: c.kind)
+@pytest.mark.parametrize(
+    "calibrator", [TemperatureScaling(5), VectorScaling(5, keep_argmax=True)], ids=lambda c: c.kind
+)
 def test_logits_are_calibrated_in_their_place(calibrator):
     with torch.no_grad():
         for number, parameter in enumerate(calibrator.parameters()):
