@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gc
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -218,7 +217,7 @@ def cost_of_many(root: Path, side: str, num_cases: int) -> str:
 
     def watch() -> None:
         while not done.wait(0.05):
-            most[0] = max(most[0], len(os.listdir("/proc/self/fd")))
+            most[0] = max(most[0], len(list(Path("/proc/self/fd").iterdir())))
 
     threading.Thread(target=watch, daemon=True).start()
     begin = time.perf_counter()

@@ -1,10 +1,10 @@
 """An evaluator that keeps no more of a case than is needed."""
 
 import gc
-import os
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,7 +102,7 @@ def test_many_cases_keep_no_tensors_and_no_files():
 
         def count():
             tensors = [one for one in gc.get_objects() if isinstance(one, torch.Tensor) and one.numel() >= NUM_VOXELS]
-            counts.append((len(tensors), len(os.listdir("/proc/self/fd"))))
+            counts.append((len(tensors), len(list(Path("/proc/self/fd").iterdir()))))
 
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, count)
         evaluator.run()
