@@ -76,7 +76,7 @@ def stitched(inferer: Inferer, inputs: Tensor, predictor: Callable, *args: Any, 
     try:
         return inferer(inputs, first_checked, *args, **kwargs)
     except _DoesNotFitError:
-        on_cpu = copy.copy(inferer)
+        on_cpu: Any = copy.copy(inferer)
         on_cpu.device = torch.device("cpu")
         return on_cpu(inputs, first_known, *args, **kwargs)
 

@@ -178,21 +178,20 @@ class VoxelRiskCoverage:
         Raises:
             ValueError: If shapes differ, or a voxel that counts has another value.
         """
-        uncertainty, error = np.asarray(uncertainty), np.asarray(error)
-        mask = np.broadcast_to(True, error.shape) if mask is None else np.asarray(mask)
-        if not uncertainty.shape == error.shape == mask.shape:
+        values, wrong = np.asarray(uncertainty), np.asarray(error)
+        inside = np.broadcast_to(True, wrong.shape) if mask is None else np.asarray(mask)
+        if not values.shape == wrong.shape == inside.shape:
             raise ValueError(
-                f"uncertainty, error and mask differ in shape: {uncertainty.shape}, {error.shape} and {mask.shape}."
+                f"uncertainty, error and mask differ in shape: {values.shape}, {wrong.shape} and {inside.shape}."
             )
+        values, wrong, inside = np.atleast_1d(values), np.atleast_1d(wrong), np.atleast_1d(inside)
         counts, errors = np.zeros_like(self.counts), np.zeros_like(self.errors)
         # few at a time, or what is computed on the way would take several times the memory of the map
-        planes = max(_VOXELS * len(error) // max(error.size, 1), 1) if error.ndim else 1
-        whole = (np.atleast_1d(values) for values in (uncertainty, error, mask))
-        uncertainty, error, mask = whole
-        for start in range(0, len(error), planes):
+        planes = max(_VOXELS * len(wrong) // max(wrong.size, 1), 1)
+        for start in range(0, len(wrong), planes):
             part = slice(start, start + planes)
-            chosen = mask[part] != 0
-            self._count(uncertainty[part][chosen], error[part][chosen], counts, errors)
+            chosen = inside[part] != 0
+            self._count(values[part][chosen], wrong[part][chosen], counts, errors)
         self.counts += counts
         self.errors += errors
 
