@@ -180,7 +180,6 @@ print((status("VmHWM") - before) / (4 * CLASSES * size[0] * size[1] * size[2]))
 def test_an_evaluation_has_the_probabilities_in_memory_once():
     """The rest are maps of one channel, of which there are 16 to a copy of the probabilities."""
     done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
-    # without the slabs it is more than 3; some tens of MB of it do not grow with the volume
     assert float(done.stdout.split()[-1]) < 2.5
 
 
