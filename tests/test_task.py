@@ -57,7 +57,7 @@ def test_a_task_does_not_change():
 def test_probabilities_and_segmentation_are_those_of_monai(activation):
     task = Task(NAMES, activation)
     logits = 4 * torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
-    probs = task.probabilities(logits)
+    probs = task.probabilities(logits.clone())
     assert torch.equal(probs, Activations(**{activation: True})(logits))
     rule = {"argmax": True} if activation == "softmax" else {"threshold": 0.5}
     assert torch.equal(task.segmentation(probs).float(), AsDiscrete(**rule)(probs))

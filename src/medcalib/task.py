@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from medcalib.errors import UserError
-from medcalib.functional import entropy, to_decisions, to_probabilities
+from medcalib.functional import entropy
+from medcalib.functional.activation import case_decisions, to_probabilities_
 from medcalib.keys import Activation
 
 __all__ = ["Task"]
@@ -125,12 +126,12 @@ class Task:
         return math.log(self.num_classes) if self.exclusive else self.num_classes * math.log(2)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities (C, ...) of the logits (C, ...) of a case, in [0, 1]."""
-        return to_probabilities(logits, not self.exclusive, dim=0)
+        """Probabilities (C, ...) of the logits (C, ...) of a case, in [0, 1], written over the logits."""
+        return to_probabilities_(logits, not self.exclusive)
 
     def segmentation(self, probs: Tensor) -> Tensor:
         """Class indices (1, ...) of the probabilities (C, ...) of a case; booleans (C, ...) of independent labels."""
-        return to_decisions(probs, not self.exclusive, dim=0)
+        return case_decisions(probs, not self.exclusive)
 
     def entropy(self, probs: Tensor) -> Tensor:
         """Entropy (1, ...) of the probabilities (C, ...) of a case, in nats, at most `max_entropy`."""

@@ -195,3 +195,19 @@ def test_without_any_pair_the_areas_are_nan():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_voxels_are_counted_in_parts_as_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    uncertainty, error, mask = rng.random((13, 5, 7)), rng.random((13, 5, 7)) < 0.3, rng.random((13, 5, 7)) < 0.8
+    whole, parts = VoxelRiskCoverage(1.0), VoxelRiskCoverage(1.0)
+    whole.update(uncertainty, error, mask)
+    monkeypatch.setattr("medcalib.metrics.risk._VOXELS", 100)
+    parts.update(uncertainty, error, mask)
+    np.testing.assert_array_equal(whole.counts, parts.counts)
+    np.testing.assert_array_equal(whole.errors, parts.errors)
+    wrong = np.where(np.arange(13) == 12, 2.0, 0.5)[:, None, None] + np.zeros((13, 5, 7))
+    before = parts.counts.copy()
+    with pytest.raises(ValueError, match="must lie in"):
+        parts.update(wrong, error)
+    np.testing.assert_array_equal(parts.counts, before)

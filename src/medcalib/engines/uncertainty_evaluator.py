@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -10,7 +10,9 @@ from ignite.metrics import Metric
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.handlers import IgniteMetricHandler
+from monai.transforms import Compose
 from monai.utils import CommonKeys
+from torch import Tensor
 
 from medcalib.data.dealing import DealtCases, own_cases
 from medcalib.inferers import SamplingInferer
@@ -24,7 +26,11 @@ class UncertaintyEvaluator(SupervisedEvaluator):
     """A `monai.engines.SupervisedEvaluator` whose output also holds what the members of a prediction say.
 
     Before post-processing, ``engine.state.output`` has every key of `medcalib.inferers.SamplingInferer.predict`, so
-    that transforms and handlers treat mutual information and variance like any other map.
+    that transforms and handlers treat mutual information and variance like any other map. Image and label are moved to
+    where the prediction lies, which is the CPU if the memory of the device does not hold it.
+
+    Post-processing may write over the prediction or take it out of the case, and batch and output are forgotten before
+    the next batch is read and before the epoch ends, so that no big volume is kept that nobody needs.
 
     Where several processes share a run, the cases are dealt out among them, metrics hold those of all, in the order of
     the dataset, and a process without a case takes part in what all of them do as an epoch begins and ends.
@@ -80,6 +86,23 @@ class UncertaintyEvaluator(SupervisedEvaluator):
         except BaseException as error:
             self._handle_exception(error)
 
+    def _register_postprocessing(self, posttrans: Callable) -> None:
+        if not isinstance(posttrans, Compose):
+            super()._register_postprocessing(posttrans)
+            return
+        steps = posttrans.flatten()
+
+        @self.on(IterationEvents.MODEL_COMPLETED)
+        def _postprocess(engine: Engine) -> None:
+            for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+                _apply(steps, batch, output)
+
+    def _register_handlers(self, handlers: Sequence) -> None:
+        # before the others: a handler that ends the epoch may run an engine of its own
+        self.add_event_handler(Events.GET_BATCH_STARTED, _release)
+        self.add_event_handler(Events.EPOCH_COMPLETED, _release)
+        super()._register_handlers(handlers)
+
 
 class _MergedMetric:
     """A metric that holds the cases of all processes when an epoch ends."""
@@ -105,4 +128,24 @@ def _merged(metrics: Mapping[str, Metric] | None) -> dict[str, Any] | None:
 
 
 def _spread(engine: Engine) -> None:
-    engine.state.output.update(engine.state.output.pop(CommonKeys.PRED))
+    output = engine.state.output
+    output.update(output.pop(CommonKeys.PRED))
+    device = output[CommonKeys.PRED].device
+    for key in (CommonKeys.IMAGE, CommonKeys.LABEL):
+        if isinstance(output[key], Tensor):
+            output[key] = output[key].to(device)
+
+
+def _apply(steps: Compose, batch: dict, output: dict) -> None:
+    """Post-process one case; of what a step replaces, nothing is left when the next one begins."""
+    names = set(output)
+    case = {**batch, **output}
+    output.clear()
+    for step in range(len(steps.transforms)):
+        case = steps(case, start=step, end=step + 1)
+    for key, value in case.items():
+        (output if key in names or key not in batch else batch)[key] = value
+
+
+def _release(engine: Engine) -> None:
+    engine.state.batch = engine.state.output = None

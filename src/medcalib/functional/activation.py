@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["to_decisions", "to_probabilities"]
+from medcalib.functional.slabs import can_overwrite, slabs
+
+__all__ = ["case_decisions", "to_decisions", "to_probabilities", "to_probabilities_"]
 
 
 def to_probabilities(logits: Tensor, sigmoid: bool = False, dim: int = 1) -> Tensor:
@@ -25,6 +27,33 @@ def to_probabilities(logits: Tensor, sigmoid: bool = False, dim: int = 1) -> Ten
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
     return logits.to(wide).sigmoid() if sigmoid else logits.softmax(dim, dtype=wide)
+
+
+def to_probabilities_(logits: Tensor, sigmoid: bool = False) -> Tensor:
+    """Probabilities of the logits of a case, written over them, so that a big volume is in memory once.
+
+    Args:
+        logits: logits (C, ...). Those of half precision stay as they are, and so do those that torch remembers for a
+            gradient.
+        sigmoid: every channel is a binary problem of its own, instead of exclusive classes.
+
+    Returns:
+        What :func:`to_probabilities` returns.
+
+    Example:
+        >>> logits = torch.zeros(2, 3)
+        >>> to_probabilities_(logits) is logits, logits[0].tolist()
+        (True, [0.5, 0.5, 0.5])
+    """
+    if logits.dtype not in (torch.float32, torch.float64) or not can_overwrite(logits):
+        return to_probabilities(logits, sigmoid, dim=0)
+    values = logits.as_subclass(torch.Tensor)
+    if sigmoid:
+        values.sigmoid_()
+    else:
+        for part in slabs(values):
+            values[part] = values[part].softmax(0)
+    return logits
 
 
 def to_decisions(probs: Tensor, sigmoid: bool = False, dim: int = 1) -> Tensor:
@@ -47,3 +76,23 @@ def to_decisions(probs: Tensor, sigmoid: bool = False, dim: int = 1) -> Tensor:
         return probs >= 0.5
     # argmax takes ten times as long on CPUs
     return probs.max(dim, keepdim=True).indices.to(torch.uint8 if probs.shape[dim] <= 256 else torch.int32)
+
+
+def case_decisions(probs: Tensor, sigmoid: bool = False) -> Tensor:
+    """The segmentation of a case, see :func:`to_decisions`, slab by slab.
+
+    Args:
+        probs: probabilities (C, ...).
+        sigmoid: every channel is a binary problem of its own.
+
+    Returns:
+        Class indices (1, ...), or with ``sigmoid`` booleans (C, ...).
+
+    Example:
+        >>> case_decisions(torch.tensor([[0.2], [0.8]]))
+        tensor([[1]], dtype=torch.uint8)
+    """
+    if sigmoid:
+        return to_decisions(probs, sigmoid, dim=0)
+    parts = [to_decisions(probs[part], dim=0) for part in slabs(probs)]
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from medcalib.functional.inputs import plain
+from medcalib.functional.slabs import slabs
 
 __all__ = ["above_threshold_mean", "foreground_mean", "image_mean", "mean_foreground_confidence", "patch_maximum"]
 
@@ -31,6 +32,12 @@ def _foreground(seg: Tensor, mask: Tensor | None) -> Tensor:
     return foreground if mask is None else foreground & (plain(mask) != 0)
 
 
+def _chosen(values: Tensor, where: Tensor) -> Tensor:
+    """Those of the values of a map, in order, that another map chooses."""
+    # slab by slab, since torch lists the place of every chosen voxel, which takes eight times the memory of a map
+    return torch.cat([values[part][where[part]] for part in slabs(values)])
+
+
 def image_mean(uncertainty: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean uncertainty of all voxels.
 
@@ -50,7 +57,7 @@ def image_mean(uncertainty: Tensor, mask: Tensor | None = None) -> Tensor:
         0.5
     """
     values = _check_map(uncertainty, mask=mask)
-    return _mean(values if mask is None else values[plain(mask) != 0])
+    return _mean(values if mask is None else _chosen(values, plain(mask) != 0))
 
 
 def foreground_mean(uncertainty: Tensor, seg: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -73,7 +80,7 @@ def foreground_mean(uncertainty: Tensor, seg: Tensor, mask: Tensor | None = None
         0.75
     """
     values = _check_map(uncertainty, seg=seg, mask=mask)
-    return _mean(values[_foreground(seg, mask)])
+    return _mean(_chosen(values, _foreground(seg, mask)))
 
 
 def patch_maximum(uncertainty: Tensor, patch_size: int = 10, mask: Tensor | None = None) -> Tensor:
@@ -141,7 +148,7 @@ def above_threshold_mean(uncertainty: Tensor, foreground_fraction: float, mask: 
     values = _check_map(uncertainty, mask=mask)
     if not 0 <= foreground_fraction <= 1:
         raise ValueError(f"foreground_fraction must lie in [0, 1], got {foreground_fraction}.")
-    values = values.reshape(-1) if mask is None else values[plain(mask) != 0]
+    values = values.reshape(-1) if mask is None else _chosen(values, plain(mask) != 0)
     count = max(round(float(foreground_fraction) * values.numel()), min(values.numel(), 1))
     if not foreground_fraction or not count:
         return values.new_full((), torch.nan, dtype=torch.float64)
@@ -175,4 +182,4 @@ def mean_foreground_confidence(probs: Tensor, seg: Tensor, mask: Tensor | None =
             f"{tuple(probs.shape)}."
         )
     confidence = _check_map(plain(probs).amax(0, keepdim=True), seg=seg, mask=mask)
-    return _mean(confidence[_foreground(seg, mask)])
+    return _mean(_chosen(confidence, _foreground(seg, mask)))

@@ -119,11 +119,14 @@ def sample_mean_uncertainty(probs: Tensor, activation: Activation | str = "softm
     """
     activation = _check_activation(probs, activation)
     values = _prepare(probs)
-    if activation == Activation.SOFTMAX:
-        margin = values.amax(1, keepdim=True) - 0.5
-    else:
-        margin = (values - 0.5).abs_().amin(1, keepdim=True)
-    return (1 - 2 * margin.square()).reshape(probs.shape[0], 1, *probs.shape[2:])
+    result = values.new_empty(values.shape[0], 1, values.shape[2])
+    for part in _parts(values):
+        if activation == Activation.SOFTMAX:
+            margin = values[part].amax(1, keepdim=True) - 0.5
+        else:
+            margin = (values[part] - 0.5).abs_().amin(1, keepdim=True)
+        result[part] = 1 - 2 * margin.square()
+    return result.reshape(probs.shape[0], 1, *probs.shape[2:])
 
 
 class PredictiveMoments:

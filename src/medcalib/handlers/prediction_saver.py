@@ -100,12 +100,17 @@ class PredictionSaver:
     def _labels(self, seg: NDArray) -> NDArray:
         """Class indices as the values that stand for them on disk."""
         values = self._values if len(seg) == 1 else self._indices
-        return values[seg.astype(np.int64)]
+        labels = np.empty(seg.shape, values.dtype)
+        # plane by plane, since indices take eight times the memory
+        for channel, found in zip(labels, seg, strict=True):
+            for plane, indices in zip(channel, found, strict=True):
+                plane[...] = values[indices.astype(np.int64)]
+        return labels
 
     def _write_volume(self, case: str, suffix: str, volume: NDArray, image: MetaTensor) -> None:
         channels_last = volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1)
         if suffix != _SEG:
-            channels_last = channels_last.astype(np.float32)
+            channels_last = channels_last.astype(np.float32, copy=False)
         stored = image_like(NiftiFile(image.meta["filename_or_obj"]).grid, channels_last)
         nib.save(stored, self.folder.file(f"{case}/{case}_{suffix}.nii.gz"))
 
@@ -115,7 +120,7 @@ class PredictionSaver:
         if suffix == _SEG and picture.shape[2] == 1:
             Image.fromarray(picture[..., 0]).save(self.folder.file(f"{name}.png"))
         elif suffix in ("prob", _SEG) or picture.shape[2] > 1:
-            kept = picture if suffix == _SEG else picture.astype(np.float32)
+            kept = picture if suffix == _SEG else picture.astype(np.float32, copy=False)
             np.save(self.folder.file(f"{name}.npy"), kept)
         else:
             unit = self.maxima.get(suffix, 1.0) / _LEVELS

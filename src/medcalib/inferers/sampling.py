@@ -17,6 +17,7 @@ from medcalib.functional.activation import to_decisions
 from medcalib.functional.agreement import member_agreement
 from medcalib.functional.uncertainty import PredictiveMoments
 from medcalib.inferers.samplers import Sampler, single_member
+from medcalib.inferers.stitching import stitched
 from medcalib.keys import Activation, UncertaintyKeys
 
 __all__ = ["SamplingInferer"]
@@ -28,7 +29,8 @@ class SamplingInferer(Inferer):
     The members of a window are averaged there, and the windows are blended as the wrapped inferer blends logits:
     softmax of the result is the mean of the members' probabilities, and one member gives exactly what the wrapped
     inferer gives. Mutual information and variance are computed within the window, too, so both are zero where the
-    members are equal and never negative; of a single member they say nothing, and there are none.
+    members are equal and never negative; of a single member they say nothing, and there are none. Where the memory of a
+    GPU does not hold the whole prediction, sliding windows are put together on the CPU.
 
     Args:
         inferer: how a case is divided into windows, such as `monai.inferers.SlidingWindowInferer`.
@@ -71,7 +73,7 @@ class SamplingInferer(Inferer):
         def mean_logits(window: Tensor) -> Tensor:
             return self._moments(window, network)[0].logits()
 
-        return self.inferer(inputs, mean_logits, *args, **kwargs)
+        return stitched(self.inferer, inputs, mean_logits, *args, **kwargs)
 
     def members(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> list[Tensor]:
         """Return the logits (B, C, ...) of every member, as many volumes as there are members."""
@@ -83,7 +85,7 @@ class SamplingInferer(Inferer):
             num_members = len(logits)
             return torch.cat(logits, 1)
 
-        return list(self.inferer(inputs, concatenated, *args, **kwargs).chunk(num_members, 1))
+        return list(stitched(self.inferer, inputs, concatenated, *args, **kwargs).chunk(num_members, 1))
 
     def predict(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return the logits of the mean and what the members say beside it.
@@ -114,7 +116,7 @@ class SamplingInferer(Inferer):
             return maps
 
         inferer = agreement.inferer if agreement is not None else self.inferer
-        maps = inferer(inputs, window_moments, *args, **kwargs)
+        maps = stitched(inferer, inputs, window_moments, *args, **kwargs)
         outputs = {str(key): value for key, value in maps.items()}
         if isinstance(inputs, MetaTensor):
             # a sliding window keeps the meta data of the image for a single output only

@@ -18,6 +18,9 @@ __all__ = ["RiskCoverage", "VoxelRiskCoverage", "aurc", "excess_aurc", "ranked_p
 
 Array = NDArray[np.float64]
 
+# voxels that are counted at a time
+_VOXELS = 1 << 20
+
 
 class RiskCoverage(NamedTuple):
     """Risk of what is kept when only the most certain part is.
@@ -175,13 +178,24 @@ class VoxelRiskCoverage:
         Raises:
             ValueError: If shapes differ, or a voxel that counts has another value.
         """
-        uncertainty, error = np.asarray(uncertainty), np.asarray(error)
-        mask = np.ones(error.shape, dtype=bool) if mask is None else np.asarray(mask) != 0
-        if not uncertainty.shape == error.shape == mask.shape:
+        values, wrong = np.asarray(uncertainty), np.asarray(error)
+        inside = np.broadcast_to(True, wrong.shape) if mask is None else np.asarray(mask)
+        if not values.shape == wrong.shape == inside.shape:
             raise ValueError(
-                f"uncertainty, error and mask differ in shape: {uncertainty.shape}, {error.shape} and {mask.shape}."
+                f"uncertainty, error and mask differ in shape: {values.shape}, {wrong.shape} and {inside.shape}."
             )
-        uncertainty, error = uncertainty[mask], error[mask]
+        values, wrong, inside = np.atleast_1d(values), np.atleast_1d(wrong), np.atleast_1d(inside)
+        counts, errors = np.zeros_like(self.counts), np.zeros_like(self.errors)
+        # few at a time, or what is computed on the way would take several times the memory of the map
+        planes = max(_VOXELS * len(wrong) // max(wrong.size, 1), 1)
+        for start in range(0, len(wrong), planes):
+            part = slice(start, start + planes)
+            chosen = inside[part] != 0
+            self._count(values[part][chosen], wrong[part][chosen], counts, errors)
+        self.counts += counts
+        self.errors += errors
+
+    def _count(self, uncertainty: NDArray, error: NDArray, counts: NDArray, errors: NDArray) -> None:
         if uncertainty.size == 0:
             return
         low, high = uncertainty.min(), uncertainty.max()
@@ -196,8 +210,8 @@ class VoxelRiskCoverage:
             raise ValueError("error must be 0 or 1 at every voxel.")
         position = np.sqrt(np.sqrt(uncertainty.clip(0, None) / self.max_uncertainty))
         bins = (position * self.num_bins).astype(np.int64).clip(None, self.num_bins - 1)
-        self.counts += np.bincount(bins, minlength=self.num_bins)
-        self.errors += np.bincount(bins[wrong], minlength=self.num_bins)
+        counts += np.bincount(bins, minlength=self.num_bins)
+        errors += np.bincount(bins[wrong], minlength=self.num_bins)
 
     def merge(self, other: VoxelRiskCoverage) -> None:
         """Add the voxels that another one has counted.

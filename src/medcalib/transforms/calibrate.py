@@ -12,12 +12,18 @@ from monai.transforms import MapTransform
 from monai.utils import CommonKeys
 
 from medcalib.calibrators import Calibrator
+from medcalib.functional.slabs import can_overwrite, slabs
 
 __all__ = ["Calibrated"]
 
+# types in which a calibrator answers as it was asked
+_EXACT = (torch.float32, torch.float64)
+
 
 class Calibrated(MapTransform):
-    """Replace logits by calibrated logits.
+    """Replace logits by calibrated logits, which are written over them, so that a big volume is in memory once.
+
+    Only what looks at the neighbours of a voxel, or at the image, gives them a place of their own.
 
     Args:
         keys: keys of logits (C, ...).
@@ -51,9 +57,16 @@ class Calibrated(MapTransform):
             return result
         for key in self.key_iterator(result):
             logits = result[key]
-            image = result[self.image_key][None].as_subclass(torch.Tensor) if self.calibrator.needs_image else None
-            calibrated = self.calibrator.to(logits.device)(logits[None].as_subclass(torch.Tensor), image)[0]
-            result[key] = (
-                MetaTensor(calibrated).copy_meta_from(logits) if isinstance(logits, MetaTensor) else calibrated
-            )
+            values = logits.as_subclass(torch.Tensor)
+            calibrator = self.calibrator.to(logits.device)
+            looks_around = calibrator.num_axes >= 0 or calibrator.needs_image
+            if looks_around or values.dtype not in _EXACT or not can_overwrite(values):
+                image = result[self.image_key][None].as_subclass(torch.Tensor) if calibrator.needs_image else None
+                calibrated = calibrator(values[None], image)[0]
+                result[key] = (
+                    MetaTensor(calibrated).copy_meta_from(logits) if isinstance(logits, MetaTensor) else calibrated
+                )
+                continue
+            for part in slabs(values):
+                values[part] = calibrator(values[part][None])[0]
         return result

@@ -10,6 +10,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from medcalib.errors import UserError
+from medcalib.functional.slabs import slabs
 from medcalib.image_files.label_values import label_dtype, no_class, value_text, whole_labels
 from medcalib.keys import Activation, CaseKeys
 
@@ -131,7 +132,8 @@ train again with a lower train::optimizer::lr.
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case as it is."""
         for key in self.key_iterator(data):
-            wrong = int((~torch.isfinite(data[key])).sum())
+            logits = data[key]
+            wrong = sum(int((~torch.isfinite(logits[part])).sum()) for part in slabs(logits))
             if wrong:
                 raise UserError(
                     f"Case {data.get(CaseKeys.CASE, '?')}: the network predicts {wrong} NaN or Inf value(s), so its "

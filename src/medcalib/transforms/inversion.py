@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from typing import Any
 
+import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import Invertd, InvertibleTransform, MapTransform, Transform
 from monai.utils import CommonKeys
+from torch import Tensor
 
 from medcalib.errors import UserError
+from medcalib.functional.slabs import can_overwrite, slabs
 from medcalib.keys import CaseKeys, EvaluationSpace
 from medcalib.task import Task
 from medcalib.transforms.loading import LoadCased
 
 __all__ = ["InvertProbabilitiesd", "ToEvaluationSpaced"]
+
+# about how many values are brought back at a time
+CHANNEL_VALUES = 1 << 24
 
 
 class InvertProbabilitiesd(MapTransform):
@@ -22,6 +29,9 @@ class InvertProbabilitiesd(MapTransform):
 
     Probabilities are interpolated linearly, which keeps them in [0, 1] and their sum at 1. Where preprocessing had
     cropped the input away there is no prediction: those voxels become background with certainty.
+
+    Big volumes are brought back few channels at a time. They take over the memory of what is brought back, or the
+    probabilities are taken out of the case that is given, so that nobody keeps them while the others come to be.
 
     Args:
         keys: keys of probabilities (C, ...).
@@ -35,20 +45,54 @@ class InvertProbabilitiesd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.task = task
-        self._invert = Invertd(
-            keys=self.keys, transform=transform, orig_keys=orig_keys, nearest_interp=False, to_tensor=True
-        )
+        self._invert = {
+            key: Invertd(key, transform=transform, orig_keys=orig_keys, nearest_interp=False, to_tensor=True)
+            for key in self.keys
+        }
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with its probabilities in the geometry of the file."""
-        inverted = dict(self._invert(dict(data)))
-        for key in self.keys:
-            probs = inverted[key].clamp(0, 1)
+        inverted: dict[Hashable, Any] = {}
+        for key in self.key_iterator(data):
+            inverted[key] = self._inverted(data, key)
             if self.task.exclusive:
-                probs[0] += (1 - probs.sum(0)).clamp(min=0)
-                probs = probs / probs.sum(0, keepdim=True)
-            inverted[key] = probs
-        return inverted
+                values = inverted[key].as_subclass(Tensor)
+                for part in slabs(values):
+                    probs = values[part]
+                    probs[0] += (1 - probs.sum(0)).clamp_(min=0)
+                    probs /= probs.sum(0, keepdim=True)
+        return {**data, **inverted}
+
+    def _inverted(self, data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:
+        """Probabilities in the geometry of the file, between 0 and 1."""
+        num_channels, voxels = data[key].shape[0], data[key].shape[1:].numel()
+        step = max(CHANNEL_VALUES // max(voxels, 1), 1)
+        if step >= num_channels:
+            return self._invert[key](data)[key].clamp(0, 1)
+        starts = range(0, num_channels, step)
+
+        def invert(channels: Tensor) -> MetaTensor:
+            return self._invert[key]({**data, key: MetaTensor(channels)})[key].clamp_(0, 1)
+
+        source = data[key].as_subclass(Tensor)
+        # a copy, since what is only turned would be a view of it
+        first = invert(source[:step].clone())
+        shape = (num_channels, *first.shape[1:])
+        if source.is_contiguous() and can_overwrite(source) and first.shape[1:].numel() == voxels:
+            probs = source.view(shape)
+            probs[:step] = first
+            for start in starts[1:]:
+                probs[start : start + step] = invert(source[start : start + step].clone())
+        else:
+            waiting = [source[start : start + step].clone() for start in starts[1:]]
+            del source
+            if isinstance(data, MutableMapping):
+                del data[key]
+            probs = torch.empty(shape, dtype=first.dtype, device=first.device)
+            probs[:step] = first
+            for start in starts[1:]:
+                probs[start : start + step] = invert(waiting.pop(0))
+        return MetaTensor(probs).copy_meta_from(first)
 
 
 class ToEvaluationSpaced(Transform):

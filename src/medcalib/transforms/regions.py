@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform
 from monai.utils import CommonKeys, ensure_tuple
 from torch import Tensor
 
 from medcalib.errors import UserError
+from medcalib.functional.slabs import slabs
 from medcalib.keys import CaseKeys
 
 __all__ = ["RegionOfInterestd", "Regionsd", "label_regions"]
@@ -70,9 +72,19 @@ class Regionsd(MapTransform):
                     for classes in self.regions.values()
                 ]
             else:
-                parts = [values[list(classes)].sum(0) for classes in self.regions.values()]
+                result[key] = self._united(values)
+                continue
             result[key] = torch.stack(parts)
         return result
+
+    def _united(self, probs: Tensor) -> Tensor:
+        regions = list((self.regions or {}).values())
+        plain = probs.as_subclass(Tensor)
+        united = plain.new_empty((len(regions), *plain.shape[1:]))
+        for part in slabs(plain):
+            for row, classes in zip(united, regions, strict=True):
+                row[part[1:]] = plain[part][list(classes)].sum(0)
+        return MetaTensor(united).copy_meta_from(probs) if isinstance(probs, MetaTensor) else united
 
     def _check(self, case: Mapping[Hashable, Any], key: Hashable, labels: Tensor) -> None:
         known = torch.isin(labels, labels.new_tensor(range(self.num_classes)))
