@@ -16,6 +16,7 @@ def main(
     allow_edited: bool = False,
     allow_unfinished: bool = False,
     images: str | None = None,
+    prediction_cache: str = "auto",
     **overrides: Any,
 ) -> None:
     """Train, predict or evaluate with a bundle.
@@ -29,6 +30,8 @@ def main(
         allow_unfinished: predict and evaluate also with weights whose training is not finished.
         images: with --mode inference_pred: a folder, a pattern in quotes, a file, or a .txt file that lists files, of
             images that are predicted instead of the test cases, into --output_dir.
+        prediction_cache: where predictions of the network are kept, so that other modes and calibrators need not repeat
+            them: auto, which is .cache/predictions beside the bundle, off, or a folder.
         **overrides: replaces a value of the configuration, such as --data::dataset_dir=/data/Task04_Hippocampus.
     """
     if bundle is None:
@@ -47,4 +50,5 @@ def main(
         overrides=overrides,
         allow_unfinished=allow_unfinished,
         images=images,
+        prediction_cache=prediction_cache,
     )

@@ -30,6 +30,9 @@ class RunCost:
         device: device of the network.
         resumed: whether a training goes on, so that the seconds in the file count, too.
 
+    Attributes:
+        seconds_saved: what the network would have taken for predictions that were read from a cache; 0 at first.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -47,6 +50,7 @@ class RunCost:
         self.mode = str(mode)
         self.num_cases = num_cases
         self.device = torch.device(device)
+        self.seconds_saved = 0.0
         self._before = _earlier(self.path) if resumed else {}
         self._start = time.monotonic()
         if self._on_gpu:
@@ -76,6 +80,7 @@ class RunCost:
             {
                 "mode": self.mode,
                 "seconds": round(self._before.get("seconds", 0.0) + time.monotonic() - self._start, 3),
+                "seconds_saved": round(self.seconds_saved, 3),
                 "num_cases": self.num_cases,
                 "peak_memory_bytes": self._most(
                     "peak_memory_bytes", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
