@@ -27,7 +27,9 @@ FORMAT = 1
 _ROOMS = ("functional", "networks", "calibrators", "inferers")
 _LIBRARIES = ("monai", "numpy", "torch")
 # settings of libraries that choose among algorithms
-_VARIABLES = ("ATEN_", "CUBLAS_", "CUDNN_", "DNNL_", "KMP_", "MKL_", "NVIDIA_", "OMP_", "ONEDNN_", "TORCH_")
+_VARIABLES = (
+    "ATEN_", "CUBLAS_", "CUDNN_", "DNNL_", "MKL_", "NVIDIA_TF32", "ONEDNN_", "TORCH_ALLOW_TF32", "TORCH_BLAS", "TORCH_CUDNN",
+)  # fmt: skip
 _CONTENTS = {"_parameters", "_buffers", "_modules"}
 
 
@@ -104,7 +106,7 @@ def tensor_digest(tensor: Tensor) -> str:
     """
     plain = tensor.detach().as_subclass(Tensor)
     digest = hashlib.sha256(repr((plain.dtype, plain.shape, plain.stride(), plain.device.type)).encode())
-    digest.update(plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest.update(plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
