@@ -28,7 +28,8 @@ _ROOMS = ("functional", "networks", "calibrators", "inferers")
 _LIBRARIES = ("monai", "numpy", "torch")
 # settings of libraries that choose among algorithms
 _VARIABLES = (
-    "ATEN_", "CUBLAS_", "CUDNN_", "DNNL_", "MKL_", "NVIDIA_TF32", "ONEDNN_", "TORCH_ALLOW_TF32", "TORCH_BLAS", "TORCH_CUDNN",
+    "ATEN_", "CUBLAS_", "CUDNN_", "DNNL_", "MKL_", "NVIDIA_TF32", "ONEDNN_", "TORCH_ALLOW_TF32", "TORCH_BLAS",
+    "TORCH_CUDNN",
 )  # fmt: skip
 _CONTENTS = {"_parameters", "_buffers", "_modules"}
 
