@@ -164,6 +164,7 @@ class PredictionCache:
 
 def _random_state(device: torch.device) -> list[Any]:
     # of generators that belong to somebody nothing is known; these belong to the process
+    words: Any
     _, words, *numbers = np.random.get_state()  # noqa: NPY002
     state: list[Any] = [random.getstate(), words.tobytes(), numbers, torch.get_rng_state()]
     return [*state, torch.cuda.get_rng_state(device)] if device.type == "cuda" else state
