@@ -21,3 +21,15 @@ def test_a_damaged_file_counts_as_none(tmp_path):
     made_up.add_costs(made)
     (made.evaluations["a"][0].folder.parent / "cost" / "train.json").write_text("{")
     assert cost_table(made).rows[0][1].text == "\N{EN DASH}"
+
+
+def test_what_was_read_from_a_cache_counts_with_what_it_took_at_first(tmp_path):
+    """Else the method that was run first would look dearest."""
+    made = made_up.of_segmentations(tmp_path, ("a", "b"), num_cases=3)
+    made_up.add_costs(made)
+    assert "cache" not in cost_table(made).caption
+    second = made.evaluations["b"][0].folder.parent / "cost"
+    second.joinpath("inference_pred.json").write_text('{"seconds": 30, "seconds_saved": 570, "num_cases": 12}')
+    table = cost_table(made)
+    assert [row[2].value for row in table.rows] == [50, 50]
+    assert "read from a cache count with the time that they took at first" in table.caption

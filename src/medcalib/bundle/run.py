@@ -19,6 +19,7 @@ from medcalib.bundle.layout import CONFIGS, COST, Mode
 from medcalib.bundle.messages import component_message, user_message
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.overrides import current_ids
+from medcalib.bundle.prediction_keeping import AUTO, chosen_cache, keep_predictions
 from medcalib.bundle.record import EPOCHS, begin_or_resume
 from medcalib.bundle.resolve import resolved_config
 from medcalib.bundle.weights_check import check_settings, check_trained
@@ -28,6 +29,7 @@ from medcalib.files.writing import complete_file, remove_abandoned, write_text
 from medcalib.gathering import gathered
 from medcalib.handlers.checkpoint import training_state
 from medcalib.handlers.run_cost import RunCost
+from medcalib.inferers.prediction_cache import PredictionCache
 from medcalib.process_group import (
     PeerLostError,
     check_agreement,
@@ -55,6 +57,7 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     allow_unfinished: bool = False,
     images: str | None = None,
+    prediction_cache: str = AUTO,
 ) -> None:
     """Train, predict or evaluate with a bundle.
 
@@ -67,6 +70,7 @@ def run(
         overrides: values by configuration id.
         allow_unfinished: predict and evaluate with the weights of a training that is not finished, too.
         images: folder, pattern, file or list of images that are predicted instead of the test cases.
+        prediction_cache: where predictions of the network are kept and read from: ``auto``, ``off`` or a folder.
 
     Raises:
         UserError: whatever the user can mend.
@@ -87,13 +91,14 @@ def run(
             "options": dict(sorted((overrides or {}).items())),
         }
     )
+    cache = chosen_cache(prediction_cache, opened.folder, images is not None)
     workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished, images)
     overrides = current_ids(overrides or {})
     # what a training has tried needs no second trial
     if mode is Mode.TRAIN or any(map(changes_components, overrides)):
         first_decides(lambda: check_components(workflow.parser))
     if mode is not Mode.TRAIN:
-        _use_network(workflow, mode, overrides)
+        _use_network(workflow, mode, overrides, cache)
         return
     for training in opened.trainings_before(workflow.parser, overrides):
         print(f"{opened.name} uses the weights of {training.bundle.name} with seed {training.seed}.")
@@ -104,7 +109,7 @@ def run(
         _train_network(workflow, overrides)
     elif opened.fits_calibrator:
         # the fit reads every case many times, from the memory of one process
-        first_decides(lambda: _use_network(workflow, mode, overrides))
+        first_decides(lambda: _use_network(workflow, mode, overrides, cache))
 
 
 def _train_network(
@@ -146,7 +151,9 @@ def _train_network(
     print(f"Results: {output_dir}")
 
 
-def _use_network(workflow: ConfigWorkflow, mode: Mode, overrides: Mapping[str, Any]) -> None:
+def _use_network(
+    workflow: ConfigWorkflow, mode: Mode, overrides: Mapping[str, Any], cache: PredictionCache | None
+) -> None:
     """Fit a calibrator of a trained network, predict or evaluate."""
     content = workflow.parser.get_parsed_content
     hint = "nothing was written"
@@ -167,16 +174,20 @@ def _use_network(workflow: ConfigWorkflow, mode: Mode, overrides: Mapping[str, A
         config = _config_text(workflow)
         cost = RunCost(output_dir / COST / f"{mode}.json", mode, len(content("dataset::data")), content("device"))
         workflow.initialize()
+        cache = keep_predictions(workflow.parser, cache)
         workflow.run()
         workflow.finalize()
         if mode is not Mode.TRAIN and not content("result_folder").is_complete:
             raise UserError(f"No case was looked at, so nothing was written to {output_dir}.")
+        cost.seconds_saved = cache.seconds_saved if cache else 0.0
         if mode is not Mode.TRAIN:
             cost.merge()
         if is_first():
             # not before, for a run that fails leaves earlier results as they are
             write_text(output_dir / CONFIGS / f"{mode}.yaml", config)
             cost.write(finished=True)
+    if cache:
+        print(cache)
     print(f"Results: {output_dir}")
 
 

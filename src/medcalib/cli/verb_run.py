@@ -19,6 +19,7 @@ def main(
     allow_unfinished: bool = False,
     images: str | None = None,
     num_gpus: int | None = None,
+    prediction_cache: str = "auto",
     **overrides: Any,
 ) -> None:
     """Train, predict or evaluate with a bundle.
@@ -33,6 +34,8 @@ def main(
         images: with --mode inference_pred: a folder, a pattern in quotes, a file, or a .txt file that lists files, of
             images that are predicted instead of the test cases, into --output_dir.
         num_gpus: number of GPUs that share the run; on a machine without GPUs, of processes.
+        prediction_cache: where predictions of the network are kept, so that other modes and calibrators need not repeat
+            them: auto, which is .cache/predictions beside the bundle, off, or a folder.
         **overrides: replaces a value of the configuration, such as --data::dataset_dir=/data/Task04_Hippocampus.
     """
     if bundle is None:
@@ -48,6 +51,7 @@ def main(
         "allow_edited": allow_edited,
         "allow_unfinished": allow_unfinished,
         "images": images,
+        "prediction_cache": prediction_cache,
     }
     device = overrides.get("device")
     if num_gpus is not None and not in_several():

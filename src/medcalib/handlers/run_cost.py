@@ -34,6 +34,9 @@ class RunCost:
         device: device of the network.
         resumed: whether a training goes on, so that the seconds in the file count, too.
 
+    Attributes:
+        seconds_saved: what the network would have taken for predictions that were read from a cache; 0 at first.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -51,6 +54,7 @@ class RunCost:
         self.mode = str(mode)
         self.num_cases = num_cases
         self.device = torch.device(device)
+        self.seconds_saved = 0.0
         self._before = _earlier(self.path) if resumed else {}
         self._start = time.monotonic()
         if self._on_gpu:
@@ -83,6 +87,7 @@ class RunCost:
             {
                 "mode": self.mode,
                 "seconds": round(self._before.get("seconds", 0.0) + time.monotonic() - self._start, 3),
+                "seconds_saved": round(self.seconds_saved, 3),
                 "num_cases": self.num_cases,
                 **self._peaks(),
                 "device": torch.cuda.get_device_name(self.device) if self._on_gpu else str(self.device),

@@ -16,9 +16,10 @@ from medcalib.calibrators import Calibrator
 from medcalib.functional.activation import to_decisions
 from medcalib.functional.agreement import member_agreement
 from medcalib.functional.uncertainty import PredictiveMoments
+from medcalib.inferers.prediction_cache import PredictionCache
 from medcalib.inferers.samplers import Sampler, single_member
 from medcalib.inferers.stitching import stitched
-from medcalib.keys import Activation, UncertaintyKeys
+from medcalib.keys import MEMBER_MAPS, Activation, UncertaintyKeys
 
 __all__ = ["SamplingInferer"]
 
@@ -64,16 +65,26 @@ class SamplingInferer(Inferer):
         self.activation = Activation(activation)
         self.measure_agreement = measure_agreement
         self.member_calibrator = member_calibrator
+        self._cache: PredictionCache | None = None
 
     def __call__(  # type: ignore[override]  # samplers change the modules of the network
         self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return logits (B, C, ...) whose activation is the mean of the members' probabilities."""
+        if self._cache is not None and not torch.is_grad_enabled():
+            return self._kept(self._cache, inputs, network, {str(CommonKeys.PRED)}, args, kwargs)[str(CommonKeys.PRED)]
 
         def mean_logits(window: Tensor) -> Tensor:
             return self._moments(window, network)[0].logits()
 
         return stitched(self.inferer, inputs, mean_logits, *args, **kwargs)
+
+    def keep_predictions(self, cache: PredictionCache | None) -> None:
+        """Keep what is predicted from now on, and read what was predicted before; nowhere when None.
+
+        The members themselves, as `members` returns them, are not kept, nor is what is predicted with gradients.
+        """
+        self._cache = cache
 
     def members(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> list[Tensor]:
         """Return the logits (B, C, ...) of every member, as many volumes as there are members."""
@@ -102,7 +113,38 @@ class SamplingInferer(Inferer):
             members), the number of voxels to which two members give the same class, float64; a voxel that several
             windows hold counts once, divided among them as their logits are.
         """
-        compared = self.measure_agreement and self.sampler is not single_member
+        if self._cache is not None and not torch.is_grad_enabled():
+            wanted = {str(CommonKeys.PRED), *map(str, MEMBER_MAPS)}
+            wanted |= {str(UncertaintyKeys.AGREEMENT)} if self.measure_agreement else set()
+            return self._kept(self._cache, inputs, network, wanted, args, kwargs)
+        return self._predict(inputs, network, self.measure_agreement, *args, **kwargs)
+
+    def _kept(
+        self,
+        cache: PredictionCache,
+        inputs: Tensor,
+        network: nn.Module,
+        wanted: set[str],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> dict[str, Tensor]:
+        """The wanted outputs from the cache, which gets all there can be, whoever asks first."""
+        settings = {key: value for key, value in vars(self).items() if key not in ("_cache", "measure_agreement")}
+        settings["type"] = type(self)
+        outputs = cache.maps(
+            settings,
+            inputs,
+            network,
+            lambda: self._predict(inputs, network, True, *args, **kwargs),
+            wanted,
+            [args, kwargs],
+        )
+        return {name: value for name, value in outputs.items() if name in wanted}
+
+    def _predict(
+        self, inputs: Tensor, network: nn.Module, measure_agreement: bool, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        compared = measure_agreement and self.sampler is not single_member
         agreement = _Agreement(self.inferer, inputs) if compared else None
 
         def window_moments(window: Tensor, coordinates: Sequence | None = None) -> dict[str, Tensor]:
