@@ -1,0 +1,95 @@
+"""What the kernels of CUDA are given besides their arrays: tables of the bins, and how a volume is cut up."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from medcalib.functional import _kernels_triton
+from medcalib.functional._binning_torch import bin_centres
+from medcalib.functional._bins import bin_boundaries
+
+__all__ = ["Cut", "anchors", "bin_gradients", "check_installed", "cut", "kernel_table", "power_of_two", "widths"]
+
+# Lanes of a program; there are as many threads.
+LANES = 128
+# A program holds at most this many bins at a time, since a lane keeps its copies in registers.
+_MOST_BINS = 48
+_BINS_OF_MANY = 32
+
+
+class Cut(NamedTuple):
+    """How the voxels of a volume are dealt out: each of ``parts`` programs takes ``steps`` tiles of ``block``."""
+
+    parts: int
+    block: int
+    steps: int
+    unroll: int
+
+
+def check_installed() -> None:
+    """Raise what importing triton raised, where it could not be imported."""
+    if _kernels_triton.missing is not None:
+        raise _kernels_triton.missing
+
+
+def power_of_two(number: int) -> int:
+    """Return the smallest power of two that is not below ``number``."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def widths(num_bins: int) -> tuple[int, int]:
+    """Return two widths, powers of two or 0, in which the bins are held with few left over."""
+    if num_bins > _MOST_BINS:
+        return _BINS_OF_MANY, 0
+    wide = 1 << (num_bins.bit_length() - 1)
+    return wide, power_of_two(num_bins - wide) if num_bins > wide else 0
+
+
+def cut(voxels: int, rows: int, most: int) -> Cut:
+    """Deal out ``rows`` rows of voxels; the same shape is dealt out in the same way on every card."""
+    steps = most
+    while steps > 4 and rows * -(-voxels // (steps * LANES)) < 2048:
+        steps //= 4
+    return Cut(-(-voxels // (steps * LANES)), LANES, steps, min(steps, 4))
+
+
+def anchors(num_bins: int) -> Tensor:
+    """Return a float32 value inside each hard bin, from which the distances of its probabilities are summed."""
+    boundaries = bin_boundaries(num_bins)
+    return (boundaries[:-1] + boundaries[1:]) / 2
+
+
+@cache
+def kernel_table(num_bins: int, device: torch.device) -> Tensor:
+    """Return boundaries, anchors, centres and inverse distances between centres, (4, num_bins + 1), float32."""
+    table = torch.zeros(4, num_bins + 1, dtype=torch.float32)
+    table[0] = bin_boundaries(num_bins)
+    table[0, 0], table[0, -1] = -torch.inf, torch.inf
+    table[1, :-1] = anchors(num_bins)
+    centres, steps = bin_centres(num_bins)
+    table[2, :-1], table[3, :-1] = centres, steps
+    return table.to(device)
+
+
+@cache
+def anchors_on(num_bins: int, device: torch.device) -> Tensor:
+    """Return the anchors in float64 on a device."""
+    return anchors(num_bins).double().to(device)
+
+
+def add_up(partial: Tensor, num_bins: int, *, soft: bool) -> Tensor:
+    """Sum what programs left, (B, parts, ..., bins, 3), into float64 counts, sums and true sums (B, ..., bins, 3)."""
+    sums = partial.sum(1, dtype=torch.float64)
+    if not soft:
+        sums[..., 1].addcmul_(sums[..., 0], anchors_on(num_bins, partial.device))
+    return sums
+
+
+def bin_gradients(grad_gaps: Tensor, grad_counts: Tensor) -> Tensor:
+    """Return gradients of gaps and counts (B, C, bins) beside each other, with one bin more, (B, C, bins + 1, 2)."""
+    both = torch.stack([grad_gaps, grad_counts], -1).float()
+    return torch.cat([both, both[:, :, -1:]], 2).contiguous()
