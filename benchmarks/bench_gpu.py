@@ -52,7 +52,8 @@ def losses() -> dict[str, nn.Module]:
 class Bench:
     """Device, sizes and where results go."""
 
-    def __init__(self, quick: bool, dry: bool, output: Path | None) -> None:
+    def __init__(self, part: str, quick: bool, dry: bool, output: Path | None) -> None:
+        self.part, self.start = part, time.perf_counter()
         self.quick, self.dry, self.output = quick, dry, output
         self.device = torch.device("cpu" if dry else "cuda")
         self.tables: list[dict] = []
@@ -91,7 +92,7 @@ class Bench:
                     first[name] = time.perf_counter() - start
                 if turn >= warm:
                     times[name].append(value)
-        print("first calls, which build kernels:", {name: f"{value:.2f} s" for name, value in first.items()}, flush=True)
+        print("first calls, which build kernels:", {name: round(value, 2) for name, value in first.items()}, flush=True)
         return {name: statistics.median(values) for name, values in times.items()}
 
     def peak(self, function: Callable[[], object]) -> float:
@@ -111,6 +112,7 @@ class Bench:
         """Print a table, and keep it for the output folder."""
         self.tables.append({"title": title, "columns": columns, "rows": rows})
         print(as_markdown(self.tables[-1]), flush=True)
+        self.save()
 
     def compare(self, title: str, sides: dict[str, Callable[[], object]], repeats: int, base: str) -> None:
         """Report time and peak memory of each side, and their ratios to one of them."""
@@ -127,11 +129,13 @@ class Bench:
         }
         self.report(title, ["ms", f"to {base}", "peak MiB above inputs", f"to {base}"], rows)
 
-    def save(self, part: str, took: float) -> None:
+    def save(self) -> None:
+        """Write what there is so far."""
         if self.output:
             self.output.mkdir(parents=True, exist_ok=True)
-            content = {"part": part, "machine": machine(self.device), "seconds": took, "tables": self.tables}
-            (self.output / f"{part}.json").write_text(json.dumps(content, indent=1))
+            took = time.perf_counter() - self.start
+            content = {"part": self.part, "machine": machine(self.device), "seconds": took, "tables": self.tables}
+            (self.output / f"{self.part}.json").write_text(json.dumps(content, indent=1))
 
 
 def machine(device: torch.device) -> str:
@@ -248,9 +252,7 @@ def bench_bins(bench: Bench) -> None:
     moved = dict.fromkeys(times, read + labels.numel()) | {"copy of the probabilities": 2 * read}
     bandwidth = {name: moved[name] / times[name] for name in times}
     best = bandwidth["copy of the probabilities"]
-    rows = {
-        n: [round(times[n] * 1e3, 3), round(bandwidth[n] / 1e9, 1), round(bandwidth[n] / best, 3)] for n in times
-    }
+    rows = {n: [round(times[n] * 1e3, 3), round(bandwidth[n] / 1e9, 1), round(bandwidth[n] / best, 3)] for n in times}
     bench.report(f"bins of 1 x 4 x {edge}^3 float32, 20 bins", ["ms", "GB/s", "of the copy's bandwidth"], rows)
     if backend == "triton":
         tune_bins(bench, kernel, soft, read + labels.numel(), best)
@@ -379,13 +381,9 @@ def main() -> None:
     if args.part == "table":
         write_table(args.output)
         return
-    bench = Bench(args.quick, args.dry, args.output)
+    bench = Bench(args.part, args.quick, args.dry, args.output)
     print(machine(bench.device), flush=True)
-    start = time.perf_counter()
-    try:
-        PARTS[args.part](bench)
-    finally:
-        bench.save(args.part, time.perf_counter() - start)
+    PARTS[args.part](bench)
 
 
 if __name__ == "__main__":

@@ -29,11 +29,13 @@ if [ -n "$wheels" ]; then
     python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$work/site" "$wheels"/*.whl || exit 1
     export PYTHONPATH="$PYTHONPATH:$work/site"
 fi
-summary="$output/summary.txt"
+mkdir -p "$work/parts"
+summary="$work/parts/summary.txt"
 : > "$summary"
+: > "$output/gpu.log"
 
 started="$(date +%s)"
-total="$([ -n "$quick" ] && echo 225 || echo 470)"
+total="$([ -n "$quick" ] && echo 290 || echo 470)"
 
 part() {  # name, seconds at the most, command
     local name="$1" limit="$2" begin end code
@@ -44,8 +46,8 @@ part() {  # name, seconds at the most, command
         echo "$name: left out, no time left" | tee -a "$summary"
         return
     fi
-    echo "===== $name (at most $limit s) ====="
-    timeout -k 5 "$limit" "$@" 2>&1 | tee "$output/$name.log"
+    echo "===== $name (at most $limit s) =====" | tee -a "$output/gpu.log"
+    timeout -k 5 "$limit" "$@" 2>&1 | tee -a "$output/gpu.log"
     code="${PIPESTATUS[0]}"
     end="$(date +%s)"
     echo "$name: exit code $code after $((end - begin)) s" | tee -a "$summary"
@@ -53,7 +55,7 @@ part() {  # name, seconds at the most, command
 
 bench() {  # part, seconds
     # shellcheck disable=SC2086
-    part "$1" "$2" python3 benchmarks/bench_gpu.py "$1" $quick $dry --output "$output"
+    part "$1" "$2" python3 benchmarks/bench_gpu.py "$1" $quick $dry --output "$work/parts"
 }
 
 end_to_end() {
@@ -86,6 +88,7 @@ bench ddp 40
 bench amp 45
 export -f end_to_end
 export here work
-part end_to_end "$([ -n "$quick" ] && echo 75 || echo 100)" bash -c end_to_end
-python3 benchmarks/bench_gpu.py table --output "$output"
+part end_to_end "$([ -n "$quick" ] && echo 90 || echo 110)" bash -c end_to_end
+python3 benchmarks/bench_gpu.py table --output "$work/parts" | tee -a "$output/gpu.log"
+cp "$work/parts/table.md" "$work/parts/table.json" "$output"
 ! grep -qv "exit code 0" "$summary"

@@ -1,12 +1,11 @@
 """The Triton kernel against plain torch: on CUDA, or without it in Triton's interpreter."""
 
 from importlib.util import find_spec
-from unittest import mock
 
 import pytest
 import torch
 
-from medcalib.functional import _binning_triton
+from medcalib.functional import _binning_triton, _kernels_triton
 from medcalib.functional.binning import _bin_statistics
 
 INTERPRETED = not torch.cuda.is_available()
@@ -14,23 +13,13 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is n
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_programs():
-    """In the interpreter, each step of a program takes as long as a kernel on a GPU: let programs take few."""
-    if not INTERPRETED:
-        yield
-        return
-    with mock.patch.object(_binning_triton, "_BLOCKS", 2):
-        yield
-
-
 def both(probs, y, num_bins=20, soft=False, mask=None, right=False):
     wanted = _bin_statistics(probs, y, num_bins, soft, mask, right=right, backend="torch")
     probs, y, mask = (None if part is None else part.to(DEVICE) for part in (probs, y, mask))
     result = _bin_statistics(probs, y, num_bins, soft, mask, right=right, backend="triton")
     for mine, theirs in zip(result, wanted, strict=True):
-        # The torch version rounds which two centres are nearest, so up to 1e-6 of a voxel on a centre may move.
-        torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-9, atol=1e-5 if soft else 1e-9)
+        # float32 rounds the share of a soft bin, and the sums of some thousand voxels.
+        torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-6, atol=1e-4 if soft else 1e-6)
 
 
 def example(dtype=torch.float32, shape=(9, 8, 7)):
@@ -49,9 +38,8 @@ def test_equals_torch(soft, num_bins):
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_several_parts_of_a_row(soft, monkeypatch):
-    monkeypatch.setattr(_binning_triton, "_TABLE", 512)
-    both(*example(), soft=soft)
+def test_several_parts_of_a_row(soft):
+    both(*example(shape=(13, 10, 10)), soft=soft)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -75,9 +63,9 @@ def test_grid_has_one_axis(monkeypatch):
     class Kernel:
         def __getitem__(self, grid):
             grids.append(grid)
-            return lambda *arguments: None
+            return lambda *arguments, **options: None
 
-    monkeypatch.setattr(_binning_triton, "_bin_kernel", Kernel())
+    monkeypatch.setattr(_kernels_triton, "bin_forward", Kernel())
     probs = torch.zeros(300, 300, 5)
     _binning_triton.forward(probs, torch.zeros(300, 5), 20, use_labels=True, soft=False)
     assert grids == [(90_000,)]

@@ -129,8 +129,3 @@ def test_the_same_twice():
     first, second = (value_and_grad(make("SoftL1ACEandDiceCELoss"), logits, labels) for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
-
-
-def test_no_voxels():
-    value = softmax_sums(torch.zeros(0, 3, 5, device=DEVICE), torch.zeros(0, 1, 5, device=DEVICE))
-    assert value.bins.counts.shape == (0, 3, 20)

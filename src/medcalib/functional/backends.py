@@ -13,10 +13,10 @@ from torch import Tensor
 from medcalib.functional import _binning_torch
 from medcalib.functional.inputs import ROUNDING, check_probabilities
 
-__all__ = ["Unusable", "bin_volume", "bin_volume_backward", "choose_backend", "give_up"]
+__all__ = ["UnusableError", "bin_volume", "bin_volume_backward", "choose_backend", "give_up"]
 
 
-class Unusable(RuntimeError):
+class UnusableError(RuntimeError):
     """A backend that is installed, but cannot run here; plain torch takes its place from then on."""
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from medcalib.functional.backends import Unusable, bin_volume, bin_volume_backward, choose_backend, give_up
+from medcalib.functional.backends import UnusableError, bin_volume, bin_volume_backward, choose_backend, give_up
 from medcalib.functional.inputs import is_label_map, plain, prepare_labels, prepare_target
 
 __all__ = ["BinSums", "SoftmaxSums", "bin_sums", "can_fuse", "softmax_sums"]
@@ -215,7 +215,7 @@ def softmax_sums(
     Raises:
         ValueError: If shapes do not fit or ``num_bins < 1``; if ``check``, also if a label is outside the classes, or
             if a logit is NaN or infinite.
-        Unusable: If Triton cannot build its kernels here, and nobody named it.
+        UnusableError: If Triton cannot build its kernels here, and nobody named it.
 
     Example:
         >>> import torch
@@ -251,7 +251,7 @@ def _on_cuda(
         if named:
             raise
         give_up("triton", error)
-        raise Unusable("triton") from error
+        raise UnusableError("triton") from error
     if check and not bool(sums.detach().isfinite().all()):
         raise ValueError(_NO_PROBABILITY)
     return bins, sums

@@ -9,7 +9,7 @@ from monai.utils import LossReduction
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from medcalib.functional.backends import Unusable
+from medcalib.functional.backends import UnusableError
 from medcalib.functional.sums import BinSums, SoftmaxSums, bin_sums, can_fuse, softmax_sums
 
 __all__ = ["HardL1ACELoss", "L1ACELoss", "SoftL1ACELoss"]
@@ -63,12 +63,12 @@ class L1ACELoss(_Loss):
         self.register_buffer("class_weight", weight)
 
     def shared_sums(self, logits: Tensor, y: Tensor) -> SoftmaxSums | None:
-        """Return the sums of one pass over the volume, which other losses may share; None where there is no such pass."""
+        """Return the sums of one pass over the volume, which other losses may share; None where there is none."""
         if not (self.softmax and self.to_onehot_y and can_fuse(logits, y)):
             return None
         try:
             sums = softmax_sums(logits, y, self.num_bins, soft=self.soft, right=self.right, check=self.check_next)
-        except Unusable:
+        except UnusableError:
             return None
         self.check_next = False
         return sums
