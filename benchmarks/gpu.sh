@@ -7,7 +7,7 @@
 # --quick runs tests and short benchmarks in about three minutes; --dry tries the script itself, tiny, on the CPU.
 # Each part has a time of its own, so that one that hangs does not take that of the others. Results: table.md, table.json.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 
 wheels="" output="gpu_results" quick="" dry=""
 while [ $# -gt 0 ]; do

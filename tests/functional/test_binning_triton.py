@@ -22,7 +22,7 @@ def both(probs, y, num_bins=20, soft=False, mask=None, right=False):
         torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-6, atol=1e-4 if soft else 1e-6)
 
 
-def example(dtype=torch.float32, shape=(9, 8, 7)):
+def example(dtype=torch.float32, shape=(5, 5, 5)):
     generator = torch.Generator().manual_seed(0)
     probs = (3 * torch.randn(2, 3, *shape, generator=generator)).softmax(1).to(dtype)
     return probs, torch.randint(0, 3, (2, 1, *shape), generator=generator)
@@ -33,13 +33,13 @@ def example(dtype=torch.float32, shape=(9, 8, 7)):
 def test_equals_torch(soft, num_bins):
     probs, labels = example()
     both(probs, labels, num_bins, soft)
-    both(probs, labels, num_bins, soft, mask=torch.rand(labels.shape) < 0.5)
-    both(probs, torch.rand_like(probs), num_bins, soft)
+    both(probs, torch.rand_like(probs), num_bins, soft, mask=torch.rand(labels.shape) < 0.5)
 
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_several_parts_of_a_row(soft):
-    both(*example(shape=(13, 10, 10)), soft=soft)
+    """Tiles begin at multiples of 128 voxels, and some are cut short."""
+    both(*example(shape=(300,)), soft=soft)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -68,14 +68,14 @@ def test_numbers_of_bins(name, num_bins):
     both(name, *example(), num_bins=num_bins, reduction="none", right=num_bins == 7)
 
 
-@pytest.mark.parametrize("classes", [2, 17, 40])
+@pytest.mark.parametrize("classes", [2, 17])
 @pytest.mark.parametrize("name", ["HardL1ACEandDiceCELoss", "SoftL1ACEandDiceCELoss"])
 def test_numbers_of_classes(name, classes):
     both(name, *example(1, classes, (11,), scale=4.0), num_bins=10)
 
 
 def test_several_programs():
-    both("SoftL1ACEandDiceCELoss", *example(1, 2, (1300,)), num_bins=5)
+    both("SoftL1ACEandDiceCELoss", *example(1, 2, (300,)), num_bins=5)
 
 
 def test_channels_last_and_labels_of_any_dtype():
@@ -125,7 +125,7 @@ def test_classes_may_have_no_probability():
 
 
 def test_the_same_twice():
-    logits, labels = (part.to(DEVICE) for part in example(shape=(40, 30) if INTERPRETED else (400, 300)))
+    logits, labels = (part.to(DEVICE) for part in example(shape=(20, 20) if INTERPRETED else (400, 300)))
     first, second = (value_and_grad(make("SoftL1ACEandDiceCELoss"), logits, labels) for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])

@@ -19,6 +19,8 @@ LANES = 128
 # A program holds at most this many bins at a time, since a lane keeps its copies in registers.
 _MOST_BINS = 48
 _BINS_OF_MANY = 32
+# With fewer programs than this, some multiprocessors of a large card would wait for others.
+_ENOUGH_PROGRAMS = 2048
 
 
 class Cut(NamedTuple):
@@ -52,8 +54,8 @@ def widths(num_bins: int) -> tuple[int, int]:
 def cut(voxels: int, rows: int, most: int) -> Cut:
     """Deal out ``rows`` rows of voxels; the same shape is dealt out in the same way on every card."""
     steps = most
-    while steps > 4 and rows * -(-voxels // (steps * LANES)) < 2048:
-        steps //= 4
+    while steps > 1 and rows * -(-voxels // (steps * LANES)) < _ENOUGH_PROGRAMS:
+        steps = max(steps // 4, 1)
     return Cut(-(-voxels // (steps * LANES)), LANES, steps, min(steps, 4))
 
 
