@@ -227,51 +227,40 @@ def bench_step(bench: Bench) -> None:
 
 
 def bench_bins(bench: Bench) -> None:
-    """Bin statistics against what copying memory reaches in the same run."""
-    edge = bench.size(320, 256, 16)
+    """Bin statistics of a large volume against what copying memory reaches in the same run."""
+    shape = (4, 16, 16, 16) if bench.dry else (4, 512, 512, bench.size(384, 256, 0))
     torch.manual_seed(0)
-    probs = (3 * torch.randn(1, 4, *[edge] * 3, device=bench.device)).softmax(1)
-    labels = labels_of(bench, 1, 4, edge).to(torch.uint8)
+    probs = torch.empty(1, *shape, device=bench.device).normal_(std=3).softmax(1)
+    labels = torch.randint(0, 4, (1, 1, *shape[1:]), device=bench.device, dtype=torch.uint8)
     flat, truth = probs.flatten(2), labels.flatten(1)
     target = torch.empty_like(probs)
     backend = choose_backend(bench.device.type)
-    kernel = partial(bin_volume, flat, truth, 20, use_labels=True, soft=False, check=False, backend=backend)
-    soft = partial(bin_volume, flat, truth, 20, use_labels=True, soft=True, check=False, backend=backend)
+    options = {"use_labels": True, "check": False, "backend": backend}
     sides: dict[str, Callable[[], object]] = {
         "copy of the probabilities": lambda: target.copy_(probs),
-        "bins, hard": kernel,
-        "bins, soft": soft,
+        "bins, hard": partial(bin_volume, flat, truth, 20, soft=False, **options),
+        "bins, hard, 10": partial(bin_volume, flat, truth, 10, soft=False, **options),
+        "bins, soft": partial(bin_volume, flat, truth, 20, soft=True, **options),
         "bin_statistics, hard": lambda: bin_statistics(probs, labels),
         "bin_statistics, soft": lambda: bin_statistics(probs, labels, soft=True),
-        "bins, hard, plain torch": lambda: bin_volume(flat, truth, 20, use_labels=True, soft=False, backend="torch"),
     }
-    repeats = bench.size(20, 8, 1)
-    plain = sides.pop("bins, hard, plain torch")
-    times = bench.alternate(sides, repeats) | bench.alternate({"bins, hard, plain torch": plain}, 2, warm=1)
+    times = bench.alternate(sides, bench.size(12, 6, 1))
+    if not bench.quick:
+        plain = {
+            "bins, hard, plain torch": partial(
+                bin_volume, flat, truth, 20, soft=False, **options | {"backend": "torch"}
+            )
+        }
+        times |= bench.alternate(plain, 1, warm=1)
     read = probs.numel() * probs.element_size()
     moved = dict.fromkeys(times, read + labels.numel()) | {"copy of the probabilities": 2 * read}
     bandwidth = {name: moved[name] / times[name] for name in times}
     best = bandwidth["copy of the probabilities"]
     rows = {n: [round(times[n] * 1e3, 3), round(bandwidth[n] / 1e9, 1), round(bandwidth[n] / best, 3)] for n in times}
-    bench.report(f"bins of 1 x 4 x {edge}^3 float32, 20 bins", ["ms", "GB/s", "of the copy's bandwidth"], rows)
-    if backend == "triton":
-        tune_bins(bench, kernel, soft, read + labels.numel(), best)
-
-
-def tune_bins(bench: Bench, hard: Callable, soft: Callable, moved: int, best: float) -> None:
-    """How the kernel's shape changes its speed."""
-    from medcalib.functional import _binning_triton
-
-    rows = {}
-    original = _binning_triton._STEPS
-    try:
-        for steps in (16, 64, 128):
-            _binning_triton._STEPS = steps
-            times = bench.alternate({"hard": hard, "soft": soft}, 5, warm=2)
-            rows[f"{steps} tiles"] = [round(moved / value / best, 3) for value in times.values()]
-    finally:
-        _binning_triton._STEPS = original
-    bench.report("bins by tiles of a program, of the copy's bandwidth", ["hard", "soft"], rows)
+    title = (
+        f"bins of {' x '.join(map(str, shape))} float32 and labels of uint8, 20 bins; bytes read, or read and written"
+    )
+    bench.report(title, ["ms", "GB/s", "of the copy's bandwidth"], rows)
 
 
 @torch.no_grad()

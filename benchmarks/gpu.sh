@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Every test and benchmark that needs a GPU, within eight minutes, on a machine with PyTorch and Triton and no network.
+# Every test and benchmark that needs a GPU, within seven minutes, on a machine with PyTorch and Triton and no network.
 #
 #     benchmarks/gpu.sh [--wheels FOLDER] [--output FOLDER] [--quick] [--dry]
 #
 # --wheels installs the wheels of a folder, without their needs, into a temporary folder, and uses them from there.
-# --quick runs tests and short benchmarks in about three minutes; --dry tries the script itself, tiny, on the CPU.
+# --quick runs tests and short benchmarks in about four minutes; --dry tries the script itself, tiny, on the CPU.
 # Each part has a time of its own, so that one that hangs does not take that of the others. Results: table.md, table.json.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -35,7 +35,7 @@ summary="$work/parts/summary.txt"
 : > "$output/gpu.log"
 
 started="$(date +%s)"
-total="$([ -n "$quick" ] && echo 290 || echo 470)"
+total="$([ -n "$quick" ] && echo 290 || echo 425)"
 
 part() {  # name, seconds at the most, command
     local name="$1" limit="$2" begin end code
@@ -61,7 +61,7 @@ bench() {  # part, seconds
 end_to_end() {
     local bundle
     cd "$work" || return 1
-    bundle="$(python3 "$here/generate_bundle.py" --data phantom --loss softl1ace_dice_ce --method mc_dropout_decoder \
+    bundle="$(python3 "$here/generate_bundle.py" --data phantom --loss softl1ace_dice_ce --method deterministic \
         --bundles_dir "$work/bundles" | tail -n 1)" || return 1
     echo "$bundle"
     for mode in train inference_pred inference_eval; do
@@ -78,7 +78,7 @@ tests=(tests/losses/test_l1ace_cuda.py tests/functional/test_fused_triton.py tes
 if [ -n "$dry" ]; then
     part tests 300 python3 -m pytest -q -p no:cacheprovider tests/losses/test_l1ace_cuda.py
 else
-    part tests "$([ -n "$quick" ] && echo 110 || echo 150)" python3 -m pytest -q -p no:cacheprovider --durations=5 "${tests[@]}"
+    part tests "$([ -n "$quick" ] && echo 110 || echo 150)" python3 -m pytest -v -p no:cacheprovider --durations=12 "${tests[@]}"
 fi
 bench losses 60
 bench step 80

@@ -131,7 +131,7 @@ def test_more_voxels_than_32_bits_count(kind):
     half = 2**30 + 128
     if torch.cuda.mem_get_info()[0] < 45 * 2**30:
         pytest.skip("needs 45 GiB of GPU memory")
-    logits = torch.empty(1, 2, 2 * half, dtype=torch.bfloat16, device="cuda")
+    logits = torch.empty(1, 2, 2 * half, dtype=torch.bfloat16, device="cuda")  # 8.6 GB
     for start in range(0, half, half // 8):
         stop = min(start + half // 8, half)
         logits[..., start:stop].normal_(std=2)
@@ -149,6 +149,55 @@ def test_more_voxels_than_32_bits_count(kind):
     assert results[1][0] == pytest.approx(results[0][0], rel=1e-6)
     torch.testing.assert_close(results[1][1], results[1][2], rtol=0, atol=0)
     torch.testing.assert_close(2 * results[1][1], results[0][1], rtol=0.02, atol=1e-12)
+
+
+def test_the_trainer_of_bundles_waits_for_nothing(never_waits):
+    """One iteration of MONAI's trainer with pinned batches, a fused optimizer and mixed precision."""
+    from monai.data import DataLoader, Dataset
+    from monai.engines import SupervisedTrainer
+    from monai.networks.nets import UNet
+
+    generator = torch.Generator().manual_seed(0)
+    cases = [
+        {
+            "image": torch.rand(1, 16, 16, 16, generator=generator),
+            "label": torch.randint(0, 3, (1, 16, 16, 16), generator=generator).float(),
+        }
+        for _ in range(4)
+    ]
+    network = UNet(3, 1, 3, (4, 8), (2,)).cuda()
+    loader = DataLoader(Dataset(cases), batch_size=2, pin_memory=True)
+    trainer = SupervisedTrainer(
+        device=torch.device("cuda"),
+        max_epochs=1,
+        train_data_loader=loader,
+        network=network,
+        optimizer=torch.optim.AdamW(network.parameters(), fused=True),
+        loss_function=LOSSES["soft"](),
+        non_blocking=True,
+        amp=True,
+        amp_kwargs={"dtype": torch.bfloat16},
+    )
+    before = [weight.detach().clone() for weight in network.parameters()]
+    trainer.run()
+    batch = next(iter(loader))
+    torch.cuda.synchronize()
+    with never_waits:
+        output = trainer._iteration(trainer, batch)
+    assert output["loss"].isfinite()
+    assert any(bool((weight != was).any()) for weight, was in zip(network.parameters(), before, strict=True))
+
+
+def test_only_the_random_state_of_used_devices_is_forked():
+    """Members of a prediction draw from states of their own, and leave those of the process as they were."""
+    from medcalib.inferers import MCDropoutSampler
+
+    network = torch.nn.Sequential(torch.nn.Dropout(0.5)).cuda()
+    states = [torch.get_rng_state(), torch.cuda.get_rng_state()]
+    members = [list(MCDropoutSampler(3, seed=1)(torch.ones(1, 64, device="cuda"), network)) for _ in range(2)]
+    assert all(torch.equal(first, second) for first, second in zip(*members, strict=True))
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert torch.equal(states[1], torch.cuda.get_rng_state())
 
 
 def test_bin_statistics_of_more_values_than_32_bits_count():

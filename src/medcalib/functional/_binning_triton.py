@@ -73,6 +73,7 @@ def forward(
         block=block,
         steps=steps,
         unroll=unroll,
+        whole=voxels % (steps * block) == 0,
         num_warps=LANES // 32,
     )
     return add_up(partial, num_bins, soft=soft).reshape(batch, classes, num_bins, 3)

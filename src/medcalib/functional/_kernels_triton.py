@@ -31,6 +31,7 @@ PACK = 32768
 
 @_compiled
 def _hard_bin(p, table, num_bins: tl.constexpr, right: tl.constexpr):  # noqa: ANN001, ANN202
+    """Return the bin as float32, which is compared with all bins in one instruction where whole numbers take two."""
     # Written so that NaN ends at 0, since the index reads memory. The outermost boundaries are infinite.
     position = p * num_bins
     position = tl.where(position > 0, position, 0.0)
@@ -38,13 +39,22 @@ def _hard_bin(p, table, num_bins: tl.constexpr, right: tl.constexpr):  # noqa: A
     k = position.to(tl.int32)
     low, high = tl.load(table + k), tl.load(table + k + 1)
     if right:
-        return k - (p < low).to(tl.int32) + (p >= high).to(tl.int32)
-    return k - (p <= low).to(tl.int32) + (p > high).to(tl.int32)
+        return tl.floor(position) - (p < low).to(tl.float32) + (p >= high).to(tl.float32)
+    return tl.floor(position) - (p <= low).to(tl.float32) + (p > high).to(tl.float32)
+
+
+@_compiled
+def _distance(p, k, table, num_bins: tl.constexpr):  # noqa: ANN001, ANN202
+    """Return how far a probability lies above its bin's anchor, k times the width, which is rounded only once."""
+    return tl.fma(k, -tl.load(table + num_bins + 1), p)
 
 
 @_compiled
 def _soft_bin(p, table, num_bins: tl.constexpr):  # noqa: ANN001, ANN202
-    """Return the lower of the two nearest bins, the share of the one above it, and the inverse distance to it."""
+    """Return the lower of the two nearest bins, the share of the one above it, and the inverse distance to it.
+
+    Bins are float32, as in `_hard_bin`.
+    """
     centres = table + 2 * (num_bins + 1)
     position = p * num_bins - 0.5
     position = tl.where(position > 0, position, 0.0)
@@ -52,20 +62,20 @@ def _soft_bin(p, table, num_bins: tl.constexpr):  # noqa: ANN001, ANN202
     k = position.to(tl.int32)
     centre, step = tl.load(centres + k), tl.load(centres + num_bins + 1 + k)
     above = (p - centre) * step
-    return k, tl.minimum(tl.maximum(above, 0.0), 1.0), step
+    return tl.floor(position), tl.minimum(tl.maximum(above, 0.0), 1.0), step
 
 
 @_compiled
 def _spread(k, first, width: tl.constexpr):  # noqa: ANN001, ANN202
     """Return 1 in the row of each lane's bin and 0 in the others, (width, block)."""
     rows = (first + tl.arange(0, width)).to(tl.float32)
-    return (k.to(tl.float32)[None, :] == rows[:, None]).to(tl.float32)
+    return (k[None, :] == rows[:, None]).to(tl.float32)
 
 
 @_compiled
 def _spread_softly(k, above, first, width: tl.constexpr):  # noqa: ANN001, ANN202
     rows = (first + tl.arange(0, width)).to(tl.float32)[:, None]
-    lower = k.to(tl.float32)[None, :]
+    lower = k[None, :]
     return tl.where(lower == rows, 1.0 - above[None, :], tl.where(lower == rows - 1.0, above[None, :], 0.0))
 
 
@@ -110,11 +120,18 @@ def bin_forward(  # noqa: ANN202
     block: tl.constexpr,
     steps: tl.constexpr,
     unroll: tl.constexpr,
+    whole: tl.constexpr,
 ):
     # Rows and parts of a row share the one axis of the grid that takes more than 65,535 programs.
     program = tl.program_id(0).to(tl.int64)
     row, part = program // parts, program % parts
-    case, class_ = row // classes, row % classes
+    case, class_ = row // classes, (row % classes).to(tl.int32) + first_class
+    # Offsets within a program need 32 bits only, those of programs 64.
+    begin = part * (steps * block)
+    left = tl.minimum(voxels - begin, steps * block).to(tl.int32)
+    probs += row * voxels + begin
+    mask += case * voxels + begin
+    truth += (case if use_labels else row) * voxels + begin
     for first in range(0, num_bins, wide + narrow):
         counts = tl.zeros([wide, block], tl.float32)
         rest = tl.zeros([wide, block], tl.float32)
@@ -124,22 +141,24 @@ def bin_forward(  # noqa: ANN202
         true_2 = tl.zeros([spare, block], tl.float32)
         for step in range(0, steps, unroll):
             for turn in tl.static_range(unroll):
-                voxel = (part * steps + step + turn) * block + tl.arange(0, block)
-                keep = voxel < voxels
-                p = tl.load(probs + row * voxels + voxel, mask=keep, other=0.0).to(tl.float32)
-                if use_labels:
-                    label = tl.load(truth + case * voxels + voxel, mask=keep, other=0)
-                    t = (label == class_ + first_class).to(tl.float32)
+                voxel = (step + turn) * block + tl.arange(0, block)
+                if whole:
+                    p, y = tl.load(probs + voxel).to(tl.float32), tl.load(truth + voxel)
+                    keep = tl.full([block], 1, tl.int1)
                 else:
-                    t = tl.load(truth + row * voxels + voxel, mask=keep, other=0).to(tl.float32)
-                if use_mask:
-                    keep = keep & (tl.load(mask + case * voxels + voxel, mask=keep, other=0) != 0)
+                    keep = voxel < left
+                    p = tl.load(probs + voxel, mask=keep, other=0.0).to(tl.float32)
+                    y = tl.load(truth + voxel, mask=keep, other=0)
+                t = (y == class_).to(tl.float32) if use_labels else y.to(tl.float32)
                 # What is no probability makes its bins NaN; what does not count may be anything.
-                p = tl.where((p >= -1e-6) & (p <= 1.000001), p, float("nan"))
-                p, t = tl.where(keep, p, 0.0), tl.where(keep, t, 0.0)
+                p = tl.where(tl.abs(p - 0.5) <= 0.500001, p, float("nan"))
+                if use_mask:
+                    keep = keep & (tl.load(mask + voxel, mask=keep, other=0) != 0)
+                    p, t = tl.where(keep, p, 0.0), tl.where(keep, t, 0.0)
                 if soft:
                     k, above, _ = _soft_bin(p, table, num_bins)
-                    k = tl.where(keep, k, -2)
+                    if use_mask or not whole:
+                        k = tl.where(keep, k, -2.0)
                     share = _spread_softly(k, above, first, wide)
                     counts += share
                     rest += share * p[None, :]
@@ -151,8 +170,9 @@ def bin_forward(  # noqa: ANN202
                         true_2 += share * t[None, :]
                 else:
                     k = _hard_bin(p, table, num_bins, right)
-                    distance = p - tl.load(table + num_bins + 1 + k)
-                    k, distance = tl.where(keep, k, -1), tl.where(keep, distance, 0.0)
+                    distance = _distance(p, k, table, num_bins)
+                    if use_mask or not whole:
+                        k = tl.where(keep, k, -1.0)
                     share = _spread(k, first, wide)
                     rest += share * distance[None, :]
                     if use_labels:
@@ -186,14 +206,15 @@ def _slopes(p, t, table, gaps, num_bins: tl.constexpr, soft: tl.constexpr, right
     ``gaps`` points to the gradients of the bins' gaps and counts, (num_bins + 1, 2), of each lane's class.
     """
     if soft:
-        k, above, step = _soft_bin(p, table, num_bins)
+        lower, above, step = _soft_bin(p, table, num_bins)
+        k = lower.to(tl.int32)
         centres = table + 2 * (num_bins + 1)
         here, there = tl.load(gaps + 2 * k), tl.load(gaps + 2 * k + 2)
         slope = there - here
         moved = slope * (p - t) + tl.load(gaps + 2 * k + 3) - tl.load(gaps + 2 * k + 1)
         between = (p > tl.load(centres)) & (p < tl.load(centres + num_bins - 1))
         return here + above * slope + tl.where(between, step, 0.0) * moved
-    return tl.load(gaps + 2 * _hard_bin(p, table, num_bins, right))
+    return tl.load(gaps + 2 * _hard_bin(p, table, num_bins, right).to(tl.int32))
 
 
 @_compiled
@@ -312,7 +333,7 @@ def softmax_forward(  # noqa: ANN202
                     log_true += tl.where(hit, x - tl.log(total), 0.0)
                     if soft:
                         k, above, _ = _soft_bin(p, table, num_bins)
-                        k = tl.where(keep, k, -2)
+                        k = tl.where(keep, k, -2.0)
                         gap = p - t
                         share = _spread_softly(k, above, first, wide)
                         counts += share
@@ -323,8 +344,8 @@ def softmax_forward(  # noqa: ANN202
                             rest_2 += share * gap[None, :]
                     else:
                         k = _hard_bin(p, table, num_bins, right)
-                        distance = p - tl.load(table + num_bins + 1 + k)
-                        k, distance = tl.where(keep, k, -1), tl.where(keep, distance, 0.0)
+                        distance = _distance(p, k, table, num_bins)
+                        k = tl.where(keep, k, -1.0)
                         packed = 1.0 + 32768.0 * t
                         share = _spread(k, first, wide)
                         counts += share * packed[None, :]

@@ -12,7 +12,7 @@ from medcalib.functional import _kernels_triton
 from medcalib.functional._binning_torch import bin_centres
 from medcalib.functional._bins import bin_boundaries
 
-__all__ = ["Cut", "anchors", "bin_gradients", "check_installed", "cut", "kernel_table", "power_of_two", "widths"]
+__all__ = ["Cut", "add_up", "bin_gradients", "check_installed", "cut", "kernel_table", "power_of_two", "widths"]
 
 # Lanes of a program; there are as many threads.
 LANES = 128
@@ -59,35 +59,34 @@ def cut(voxels: int, rows: int, most: int) -> Cut:
     return Cut(-(-voxels // (steps * LANES)), LANES, steps, min(steps, 4))
 
 
-def anchors(num_bins: int) -> Tensor:
-    """Return a float32 value inside each hard bin, from which the distances of its probabilities are summed."""
-    boundaries = bin_boundaries(num_bins)
-    return (boundaries[:-1] + boundaries[1:]) / 2
+def _width(num_bins: int) -> float:
+    """Return the width of a hard bin as float32 holds it; its multiples are the anchors."""
+    return torch.tensor(1 / num_bins, dtype=torch.float32).item()
 
 
 @cache
 def kernel_table(num_bins: int, device: torch.device) -> Tensor:
-    """Return boundaries, anchors, centres and inverse distances between centres, (4, num_bins + 1), float32."""
+    """Return boundaries, width, centres and inverse distances between centres, (4, num_bins + 1), float32."""
     table = torch.zeros(4, num_bins + 1, dtype=torch.float32)
     table[0] = bin_boundaries(num_bins)
     table[0, 0], table[0, -1] = -torch.inf, torch.inf
-    table[1, :-1] = anchors(num_bins)
+    table[1] = _width(num_bins)
     centres, steps = bin_centres(num_bins)
     table[2, :-1], table[3, :-1] = centres, steps
     return table.to(device)
 
 
 @cache
-def anchors_on(num_bins: int, device: torch.device) -> Tensor:
-    """Return the anchors in float64 on a device."""
-    return anchors(num_bins).double().to(device)
+def _anchors(num_bins: int, device: torch.device) -> Tensor:
+    """Return the value of each hard bin, in float64, from which the distances of its probabilities are summed."""
+    return (torch.arange(num_bins, dtype=torch.float64) * _width(num_bins)).to(device)
 
 
 def add_up(partial: Tensor, num_bins: int, *, soft: bool) -> Tensor:
     """Sum what programs left, (B, parts, ..., bins, 3), into float64 counts, sums and true sums (B, ..., bins, 3)."""
     sums = partial.sum(1, dtype=torch.float64)
     if not soft:
-        sums[..., 1].addcmul_(sums[..., 0], anchors_on(num_bins, partial.device))
+        sums[..., 1].addcmul_(sums[..., 0], _anchors(num_bins, partial.device))
     return sums
 
 
