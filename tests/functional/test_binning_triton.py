@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from medcalib.functional import _binning_triton, _kernels_triton
+from medcalib.functional.backends import bin_volume_backward
 from medcalib.functional.binning import _bin_statistics
 
 INTERPRETED = not torch.cuda.is_available()
@@ -101,3 +102,16 @@ def test_losses_on_cuda_wait_only_once():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert ace(logits, labels + 7).isnan()
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_gradient_equals_that_of_torch(soft, labels):
+    probs, y = example()
+    probs, y = probs.flatten(2), y.flatten(1).to(torch.uint8) if labels else torch.rand(2, 3, 125)
+    gradients = torch.randn(2, 2, 3, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    options = {"use_labels": labels, "soft": soft}
+    wanted = bin_volume_backward(probs, y, *gradients, **options, backend="torch")
+    gradients = gradients.to(DEVICE)
+    found = bin_volume_backward(probs.to(DEVICE), y.to(DEVICE), *gradients, **options, backend="triton")
+    torch.testing.assert_close(found.cpu(), wanted, rtol=1e-4, atol=1e-4)
