@@ -1,12 +1,12 @@
 """The Triton kernel against plain torch: on CUDA, or without it in Triton's interpreter."""
 
 from importlib.util import find_spec
-from unittest import mock
 
 import pytest
 import torch
 
-from medcalib.functional import _binning_triton
+from medcalib.functional import _binning_triton, _kernels_triton
+from medcalib.functional.backends import bin_volume_backward
 from medcalib.functional.binning import _bin_statistics
 
 INTERPRETED = not torch.cuda.is_available()
@@ -14,26 +14,16 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is n
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_programs():
-    """In the interpreter, each step of a program takes as long as a kernel on a GPU: let programs take few."""
-    if not INTERPRETED:
-        yield
-        return
-    with mock.patch.object(_binning_triton, "_BLOCKS", 2):
-        yield
-
-
 def both(probs, y, num_bins=20, soft=False, mask=None, right=False):
     wanted = _bin_statistics(probs, y, num_bins, soft, mask, right=right, backend="torch")
     probs, y, mask = (None if part is None else part.to(DEVICE) for part in (probs, y, mask))
     result = _bin_statistics(probs, y, num_bins, soft, mask, right=right, backend="triton")
     for mine, theirs in zip(result, wanted, strict=True):
-        # The torch version rounds which two centres are nearest, so up to 1e-6 of a voxel on a centre may move.
-        torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-9, atol=1e-5 if soft else 1e-9)
+        # float32 rounds the share of a soft bin, and the sums of some thousand voxels.
+        torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-6, atol=1e-4 if soft else 1e-6)
 
 
-def example(dtype=torch.float32, shape=(9, 8, 7)):
+def example(dtype=torch.float32, shape=(5, 5, 5)):
     generator = torch.Generator().manual_seed(0)
     probs = (3 * torch.randn(2, 3, *shape, generator=generator)).softmax(1).to(dtype)
     return probs, torch.randint(0, 3, (2, 1, *shape), generator=generator)
@@ -44,14 +34,13 @@ def example(dtype=torch.float32, shape=(9, 8, 7)):
 def test_equals_torch(soft, num_bins):
     probs, labels = example()
     both(probs, labels, num_bins, soft)
-    both(probs, labels, num_bins, soft, mask=torch.rand(labels.shape) < 0.5)
-    both(probs, torch.rand_like(probs), num_bins, soft)
+    both(probs, torch.rand_like(probs), num_bins, soft, mask=torch.rand(labels.shape) < 0.5)
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_several_parts_of_a_row(soft, monkeypatch):
-    monkeypatch.setattr(_binning_triton, "_TABLE", 512)
-    both(*example(), soft=soft)
+def test_several_parts_of_a_row(soft):
+    """Tiles begin at multiples of 128 voxels, and some are cut short."""
+    both(*example(shape=(300,)), soft=soft)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -75,9 +64,9 @@ def test_grid_has_one_axis(monkeypatch):
     class Kernel:
         def __getitem__(self, grid):
             grids.append(grid)
-            return lambda *arguments: None
+            return lambda *arguments, **options: None
 
-    monkeypatch.setattr(_binning_triton, "_bin_kernel", Kernel())
+    monkeypatch.setattr(_kernels_triton, "bin_forward", Kernel())
     probs = torch.zeros(300, 300, 5)
     _binning_triton.forward(probs, torch.zeros(300, 5), 20, use_labels=True, soft=False)
     assert grids == [(90_000,)]
@@ -113,3 +102,16 @@ def test_losses_on_cuda_wait_only_once():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert ace(logits, labels + 7).isnan()
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_gradient_equals_that_of_torch(soft, labels):
+    probs, y = example()
+    probs, y = probs.flatten(2), y.flatten(1).to(torch.uint8) if labels else torch.rand(2, 3, 125)
+    gradients = torch.randn(2, 2, 3, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    options = {"use_labels": labels, "soft": soft}
+    wanted = bin_volume_backward(probs, y, *gradients, **options, backend="torch")
+    gradients = gradients.to(DEVICE)
+    found = bin_volume_backward(probs.to(DEVICE), y.to(DEVICE), *gradients, **options, backend="triton")
+    torch.testing.assert_close(found.cpu(), wanted, rtol=1e-4, atol=1e-4)

@@ -6,6 +6,7 @@ the logits, and the means and counts of the bins.
 """
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def test_loss_and_gradient_without_the_fused_pass(golden, case, kind, monkeypatc
     monkeypatch.setattr("medcalib.losses.l1ace.can_fuse", lambda *_: False)
     loss = getattr(medcalib.losses, KINDS[kind])(**case["kwargs"])
     check(loss, golden, case["name"], f"{case['name']}/{kind}")
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+@pytest.mark.parametrize("case", COMBINED, ids=lambda case: case["loss"])
+def test_combined_loss_and_gradient_of_the_pass_on_cuda(golden, case, monkeypatch):
+    """In Triton's interpreter, or on CUDA where there is a GPU."""
+    monkeypatch.setattr("medcalib.functional.sums.choose_backend", lambda _device: "triton")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    moved = {name: array.to(device) for name, array in golden.items() if name.startswith("compound/")}
+    loss = getattr(medcalib.losses, case["loss"])(**case["kwargs"])
+    check(loss, moved, "compound", f"compound/{case['loss']}")
 
 
 @pytest.mark.parametrize("fused", [True, False])

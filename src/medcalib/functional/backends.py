@@ -13,7 +13,11 @@ from torch import Tensor
 from medcalib.functional import _binning_torch
 from medcalib.functional.inputs import ROUNDING, check_probabilities
 
-__all__ = ["bin_volume", "bin_volume_backward", "choose_backend"]
+__all__ = ["UnusableError", "bin_volume", "bin_volume_backward", "choose_backend", "give_up"]
+
+
+class UnusableError(RuntimeError):
+    """A backend that is installed, but cannot run here; plain torch takes its place from then on."""
 
 
 _unusable: set[str] = set()
@@ -30,7 +34,8 @@ def choose_backend(device_type: str) -> str:
     return wanted if wanted is not None and wanted not in _unusable and _is_installed(wanted) else "torch"
 
 
-def _give_up(backend: str, error: Exception) -> None:
+def give_up(backend: str, error: Exception) -> None:
+    """Use plain torch instead of a backend from now on, and warn the first time."""
     if backend in _unusable:
         return
     _unusable.add(backend)
@@ -78,9 +83,6 @@ def bin_volume(
         if not valid:
             check_probabilities(probs, mask)
         return sums
-    if check:
-        check_probabilities(probs, mask)
-    sums = None
     if backend == "triton":
         from medcalib.functional import _binning_triton
 
@@ -91,9 +93,15 @@ def bin_volume(
         except Exception as error:  # triton raises whatever its compiler, the system's and the file system raise
             if named:
                 raise
-            _give_up(backend, error)
-    if sums is None:
-        sums = _binning_torch.forward(probs, y, num_bins, mask, **options)
+            give_up(backend, error)
+        else:
+            # The kernel has made NaN of what is no probability.
+            if check and not bool(sums.isfinite().all()):
+                check_probabilities(probs, mask)
+            return sums if check else sums.where(sums.isfinite().all(), torch.nan)
+    if check:
+        check_probabilities(probs, mask)
+    sums = _binning_torch.forward(probs, y, num_bins, mask, **options)
     if not check:
         inside = (probs >= -ROUNDING) & (probs <= 1 + ROUNDING)
         if mask is not None:
@@ -121,4 +129,8 @@ def bin_volume_backward(
         from medcalib.functional import _binning_numba
 
         return _binning_numba.backward(probs, y, grad_counts, grad_gaps, **options)
+    if backend == "triton":
+        from medcalib.functional import _binning_triton
+
+        return _binning_triton.backward(probs, y, grad_counts, grad_gaps, **options)
     return _binning_torch.backward(probs, y, grad_counts, grad_gaps, **options)

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from medcalib.functional.backends import bin_volume, bin_volume_backward, choose_backend
+from medcalib.functional.backends import UnusableError, bin_volume, bin_volume_backward, choose_backend, give_up
 from medcalib.functional.inputs import is_label_map, plain, prepare_labels, prepare_target
 
 __all__ = ["BinSums", "SoftmaxSums", "bin_sums", "can_fuse", "softmax_sums"]
+
+_NO_PROBABILITY = "the logits hold NaN or infinity, so their softmax is not a probability."
 
 
 class BinSums(NamedTuple):
@@ -69,7 +71,7 @@ class _BinSumsFunction(torch.autograd.Function):
         return bin_volume_backward(probs, y, grad_counts, grad_gaps, **ctx.options), None, None, None, None
 
 
-class _SoftmaxSumsFunction(torch.autograd.Function):
+class _SoftmaxSumsOnCPU(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, num_bins: int, soft: bool, right: bool
@@ -80,7 +82,7 @@ class _SoftmaxSumsFunction(torch.autograd.Function):
         probs = logits.softmax(1)
         bins, sums, valid = _fused_numba.forward(logits, probs, labels, num_bins, soft=soft, right=right)
         if not valid:
-            raise ValueError("the logits hold NaN or infinity, so their softmax is not a probability.")
+            raise ValueError(_NO_PROBABILITY)
         ctx.save_for_backward(probs, labels)
         ctx.options = {"soft": soft, "right": right}
         return bins, sums
@@ -92,6 +94,29 @@ class _SoftmaxSumsFunction(torch.autograd.Function):
 
         probs, labels = ctx.saved_tensors
         return _fused_numba.backward(probs, labels, grad_bins, grad_sums, **ctx.options), None, None, None, None
+
+
+class _SoftmaxSumsOnCUDA(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, num_bins: int, soft: bool, right: bool
+    ) -> tuple[Tensor, Tensor]:
+        from medcalib.functional import _fused_triton
+
+        logits = logits.detach()
+        bins, sums, norms = _fused_triton.forward(logits, labels, num_bins, soft=soft, right=right)
+        ctx.save_for_backward(logits, labels, norms)
+        ctx.options = {"soft": soft, "right": right}
+        return bins, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_bins: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
+        from medcalib.functional import _fused_triton
+
+        logits, labels, norms = ctx.saved_tensors
+        grad = _fused_triton.backward(logits, labels, norms, grad_bins, grad_sums, **ctx.options)
+        return grad, None, None, None, None
 
 
 def bin_sums(
@@ -151,35 +176,46 @@ def bin_sums(
 
 
 def can_fuse(logits: Tensor, y: Tensor) -> bool:
-    """Tell whether :func:`softmax_sums` takes these logits and this target."""
+    """Tell whether :func:`softmax_sums` takes these logits and this target on their device."""
     return (
-        logits.device.type == "cpu"
-        and logits.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        logits.dtype in (torch.float32, torch.float16, torch.bfloat16)
         and logits.ndim >= 2
         and logits.shape[1] > 1
         and y.shape == (logits.shape[0], 1, *logits.shape[2:])
-        and choose_backend("cpu") == "numba"
+        and choose_backend(logits.device.type) in ("numba", "triton")
     )
 
 
 def softmax_sums(
-    logits: Tensor, y: Tensor, num_bins: int = 20, *, soft: bool = False, right: bool = False
+    logits: Tensor,
+    y: Tensor,
+    num_bins: int = 20,
+    *,
+    soft: bool = False,
+    right: bool = False,
+    check: bool = True,
+    backend: str | None = None,
 ) -> SoftmaxSums:
-    """Sum all that calibration, Dice and cross-entropy losses need from logits in one pass on CPU.
+    """Sum all that calibration, Dice and cross-entropy losses need from logits in one pass.
 
     Args:
-        logits: float32 or half-precision logits (B, C, ...) on CPU, C at least 2; half precision is widened first.
+        logits: float32 or half-precision logits (B, C, ...), C at least 2. On CPU half precision is widened first; on
+            CUDA the logits are read as they are, and sums over a few thousand voxels each are made in float32.
         y: integer label map (B, 1, ...).
         num_bins: number of bins.
         soft: soft instead of hard bins.
         right: give a probability on a boundary to the upper bin instead of the lower one.
+        check: raise for invalid values. Without it nothing waits for a CUDA device, and they turn the sums into NaN;
+            on CPU, where it costs nothing, they are always checked.
+        backend: ``"numba"`` or ``"triton"`` instead of what fits the device.
 
     Returns:
-        Sums, differentiable once; needs numba.
+        Sums, differentiable once.
 
     Raises:
-        ValueError: If shapes do not fit, if ``num_bins < 1``, if a label is outside the classes, or if a logit is NaN
-            or infinite.
+        ValueError: If shapes do not fit or ``num_bins < 1``; if ``check``, also if a label is outside the classes, or
+            if a logit is NaN or infinite.
+        UnusableError: If Triton cannot build its kernels here, and nobody named it.
 
     Example:
         >>> import torch
@@ -189,8 +225,33 @@ def softmax_sums(
     """
     if not is_label_map(logits, y, num_bins):
         raise ValueError(f"y must be a label map of one channel, got shape {tuple(y.shape)}.")
-    flat = logits.as_subclass(torch.Tensor).reshape(*logits.shape[:2], -1).float().contiguous()
-    labels = prepare_labels(plain(y), flat.shape[1]).contiguous()
-    bins, sums = _SoftmaxSumsFunction.apply(flat, labels, num_bins, soft, right)
+    flat = logits.as_subclass(torch.Tensor).reshape(*logits.shape[:2], -1)
+    if (backend or choose_backend(logits.device.type)) == "triton":
+        bins, sums = _on_cuda(flat, plain(y), num_bins, soft, right, check=check, named=backend is not None)
+    else:
+        labels = prepare_labels(plain(y), flat.shape[1]).contiguous()
+        bins, sums = _SoftmaxSumsOnCPU.apply(flat.float().contiguous(), labels, num_bins, soft, right)
     present, total, squared, overlap, log_true = sums.unbind(-1)
     return SoftmaxSums(BinSums(bins[..., 0], bins[..., 1], present.detach()), total, squared, overlap, log_true)
+
+
+def _on_cuda(
+    logits: Tensor, y: Tensor, num_bins: int, soft: bool, right: bool, *, check: bool, named: bool
+) -> tuple[Tensor, Tensor]:
+    if check:
+        prepare_labels(y, logits.shape[1])
+    # The kernel reads labels of any dtype, which saves a copy.
+    labels = y.reshape(y.shape[0], -1).contiguous()
+    labels = labels.view(torch.uint8) if labels.dtype == torch.bool else labels
+    try:
+        bins, sums = _SoftmaxSumsOnCUDA.apply(logits, labels, num_bins, soft, right)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # triton raises whatever its compiler, the system's and the file system raise
+        if named:
+            raise
+        give_up("triton", error)
+        raise UnusableError("triton") from error
+    if check and not bool(sums.detach().isfinite().all()):
+        raise ValueError(_NO_PROBABILITY)
+    return bins, sums

@@ -9,7 +9,8 @@ from monai.utils import LossReduction
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from medcalib.functional.sums import BinSums, bin_sums, can_fuse, softmax_sums
+from medcalib.functional.backends import UnusableError
+from medcalib.functional.sums import BinSums, SoftmaxSums, bin_sums, can_fuse, softmax_sums
 
 __all__ = ["HardL1ACELoss", "L1ACELoss", "SoftL1ACELoss"]
 
@@ -61,9 +62,16 @@ class L1ACELoss(_Loss):
             raise ValueError("weight must hold no negative value.")
         self.register_buffer("class_weight", weight)
 
-    def fusable(self, logits: Tensor, y: Tensor) -> bool:
-        """Tell whether the loss of this input can be taken from ``softmax_sums``."""
-        return self.softmax and self.to_onehot_y and can_fuse(logits, y)
+    def shared_sums(self, logits: Tensor, y: Tensor) -> SoftmaxSums | None:
+        """Return the sums of one pass over the volume, which other losses may share; None where there is none."""
+        if not (self.softmax and self.to_onehot_y and can_fuse(logits, y)):
+            return None
+        try:
+            sums = softmax_sums(logits, y, self.num_bins, soft=self.soft, right=self.right, check=self.check_next)
+        except UnusableError:
+            return None
+        self.check_next = False
+        return sums
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
         """Return the loss.
@@ -78,8 +86,8 @@ class L1ACELoss(_Loss):
         Raises:
             ValueError: If shapes do not fit, a probability is NaN or outside [0, 1], or a label outside the classes.
         """
-        if self.fusable(input, target):
-            sums = softmax_sums(input, target, self.num_bins, soft=self.soft, right=self.right)
+        sums = self.shared_sums(input, target)
+        if sums is not None:
             return self.reduce(sums.bins, input)
         return self.reduce(self._bin_sums(input, target), input, sliced=True)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
-from medcalib.functional.sums import SoftmaxSums, softmax_sums
+from medcalib.functional.sums import SoftmaxSums
 from medcalib.losses.cross_entropy import CrossEntropyLoss
 from medcalib.losses.dice import DiceLoss
 from medcalib.losses.l1ace import L1ACELoss
@@ -53,7 +53,7 @@ def _from_sums(loss: nn.Module) -> Callable[[Any, SoftmaxSums], Tensor] | None:
 class WeightedSumLoss(_Loss):
     r"""Weighted sum of losses on the same logits, :math:`\sum_t w_t L_t`.
 
-    Beside a softmax L1-ACE loss on a label map on CPU, plain MONAI Dice losses and cross entropies are taken from the
+    Beside a softmax L1-ACE loss on a label map, plain MONAI Dice losses and cross entropies are taken from the
     same pass over the volume; every other term, input or device goes through the terms' own modules, with the same
     result.
 
@@ -93,12 +93,13 @@ class WeightedSumLoss(_Loss):
 
     def terms(self, input: Tensor, target: Tensor) -> list[Tensor]:  # noqa: A002
         """Return the value of each term, unweighted and differentiable."""
-        error = next(
-            (loss for loss in self.losses if isinstance(loss, L1ACELoss) and loss.fusable(input, target)), None
-        )
-        if error is None:
+        sums, error = None, None
+        for loss in self.losses:
+            if isinstance(loss, L1ACELoss) and (sums := loss.shared_sums(input, target)) is not None:
+                error = loss
+                break
+        if sums is None:
             return [loss(input, target) for loss in self.losses]
-        sums = softmax_sums(input, target, error.num_bins, soft=error.soft, right=error.right)
         values = []
         for loss in self.losses:
             shortcut = _from_sums(loss)
