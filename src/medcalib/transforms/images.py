@@ -65,6 +65,7 @@ class LoadPictured(LoadCased):
     """
 
     endings = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+    reads_series = False
 
     def __init__(
         self,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from medcalib.errors import UserError
 from medcalib.image_files.grids import AFFINE_TOLERANCE, Grid, corner_distance
 from medcalib.image_files.label_values import whole_labels
-from medcalib.image_files.nifti import NiftiFile
 from medcalib.image_files.unreadable import UnreadableFileError
+from medcalib.image_files.volumes_in_files import VOLUME_ENDINGS, open_volume
 from medcalib.keys import CaseKeys
 
 __all__ = ["ImageFile", "LoadCased"]
@@ -41,8 +41,10 @@ class ImageFile(Protocol):
 class LoadCased(MapTransform):
     """Load image and label of a case channel-first as float32 and check them.
 
-    Volumes are NIfTI files, ``.nii`` or ``.nii.gz``. Their affine is that of `medcalib.image_files.grids.Grid`. Shapes
-    and positions are compared before voxels are read. Label values that are whole but for a rounding are rounded.
+    Volumes are what `medcalib.image_files.volumes_in_files.open_volume` opens: NIfTI files, ``.nii`` or ``.nii.gz``,
+    and by SimpleITK MetaImage, NRRD and folders of DICOM slices. Their affine is that of
+    `medcalib.image_files.grids.Grid`. Shapes and positions are compared before voxels are read. Label values that are
+    whole but for a rounding are rounded.
 
     A key that a case lacks is passed over, so that images without label can be predicted. The key ``frame`` names the
     volume of 4D files, on their last axis, that is the case; ``attributes`` are dropped.
@@ -55,6 +57,7 @@ class LoadCased(MapTransform):
 
     Attributes:
         endings: how the names of the files that it reads end, in lower case.
+        reads_series: whether it reads folders of DICOM slices, too.
 
     Raises:
         UserError: on call, naming case and file: a file is missing, damaged, of another format, holds NaN or Inf or has
@@ -69,7 +72,8 @@ class LoadCased(MapTransform):
         medcalib.errors.UserError: Case a: missing.nii.gz does not exist.
     """
 
-    endings: tuple[str, ...] = (".nii.gz", ".nii")
+    endings: tuple[str, ...] = VOLUME_ENDINGS
+    reads_series = True
 
     def __init__(
         self,
@@ -82,8 +86,8 @@ class LoadCased(MapTransform):
         self.num_channels = num_channels
         self.label_map = dict(label_map or {})
         self.affine_tolerance = affine_tolerance
-        self._open: Callable[[Any], ImageFile] = NiftiFile
-        self._open_label: Callable[[Any], ImageFile] = NiftiFile
+        self._open: Callable[[Any], ImageFile] = open_volume
+        self._open_label: Callable[[Any], ImageFile] = open_volume
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with tensors (C, ...) in place of paths."""
