@@ -34,7 +34,7 @@ def source(phantom_dir):
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory, source):
-    """One image in ten forms, in a folder alone: NIfTI mirrored and turned, MetaImage, NRRD, DICOM; five without ITK."""
+    """One image in ten forms, in a folder alone: NIfTI plain and turned, MetaImage, NRRD, DICOM."""
     folder = tmp_path_factory.mktemp("copies")
     image = nib.load(source["image"])
     values = np.asarray(image.dataobj)
@@ -99,11 +99,11 @@ def test_predictions_lie_in_the_geometry_of_their_file(copies, predicted):
 
 
 def volume_by_itk(folder, form):
-    import SimpleITK as sitk
+    import SimpleITK
 
     if form == "slices":
-        return sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder / form)))
-    return sitk.ReadImage(str(next(path for path in folder.glob(f"{form}.*") if path.suffix != ".raw")))
+        return SimpleITK.ReadImage(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder / form)))
+    return SimpleITK.ReadImage(str(next(path for path in folder.glob(f"{form}.*") if path.suffix != ".raw")))
 
 
 @pytest.mark.skipif(not ITK, reason="needs SimpleITK and pydicom")
