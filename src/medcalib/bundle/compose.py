@@ -27,6 +27,7 @@ from medcalib.bundle.layout import (
     SHARED_CONFIGS,
     Mode,
     config_files,
+    images_config,
 )
 from medcalib.bundle.network_settings import check_network_fits, default_network, network_settings
 from medcalib.errors import UserError
@@ -202,8 +203,7 @@ def _write(
         with (configs_dir / f"{FragmentKind.NETWORK}.yaml").open("a", encoding="utf-8") as file:
             file.write(f"\n# what suits the data, as {sources[FragmentKind.DATA].name} says\n")
             yaml.safe_dump(network_settings, file, sort_keys=False, allow_unicode=True)
-    if CLASSIFICATION not in sources:
-        shutil.copyfile(templates_dir / CONFIGS / IMAGES, configs_dir / IMAGES)
+    shutil.copyfile(images_config(templates_dir, CLASSIFICATION in sources), configs_dir / IMAGES)
     shutil.copyfile(templates_dir / CONFIGS / "logging.conf", configs_dir / "logging.conf")
     shutil.copyfile(templates_dir / "LICENSE", folder / "LICENSE")
     (configs_dir / METADATA).write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")

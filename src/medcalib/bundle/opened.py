@@ -17,7 +17,7 @@ from medcalib.bundle.checkpoint_paths import member_seeds
 from medcalib.bundle.contract import Training
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import FragmentKind
-from medcalib.bundle.layout import CLASSIFICATION, CONFIGS, IMAGES, METADATA, Mode, config_files
+from medcalib.bundle.layout import CLASSIFICATION, CONFIGS, IMAGES, METADATA, Mode, config_files, images_config
 from medcalib.bundle.overrides import (
     check_overrides,
     current_ids,
@@ -252,13 +252,9 @@ class Bundle:
             if mode is not Mode.INFERENCE_PRED:
                 raise UserError(f"--images are predicted, so it goes with --mode {Mode.INFERENCE_PRED}, not {mode}.")
             own = self.folder / CONFIGS / IMAGES
-            if (self.folder / CONFIGS / f"{CLASSIFICATION}.yaml").exists():
-                raise UserError(
-                    f"{self.name} classifies whole images, and --images works for segmentation only so far; list them "
-                    f"as the test cases of a dataset."
-                )
+            classifies = (self.folder / CONFIGS / f"{CLASSIFICATION}.yaml").exists()
             # bundles of earlier versions lack it
-            files.append(own if own.exists() else find_templates() / CONFIGS / IMAGES)
+            files.append(own if own.exists() else images_config(find_templates(), classifies))
         return files
 
     def _first_stage(self, debug: bool) -> dict[str, Any] | None:
