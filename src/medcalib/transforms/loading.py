@@ -120,6 +120,15 @@ class LoadCased(MapTransform):
                 loaded[CaseKeys.LABEL].affine = loaded[CaseKeys.IMAGE].affine
         return loaded
 
+    def image_grid(self, data: Mapping[Hashable, Any]) -> Grid:
+        """The grid of the image of a case, by the header of its first file alone.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        path = _as_list(data[CaseKeys.IMAGE])[0]
+        return self._opened(str(data.get(CaseKeys.CASE, "?")), path, CaseKeys.IMAGE).grid
+
     def _read_label(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
         label = self._read(case, file, frame)
         values = whole_labels(label.as_tensor())
