@@ -2,10 +2,13 @@
 
 import re
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from medcalib.data import images_name, new_image_cases
 from medcalib.errors import UserError
+from medcalib.transforms import LoadCased
 
 NIFTI = (".nii.gz", ".nii")
 
@@ -133,3 +136,18 @@ def test_results_are_named_after_the_images(tmp_path):
     made(tmp_path / "clinic", "a.nii.gz")
     assert images_name(str(tmp_path / "clinic")) == images_name(str(tmp_path / "clinic" / "*.nii")) == "clinic"
     assert images_name(str(tmp_path / "clinic" / "a.nii.gz")) == "a"
+
+
+def test_two_channels_are_read_in_the_order_of_the_fragment_however_their_files_are_named(tmp_path):
+    names = {"numbered": ("x_0000.nii", "x_0001.nii"), "named": ("x_adc.nii", "x_T2W.nii")}
+    for folder, files in names.items():
+        (tmp_path / folder).mkdir()
+        for value, name in enumerate(files):
+            nib.save(nib.Nifti1Image(np.full((3, 3, 2), value, np.int16), np.eye(4)), tmp_path / folder / name)
+    for channels, order in ((["ADC", "T2w"], [0, 1]), (["T2w", "ADC"], [1, 0])):
+        image = cases(tmp_path / "named", channels)["x"]
+        assert LoadCased(num_channels=2)({"case": "x", "image": image})["image"].mean((1, 2, 3)).tolist() == order
+        image = cases(tmp_path / "numbered", channels)["x"]
+        assert LoadCased(num_channels=2)({"case": "x", "image": image})["image"].mean((1, 2, 3)).tolist() == [0, 1]
+    with pytest.raises(UserError, match=r"Case 'x' has no file of the channel DWI, only .*x_adc\.nii, .*x_T2W\.nii"):
+        cases(tmp_path / "named", ["ADC", "T2w", "DWI"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from medcalib.errors import plain_reason
+from medcalib.errors import UserError, plain_reason
 from medcalib.image_files.image_traits import grid_traits, image_traits, ranges_of_traits
 from medcalib.keys import CaseKeys
 from medcalib.transforms.loading import LoadCased
@@ -49,6 +49,8 @@ def traits_of_training(
             image = load(case)[CaseKeys.IMAGE]
             traits.append(image_traits(image.as_tensor().numpy(), image.affine.numpy() if image.ndim == 4 else None))
         return {**ranges_of_traits(traits), "channel_names": [str(name) for name in channel_names]}
+    except UserError:  # which the training says itself when it gets there
+        return None
     except Exception as error:  # whatever a dataset, or a loader of one's own, makes of it
         warnings.warn(
             f"What the images of this training are like is not recorded ({plain_reason(error)}), so nobody will look "

@@ -18,7 +18,7 @@ _RIGHT = "correct"
 
 
 class ImageFlaggingRule(FlaggingRule):
-    """The smallest threshold of one score by which few of the test images would have been wrong and not flagged.
+    """The largest threshold of one score by which few of the test images would have been wrong and not flagged.
 
     It is found on ``cases.csv`` of an evaluation with the same weights by `medcalib.metrics.flagging_threshold`; new
     images are none of those.
