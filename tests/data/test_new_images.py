@@ -149,5 +149,5 @@ def test_two_channels_are_read_in_the_order_of_the_fragment_however_their_files_
         assert LoadCased(num_channels=2)({"case": "x", "image": image})["image"].mean((1, 2, 3)).tolist() == order
         image = cases(tmp_path / "numbered", channels)["x"]
         assert LoadCased(num_channels=2)({"case": "x", "image": image})["image"].mean((1, 2, 3)).tolist() == [0, 1]
-    with pytest.raises(UserError, match=r"Case 'x' has no file of the channel DWI, only .*x_adc\.nii, .*x_T2W\.nii"):
+    with pytest.raises(UserError, match=r"Case 'x' has no file of the channel DWI, only .*x_T2W\.nii, .*x_adc\.nii"):
         cases(tmp_path / "named", ["ADC", "T2w", "DWI"])
