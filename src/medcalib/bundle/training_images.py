@@ -38,7 +38,7 @@ def traits_of_training(
     Warns:
         UserWarning: it cannot be found out, and why.
     """
-    kept = [{key.value: case[key] for key in _FILES if key in case} for case in cases]
+    kept: list[dict[Any, Any]] = [{key.value: case[key] for key in _FILES if key in case} for case in cases]
     try:
         traits: list[dict[str, list]] = []
         grids = [load.image_grid(case) for case in _spaced(kept, MOST_HEADERS)]
@@ -60,6 +60,6 @@ def traits_of_training(
         return None
 
 
-def _spaced(cases: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def _spaced(cases: list[dict[Any, Any]], most: int) -> list[dict[Any, Any]]:
     """At most so many of the cases, evenly spaced."""
     return cases[:: -(-len(cases) // most)]
