@@ -205,6 +205,9 @@ def test_what_is_done_is_kept_when_an_image_is_damaged(trained, copies, settings
     nib.save(nib.Nifti1Image(np.stack([np.asarray(image.dataobj)] * 2, -1), image.affine), images / "b.nii.gz")
     with pytest.raises(UserError, match=r"Case b: .* has 2 channel\(s\), but data::channel_names lists 1"):
         run(str(trained), "inference_pred", images=str(images), overrides=options)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:, :, 0], image.affine), images / "b.nii.gz")
+    with pytest.raises(UserError, match=r"Case b: .* has 2 spatial axes, but this bundle predicts images of 3"):
+        run(str(trained), "inference_pred", images=str(images), overrides=options)
 
 
 def test_an_image_unlike_the_training_is_said(trained, copies, settings, tmp_path):

@@ -108,10 +108,3 @@ def test_damaged_files_are_refused(tmp_path):
             HeaderFile(path).read()
     with pytest.raises(FileNotFoundError):
         HeaderFile(tmp_path / "missing.mha")
-
-
-def test_without_simple_itk_it_is_said_what_to_install(tmp_path, monkeypatch):
-    path = write_nrrd(tmp_path / "a.nrrd", values(), PERMUTED)
-    monkeypatch.setitem(__import__("sys").modules, "SimpleITK", None)
-    with pytest.raises(UnreadableFileError, match=r"pip install 'medcalib\[images\]'"):
-        HeaderFile(path)

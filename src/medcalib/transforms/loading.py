@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, Transform
 from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
@@ -20,7 +20,7 @@ from medcalib.image_files.unreadable import UnreadableFileError
 from medcalib.image_files.volumes_in_files import VOLUME_ENDINGS, open_volume
 from medcalib.keys import CaseKeys
 
-__all__ = ["ImageFile", "LoadCased"]
+__all__ = ["CheckSpatialDims", "ImageFile", "LoadCased"]
 
 
 class ImageFile(Protocol):
@@ -197,3 +197,41 @@ def _counted(files: list[ImageFile], read: list[MetaTensor]) -> str:
         return f"{files[0].grid.path} has"
     many = [f"{file.grid.path} has {len(one)}" for file, one in zip(files, read, strict=True) if len(one) != 1]
     return ", ".join([*many, f"its {len(files)} files together have"])
+
+
+class CheckSpatialDims(Transform):
+    """Refuse a case whose image has another number of spatial axes, by its header, before it is loaded.
+
+    Args:
+        load: reads the header.
+        spatial_dims: number of axes.
+
+    Raises:
+        UserError: on call, naming case and file.
+
+    Example:
+        >>> import tempfile
+        >>> import nibabel as nib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     nib.save(nib.Nifti1Image(np.ones((4, 3), np.int16), np.eye(4)), f"{folder}/a.nii")
+        ...     check, case = CheckSpatialDims(LoadCased(), 3), {"case": "a", "image": f"{folder}/a.nii"}
+        ...     try:
+        ...         check(case)
+        ...     except UserError as error:
+        ...         print(str(error).partition(".nii ")[2])
+        has 2 spatial axes, but this bundle predicts images of 3; write a slice as a volume of depth 1.
+    """
+
+    def __init__(self, load: LoadCased, spatial_dims: int) -> None:
+        self.load = load
+        self.spatial_dims = spatial_dims
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the case as it is."""
+        grid = self.load.image_grid(data)
+        if len(grid.shape) != self.spatial_dims:
+            raise UserError(
+                f"Case {data.get(CaseKeys.CASE, '?')}: {grid.path} has {len(grid.shape)} spatial axes, but this bundle "
+                f"predicts images of {self.spatial_dims}; write a slice as a volume of depth 1."
+            )
+        return dict(data)
