@@ -1,5 +1,6 @@
 """Images of no dataset through a trained bundle: the same numbers as for test cases, rows, refusals, going on."""
 
+import importlib.util
 import json
 import shutil
 
@@ -11,6 +12,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 from tests.conftest import PHANTOM_SIZE
+from tests.image_files.written import write_dicom, write_meta_image, write_nrrd
 
 from medcalib.bundle.layout import CONFIGS, IMAGES, METADATA, Mode, config_files
 from medcalib.bundle.opened import Bundle
@@ -32,7 +34,7 @@ def source(phantom_dir):
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory, source):
-    """One image in several forms: packed, not packed, big-endian, as floats, mirrored and turned, in a folder alone."""
+    """One image in ten forms, in a folder alone: NIfTI plain and turned, MetaImage, NRRD, DICOM."""
     folder = tmp_path_factory.mktemp("copies")
     image = nib.load(source["image"])
     values = np.asarray(image.dataobj)
@@ -45,6 +47,14 @@ def copies(tmp_path_factory, source):
     )
     nib.save(turned, folder / "turned.nii.gz")
     (folder / "notes.md").write_text("no image")
+    if ITK:
+        write_meta_image(folder / "meta.mha", values, image.affine, packed=True)
+        moved = image.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
+        write_meta_image(folder / "apart.mhd", np.asarray(moved.dataobj), moved.affine, beside="apart.raw")
+        write_nrrd(folder / "rrd.nrrd", values, image.affine)
+        write_nrrd(folder / "header.nhdr", values, image.affine, "header.raw", "right-anterior-superior")
+        offset = int(values.min())
+        write_dicom(folder / "slices", (values.astype(int) - offset) * 2, image.affine, slopes=(0.5,), intercept=offset)
     return folder
 
 
@@ -59,7 +69,9 @@ def values_in_ras(path):
     return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
 
 
-FORMS = ["double", "nifti2", "packed", "plain", "turned"]
+NIFTI = ["double", "nifti2", "packed", "plain", "turned"]
+ITK = all(importlib.util.find_spec(name) for name in ("SimpleITK", "pydicom"))
+FORMS = sorted([*NIFTI, *(["apart", "header", "meta", "rrd", "slices"] if ITK else [])])
 
 
 def test_copies_in_every_form_give_the_prediction_of_the_test_case(trained, source, predicted):
@@ -73,10 +85,34 @@ def test_copies_in_every_form_give_the_prediction_of_the_test_case(trained, sour
 
 def test_predictions_lie_in_the_geometry_of_their_file(copies, predicted):
     for form in FORMS:
-        file = next(copies.glob(f"{form}.nii*"))
         seg = nib.load(predicted / form / f"{form}_seg.nii.gz")
-        np.testing.assert_allclose(seg.affine, nib.load(file).affine, atol=1e-5)
-        assert seg.shape == nib.load(file).shape
+        if form in NIFTI:
+            image = nib.load(next(copies.glob(f"{form}.nii*")))
+            assert seg.shape == image.shape
+            np.testing.assert_allclose(seg.affine, image.affine, atol=1e-5)
+        else:
+            image = volume_by_itk(copies, form)
+            assert seg.shape == image.GetSize()
+            for index in ((0, 0, 0), (1, 2, 3), tuple(size - 1 for size in seg.shape)):
+                there = np.array([-1, -1, 1]) * image.TransformIndexToPhysicalPoint(index)
+                np.testing.assert_allclose((seg.affine @ (*index, 1))[:3], there, atol=1e-4)
+
+
+def volume_by_itk(folder, form):
+    import SimpleITK
+
+    if form == "slices":
+        return SimpleITK.ReadImage(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder / form)))
+    return SimpleITK.ReadImage(str(next(path for path in folder.glob(f"{form}.*") if path.suffix != ".raw")))
+
+
+@pytest.mark.skipif(not ITK, reason="needs SimpleITK and pydicom")
+def test_ten_copies_of_mixed_formats_give_equal_predictions(predicted):
+    assert len(FORMS) == 10
+    table = pd.read_csv(predicted / "predictions.csv").set_index("case")
+    numbers = table.select_dtypes("number")
+    assert len(numbers.columns) > 8
+    pd.testing.assert_frame_equal(numbers, pd.concat([numbers.loc[["packed"]]] * 10).set_axis(numbers.index), rtol=1e-4)
 
 
 def test_rows_hold_volumes_scores_and_flags(trained, source, predicted):
@@ -129,7 +165,10 @@ def test_a_run_goes_on_and_refuses_what_is_not_its_own(trained, copies, settings
     shutil.rmtree(output / "plain")
     kept = (output / "packed" / "packed_prob.nii.gz").stat().st_mtime_ns
     options = settings | {"output_dir": str(output)}
-    for told in ("1 case(s) predicted, 4 were there.", "0 case(s) predicted, 5 were there."):
+    for told in (
+        f"1 case(s) predicted, {len(FORMS) - 1} were there.",
+        f"0 case(s) predicted, {len(FORMS)} were there.",
+    ):
         run(str(trained), "inference_pred", images=str(copies), overrides=options)
         assert told in capsys.readouterr().out
     assert (output / "packed" / "packed_prob.nii.gz").stat().st_mtime_ns == kept
@@ -165,6 +204,9 @@ def test_what_is_done_is_kept_when_an_image_is_damaged(trained, copies, settings
     assert not (tmp_path / "out" / "b").exists()
     nib.save(nib.Nifti1Image(np.stack([np.asarray(image.dataobj)] * 2, -1), image.affine), images / "b.nii.gz")
     with pytest.raises(UserError, match=r"Case b: .* has 2 channel\(s\), but data::channel_names lists 1"):
+        run(str(trained), "inference_pred", images=str(images), overrides=options)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:, :, 0], image.affine), images / "b.nii.gz")
+    with pytest.raises(UserError, match=r"Case b: .* has 2 spatial axes, but this bundle predicts images of 3"):
         run(str(trained), "inference_pred", images=str(images), overrides=options)
 
 

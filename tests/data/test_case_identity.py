@@ -81,3 +81,28 @@ def test_other_patients_may_be_named_alike():
     cases = [case("a", "6", "6"), case("b", "7", "2"), case("c", "8", "8"), case("d", "9", "9"), case("e", "1", "7")]
     assert shared_cases(cases, seen) == list("abcde")
     assert named_alike(cases, seen) == ["a", "c"]
+
+
+def test_voxels_beside_a_header_and_slices_in_a_folder_tell_images_apart(tmp_path):
+    header, voxels, folder = tmp_path / "a.mhd", tmp_path / "a.raw", tmp_path / "series"
+    header.write_text("ElementDataFile = a.raw\n")
+    voxels.write_bytes(b"1")
+    folder.mkdir()
+    for name in ("IM1", "IM2"):
+        (folder / name).write_bytes(bytes(128) + b"DICM" + name.encode())
+
+    def digests():
+        cases = [{"case": "a", "image": str(header)}, {"case": "b", "image": str(folder)}]
+        return [one["image"] for one in case_identities(cases)]
+
+    before = digests()
+    assert None not in before
+    (folder / "IM1").rename(folder / "renamed")
+    assert digests() == before
+    voxels.write_bytes(b"2")
+    (folder / "IM2").write_bytes(bytes(128) + b"DICM" + b"other")
+    assert not set(before) & set(digests())
+    voxels.unlink()
+    (folder / "IM2").unlink()
+    (folder / "renamed").unlink()
+    assert digests() == [None, None]

@@ -2,10 +2,13 @@
 
 import re
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from medcalib.data import images_name, new_image_cases
 from medcalib.errors import UserError
+from medcalib.transforms import LoadCased
 
 NIFTI = (".nii.gz", ".nii")
 
@@ -17,8 +20,8 @@ def made(folder, *names):
     return folder
 
 
-def cases(images, channels=("CT",), endings=NIFTI):
-    split = new_image_cases(str(images), list(channels), endings)
+def cases(images, channels=("CT",), endings=NIFTI, series=False):
+    split = new_image_cases(str(images), list(channels), endings, series)
     assert {part: found for part, found in split.items() if part != "test"} == {
         "training": [], "validation": [], "calibration": [],
     }  # fmt: skip
@@ -79,6 +82,41 @@ def test_what_is_unclear_is_refused(tmp_path, names, channels, message):
         cases(made(tmp_path, *names), channels)
 
 
+def sliced(folder, *names):
+    for name in names or ("IM1", "IM2"):
+        made(folder, name).joinpath(name).write_bytes(bytes(128) + b"DICM")
+    return folder
+
+
+def test_a_folder_of_slices_is_a_case_and_one_of_such_folders_holds_several(tmp_path):
+    one, two = sliced(tmp_path / "one"), sliced(tmp_path / "t.2")
+    made(tmp_path, "three.nii", "no slices/notes.txt")
+    expected = {"one": str(one), "t.2": str(two)}
+    assert cases(tmp_path, series=True) == expected | {"three": str(tmp_path / "three.nii")}
+    assert cases(one, series=True) == {"one": str(one)}
+    assert cases(tmp_path / "*", series=True) == cases(tmp_path, series=True)
+    (tmp_path / "list.txt").write_text("one\nt.2/\n")
+    assert list(cases(tmp_path / "list.txt", series=True)) == ["one", "t.2"]
+    assert list(cases(tmp_path)) == ["three"]
+
+
+def test_channels_may_be_folders_of_slices(tmp_path):
+    folders = [sliced(tmp_path / "a_T1"), sliced(tmp_path / "a_FLAIR")]
+    assert cases(tmp_path, ["FLAIR", "T1"], series=True) == {"a": [str(folders[1]), str(folders[0])]}
+
+
+def test_slices_beside_images_and_slices_by_themselves_are_refused(tmp_path):
+    sliced(tmp_path / "a")
+    with pytest.raises(UserError, match="is a slice of a DICOM series; name the folder that holds all of them"):
+        cases(tmp_path / "a" / "IM1", series=True)
+    made(tmp_path / "a", "converted.nii")
+    with pytest.raises(UserError, match=r"holds DICOM slices such as IM1, and converted\.nii"):
+        cases(tmp_path / "a", series=True)
+    made(tmp_path / "b", "notes.md")
+    with pytest.raises(UserError, match=r"end in \.nii\.gz, \.nii, or they are folders of DICOM slices"):
+        cases(tmp_path / "b", series=True)
+
+
 def test_files_of_one_name_in_two_folders_are_refused_and_both_named(tmp_path):
     made(tmp_path, "one/a.nii", "two/a.nii")
     with pytest.raises(UserError, match=f"{re.escape(str(tmp_path / 'one/a.nii'))} and .*two/a.nii would both be"):
@@ -98,3 +136,18 @@ def test_results_are_named_after_the_images(tmp_path):
     made(tmp_path / "clinic", "a.nii.gz")
     assert images_name(str(tmp_path / "clinic")) == images_name(str(tmp_path / "clinic" / "*.nii")) == "clinic"
     assert images_name(str(tmp_path / "clinic" / "a.nii.gz")) == "a"
+
+
+def test_two_channels_are_read_in_the_order_of_the_fragment_however_their_files_are_named(tmp_path):
+    names = {"numbered": ("x_0000.nii", "x_0001.nii"), "named": ("x_adc.nii", "x_T2W.nii")}
+    for folder, files in names.items():
+        (tmp_path / folder).mkdir()
+        for value, name in enumerate(files):
+            nib.save(nib.Nifti1Image(np.full((3, 3, 2), value, np.int16), np.eye(4)), tmp_path / folder / name)
+    for channels, order in ((["ADC", "T2w"], [0, 1]), (["T2w", "ADC"], [1, 0])):
+        image = cases(tmp_path / "named", channels)["x"]
+        assert LoadCased(num_channels=2)({"case": "x", "image": image})["image"].mean((1, 2, 3)).tolist() == order
+        image = cases(tmp_path / "numbered", channels)["x"]
+        assert LoadCased(num_channels=2)({"case": "x", "image": image})["image"].mean((1, 2, 3)).tolist() == [0, 1]
+    with pytest.raises(UserError, match=r"Case 'x' has no file of the channel DWI, only .*x_T2W\.nii, .*x_adc\.nii"):
+        cases(tmp_path / "named", ["ADC", "T2w", "DWI"])

@@ -174,10 +174,8 @@ class TestOtherFormats:
     @pytest.mark.parametrize(
         ("name", "content", "reason"),
         [
-            ("a.nrrd", b"NRRD0004\n", "convert it with SimpleITK"),
-            ("a.mha", b"", "convert it with SimpleITK"),
             ("a.mgz", b"\x1f\x8b", "convert it with mri_convert of FreeSurfer"),
-            ("IM1.dcm", b"", "convert it with dcm2niix"),
+            ("IM1.dcm", b"", "name the folder that holds the slices of its series"),
             ("a.img", b"", "convert it with nibabel"),
             ("a.npy", b"", "convert it with nibabel, from its array"),
             ("a.png", b"", "pictures are read by medcalib.transforms.LoadPictured"),
@@ -196,7 +194,7 @@ class TestOtherFormats:
 
     def test_a_folder_of_slices(self, tmp_path):
         (tmp_path / "series").mkdir()
-        assert "if it holds the slices of a DICOM series, convert them with dcm2niix" in sentence(tmp_path / "series")
+        assert "is a folder without DICOM files" in sentence(tmp_path / "series")
 
     def test_mgh_files_by_nibabel(self, tmp_path):
         nib.save(nib.MGHImage(values(), np.eye(4)), tmp_path / "a.mgz")

@@ -28,6 +28,7 @@ from medcalib.bundle.layout import (
     SHARED_CONFIGS,
     Mode,
     config_files,
+    images_config,
 )
 from medcalib.bundle.network_settings import check_network_fits, default_network, network_settings
 from medcalib.errors import UserError
@@ -204,8 +205,7 @@ def _write(
             file.write(f"\n# what suits the data, as {sources[FragmentKind.DATA].name} says\n")
             yaml.safe_dump(network_settings, file, sort_keys=False, allow_unicode=True)
     shutil.copyfile(templates_dir / CONFIGS / MULTI_GPU, configs_dir / MULTI_GPU)
-    if CLASSIFICATION not in sources:
-        shutil.copyfile(templates_dir / CONFIGS / IMAGES, configs_dir / IMAGES)
+    shutil.copyfile(images_config(templates_dir, CLASSIFICATION in sources), configs_dir / IMAGES)
     shutil.copyfile(templates_dir / CONFIGS / "logging.conf", configs_dir / "logging.conf")
     shutil.copyfile(templates_dir / "LICENSE", folder / "LICENSE")
     (configs_dir / METADATA).write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")

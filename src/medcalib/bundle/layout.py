@@ -21,6 +21,7 @@ __all__ = [
     "Mode",
     "bundle_configs",
     "config_files",
+    "images_config",
 ]
 
 CONFIGS = "configs"
@@ -45,6 +46,11 @@ INFERENCE_CONFIGS = ("weights", "inference")
 
 CALIBRATION_CONFIGS = ("calibration", "calibration_fit")
 """What only bundles with a calibrator have: how it is applied in every mode, and how it is fitted by a training."""
+
+
+def images_config(templates_dir: Path, classifies: bool) -> Path:
+    """The template of `IMAGES`."""
+    return templates_dir / CONFIGS / (CLASSIFICATION if classifies else "") / IMAGES
 
 
 class Mode(StrEnum):

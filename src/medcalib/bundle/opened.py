@@ -17,7 +17,16 @@ from medcalib.bundle.checkpoint_paths import member_seeds
 from medcalib.bundle.contract import Training
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import FragmentKind
-from medcalib.bundle.layout import CLASSIFICATION, CONFIGS, IMAGES, METADATA, MULTI_GPU, Mode, config_files
+from medcalib.bundle.layout import (
+    CLASSIFICATION,
+    CONFIGS,
+    IMAGES,
+    METADATA,
+    MULTI_GPU,
+    Mode,
+    config_files,
+    images_config,
+)
 from medcalib.bundle.overrides import (
     check_overrides,
     current_ids,
@@ -254,12 +263,10 @@ class Bundle:
         if images:
             if mode is not Mode.INFERENCE_PRED:
                 raise UserError(f"--images are predicted, so it goes with --mode {Mode.INFERENCE_PRED}, not {mode}.")
-            if (self.folder / CONFIGS / f"{CLASSIFICATION}.yaml").exists():
-                raise UserError(
-                    f"{self.name} classifies whole images, and --images works for segmentation only so far; list them "
-                    f"as the test cases of a dataset."
-                )
-            files.append(self._or_template(IMAGES))
+            own = self.folder / CONFIGS / IMAGES
+            classifies = (self.folder / CONFIGS / f"{CLASSIFICATION}.yaml").exists()
+            # bundles of earlier versions lack it
+            files.append(own if own.exists() else images_config(find_templates(), classifies))
         return files
 
     def _or_template(self, name: str) -> Path:

@@ -14,21 +14,18 @@ from monai.bundle import ConfigParser
 from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.checkpoint_paths import BEST_MODEL, initial_checkpoint
 from medcalib.bundle.overrides import FIRST_STAGE, says_how_to_train
+from medcalib.bundle.training_images import traits_of_training
 from medcalib.bundle.used_settings import UsedSettings, differences, used_settings
 from medcalib.data.case_identity import case_identities
 from medcalib.errors import UserError
 from medcalib.handlers.checkpoint import restore_weights, training_state
 from medcalib.handlers.training_record import TrainingRecord, read_record, write_record
-from medcalib.image_files.image_traits import image_traits, ranges_of_traits
-from medcalib.keys import CaseKeys
 from medcalib.networks.weights import read_checkpoint, weights_digest
 
 __all__ = ["begin_or_resume", "lost_weights", "training_command"]
 
 ROOTS = ("initialize", "run")
 EPOCHS = "train::trainer::max_epochs"
-# as many images of a training are read once more, to record what they are like
-MOST_IMAGES = 10
 _STARTS_FROM_SIBLING = "medcalib.bundle.checkpoint_paths.initial_checkpoint"
 
 
@@ -57,7 +54,11 @@ def begin_or_resume(parser: ConfigParser, overrides: Mapping[str, Any], is_first
                 f"new one would replace it; put checkpoint.pt back, move {models_dir} away, or choose another "
                 f"--output_dir."
             )
-        write_record(models_dir, replace(_record(parser, used, overrides), images=_images(parser)))
+        content = parser.get_parsed_content
+        images = traits_of_training(
+            content("train::dataset::data"), content("load_case"), content("data::channel_names")
+        )
+        write_record(models_dir, replace(_record(parser, used, overrides), images=images))
         return False
     finished = state.is_finished(wanted)
     before = read_record(models_dir)
@@ -102,18 +103,6 @@ def _record(parser: ConfigParser, used: UsedSettings, overrides: Mapping[str, An
         debug=content("debug"),
         overrides=dict(overrides),
     )
-
-
-def _images(parser: ConfigParser) -> dict[str, Any]:
-    """What the images of a training are like, by evenly spaced ones of them."""
-    content = parser.get_parsed_content
-    cases, load = content("train::dataset::data"), content("load_case")
-    traits = []
-    for case in cases[:: -(-len(cases) // MOST_IMAGES)]:
-        kept = (CaseKeys.CASE, CaseKeys.IMAGE, CaseKeys.CROP, CaseKeys.FRAME)
-        image = load({key.value: case[key] for key in kept if key in case})[CaseKeys.IMAGE]
-        traits.append(image_traits(image.as_tensor().numpy(), image.affine.numpy() if image.ndim == 4 else None))
-    return {**ranges_of_traits(traits), "channel_names": [str(name) for name in content("data::channel_names")]}
 
 
 def training_command(folder: str | Path, record: TrainingRecord | None, seed: int, debug: bool) -> str:

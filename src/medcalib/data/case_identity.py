@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from medcalib.files.image_parts import image_parts
 from medcalib.keys import CaseKeys
 
 __all__ = ["case_identities", "file_digest", "named_alike", "shared_cases"]
@@ -74,7 +75,7 @@ def case_identities(cases: Iterable[Mapping[str, Any]]) -> list[Identity]:
     def of_files(value: Any) -> str | None:
         if isinstance(value, str | PathLike):
             if str(value) not in known:
-                known[str(value)] = file_digest(value)
+                known[str(value)] = _image_digest(value)
             return known[str(value)]
         if isinstance(value, Sequence):
             parts = [part for part in map(of_files, value) if part is not None]
@@ -131,6 +132,19 @@ def named_alike(cases: Iterable[Identity], others: Iterable[Identity]) -> list[s
         and case["image"] not in images
         and (case["label"] is None or case["label"] != other["label"])
     ]
+
+
+def _image_digest(path: str | PathLike[str]) -> str | None:
+    """Fingerprint of all files of an image, of a single one that of the file."""
+    try:
+        digests = [file_digest(part) for part in image_parts(path)]
+    except OSError:
+        return None
+    if len(digests) == 1:
+        return digests[0]
+    # names of slices do not matter
+    known = sorted(digest for digest in digests if digest is not None)
+    return _joined(known) if len(known) == len(digests) and known else None
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medcalib.data.cases import Split, check_case_name
 from medcalib.errors import UserError
+from medcalib.files.image_parts import is_dicom_file, slice_files
 from medcalib.keys import CaseKeys, SplitKeys
 
 __all__ = ["images_name", "new_image_cases"]
@@ -21,20 +22,23 @@ _SHOWN = 5
 _WHOLE = -1
 
 
-def new_image_cases(images: str | None, channel_names: Sequence[str], endings: Sequence[str]) -> Split:
+def new_image_cases(
+    images: str | None, channel_names: Sequence[str], endings: Sequence[str], series: bool = False
+) -> Split:
     """List images as a split of test cases without labels.
 
-    The id of a case is the name of its file without the ending. Where an image has several channels, each may be a
-    file of its own: ``<case>_0000``, ``<case>_0001`` and so on in the order of ``channel_names``, as nnU-Net has it, or
-    ``<case>_<channel name>``, in upper or lower case, joined by ``_``, ``-`` or ``.``. Of a single channel ``_0000``
-    is dropped where the names of all files end so.
+    The id of a case is the name of its file without the ending, or of its folder of DICOM slices. Where an image has
+    several channels, each may be a file of its own: ``<case>_0000``, ``<case>_0001`` and so on in the order of
+    ``channel_names``, as nnU-Net has it, or ``<case>_<channel name>``, in upper or lower case, joined by ``_``, ``-``
+    or ``.``. Of a single channel ``_0000`` is dropped where the names of all files end so.
 
     Args:
         images: a folder, whose images are taken but not those of folders in it; a pattern such as
-            ``"scans/*/t1.nii.gz"``; one file; or a file ``.txt`` with one path a line, relative to its own folder,
-            where ``#`` begins a comment.
+            ``"scans/*/t1.nii.gz"``; one file; a folder of DICOM slices; or a file ``.txt`` with one path a line,
+            relative to its own folder, where ``#`` begins a comment.
         channel_names: one name for each channel of an image.
         endings: how names of images end, such as ``.nii.gz``.
+        series: whether a folder of DICOM slices is an image, too.
 
     Returns:
         A split whose parts are empty but for ``test``, sorted by id.
@@ -54,7 +58,7 @@ def new_image_cases(images: str | None, channel_names: Sequence[str], endings: S
     """
     if not images:
         raise UserError("--images is missing: a folder, a pattern, a file, or a .txt file that lists files.")
-    files = _files(str(images), endings)
+    files = _files(str(images), endings, series)
     names = [str(name) for name in channel_names]
     cases = []
     for case, channels in sorted(_by_case(files, names, endings).items()):
@@ -90,36 +94,45 @@ def images_name(images: str | None) -> str:
     return name.strip(". ") or "images"
 
 
-def _files(images: str, endings: Sequence[str]) -> list[Path]:
-    """The files that are meant, each with one of the endings."""
+def _files(images: str, endings: Sequence[str], series: bool) -> list[Path]:
+    """The files and folders that are meant, each with one of the endings or with DICOM slices."""
     path = Path(images).expanduser()
-    wanted = f"names of images end in {', '.join(endings)}"
+    wanted = f"names of images end in {', '.join(endings)}{', or they are folders of DICOM slices' * series}"
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if _is_image(file, endings))
+        files = sorted(file for file in path.iterdir() if _is_image(file, endings, series))
+        if series and (slices := slice_files(path)):
+            if files:
+                raise UserError(
+                    f"{path} holds DICOM slices such as {slices[0].name}, and {files[0].name}, which is an image by "
+                    f"itself; name the file, or move one of them into another folder."
+                )
+            return [path]
         if not files:
             held = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
             told = f", which holds {', '.join(held[:_SHOWN])}{' and more' * (len(held) > _SHOWN)}" if held else ""
             raise UserError(f"No image lies in {path}{told or ', which is empty'}; {wanted}.")
         return files
     if path.is_file() and path.name.lower().endswith(_LIST):
-        files = _listed(path)
+        files = _listed(path, series)
     elif path.is_file():
         files = [path]
     else:
         matching = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - Path.glob takes no absolute one
-        files = [file for file in matching if file.is_file()]
+        files = [file for file in matching if file.is_file() or _is_image(file, endings, series)]
         if not files:
             what = "No file matches" if glob.has_magic(str(path)) else "There is no file or folder"
             raise UserError(
                 f"{what} {images}; --images is a folder, a pattern in quotes, a file, or a .txt file that lists files."
             )
     for file in files:
-        if not _is_image(file, endings):
+        if not _is_image(file, endings, series):
+            if series and is_dicom_file(file):
+                raise UserError(f"{file} is a slice of a DICOM series; name the folder that holds all of them.")
             raise UserError(f"{file} is no image that this bundle reads: {wanted}.")
     return files
 
 
-def _listed(path: Path) -> list[Path]:
+def _listed(path: Path, series: bool) -> list[Path]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -129,7 +142,7 @@ def _listed(path: Path) -> list[Path]:
         if not (text := line.partition("#")[0].strip()):
             continue
         file = path.parent / Path(text).expanduser()
-        if not file.is_file():
+        if not file.is_file() and not (series and file.is_dir()):
             raise UserError(f"{path} names {file} in line {number}, but there is no such file; correct the line.")
         files.append(file)
     if not files:
@@ -158,12 +171,18 @@ def _by_case(files: Sequence[Path], names: Sequence[str], endings: Sequence[str]
     return found
 
 
-def _is_image(file: Path, endings: Sequence[str]) -> bool:
+def _is_image(file: Path, endings: Sequence[str], series: bool) -> bool:
     name = file.name.lower()
-    return file.is_file() and not name.startswith(".") and name.endswith(tuple(endings))
+    if name.startswith("."):
+        return False
+    if file.is_dir():
+        return series and bool(slice_files(file))
+    return file.is_file() and name.endswith(tuple(endings))
 
 
 def _stem(file: Path, endings: Sequence[str]) -> str:
+    if file.is_dir():
+        return file.resolve().name
     longest = max((ending for ending in endings if file.name.lower().endswith(ending)), key=len)
     return file.name[: -len(longest)]
 

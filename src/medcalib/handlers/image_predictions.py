@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -20,7 +20,7 @@ from medcalib.handlers.results import IMAGES, results_of
 from medcalib.keys import MEMBER_MAPS, CaseKeys, UncertaintyKeys
 from medcalib.task import Task
 
-__all__ = ["ImagePredictions", "ImagePredictionsHandler", "PredictionTableHandler"]
+__all__ = ["ImagePredictions", "ImagePredictionsHandler", "PredictionTableHandler", "image_uncertainties"]
 
 SAMPLE_MEAN = "sample_mean_uncertainty"
 
@@ -48,6 +48,29 @@ class ImagePredictions(NamedTuple):
     probabilities: Tensor
     labels: Tensor | Any  # None, too, but reports of labels are for images that have them
     uncertainties: dict[str, Tensor]
+
+
+def image_uncertainties(probabilities: Tensor, task: Task, of_members: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    """The uncertainties of `ImagePredictions`.
+
+    Args:
+        probabilities: (case, class).
+        task: whether the classes exclude each other.
+        of_members: those that need several members, (case, 1), if there are several, by their
+            `medcalib.keys.MEMBER_MAPS`.
+
+    Returns:
+        By name (case,).
+
+    Example:
+        >>> sorted(image_uncertainties(torch.tensor([[0.2, 0.8]]), Task(["healthy", "ill"]), {}))
+        ['entropy', 'sample_mean_uncertainty']
+    """
+    return {
+        str(UncertaintyKeys.ENTROPY): entropy(probabilities, task.activation)[:, 0],
+        **{str(key): of_members[key][:, 0] for key in MEMBER_MAPS if key in of_members},
+        SAMPLE_MEAN: sample_mean_uncertainty(probabilities, task.activation)[:, 0],
+    }
 
 
 class ImagePredictionsHandler:
@@ -99,11 +122,7 @@ class ImagePredictionsHandler:
             tuple(self.task.class_names),
             probabilities,
             gathered.get(CommonKeys.LABEL),
-            {
-                str(UncertaintyKeys.ENTROPY): entropy(probabilities, self.task.activation)[:, 0],
-                **{str(key): gathered[key][:, 0] for key in MEMBER_MAPS if key in gathered},
-                SAMPLE_MEAN: sample_mean_uncertainty(probabilities, self.task.activation)[:, 0],
-            },
+            image_uncertainties(probabilities, self.task, gathered),
         )
 
 

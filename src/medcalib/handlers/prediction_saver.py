@@ -8,7 +8,6 @@ import nibabel as nib
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor
 from monai.handlers import from_engine
 from monai.utils import CommonKeys
 from numpy.typing import NDArray
@@ -16,9 +15,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from medcalib.handlers.result_folder import ResultFolder
-from medcalib.image_files.grids import image_like
+from medcalib.image_files.grids import Grid, image_like
 from medcalib.image_files.label_values import disk_values
-from medcalib.image_files.nifti import NiftiFile
+from medcalib.image_files.volumes_in_files import open_volume
 from medcalib.keys import MEMBER_MAPS, CaseKeys
 
 __all__ = ["PredictionSaver"]
@@ -32,9 +31,9 @@ class PredictionSaver:
     """Write ``<case>/<case>_<output>`` for every case and every output.
 
     The predictions must lie in the geometry of the input already: nothing is resampled here. Volumes become NIfTI with
-    sform, qform, their codes, voxel sizes and units of the input's file, and channels as the last axis. Pictures become
-    PNG, maps with 16 bits whose unit is in the text field ``unit_per_level``; what has several channels, such as
-    probabilities, becomes NumPy ``.npy`` (row, column, channel).
+    sform, qform, their codes, voxel sizes and units of the input's file, or with those that say the same where that is
+    no NIfTI, and channels as the last axis. Pictures become PNG, maps with 16 bits whose unit is in the text field
+    ``unit_per_level``; what has several channels, such as probabilities, becomes NumPy ``.npy`` (row, column, channel).
 
     A segmentation of one channel holds the label values of the dataset's files, see
     `medcalib.image_files.label_values.disk_values`, in the smallest integer type that has them all. One with several
@@ -86,6 +85,7 @@ class PredictionSaver:
         """Write the outputs of the batch."""
         cases, images = self.batch_transform(engine.state.batch)
         for case, image, output in zip(cases, images, engine.state.output, strict=True):
+            grid: Grid | None = None
             for suffix, key in self.outputs.items():
                 if key in MEMBER_MAPS and key not in output:
                     continue
@@ -95,7 +95,9 @@ class PredictionSaver:
                 if values.ndim == 3:
                     self._write_picture(str(case), suffix, values.transpose(2, 1, 0))
                 else:
-                    self._write_volume(str(case), suffix, values, image)
+                    # once for all outputs: of a DICOM series every slice says where it lies
+                    grid = grid or open_volume(image.meta["filename_or_obj"]).grid
+                    self._write_volume(str(case), suffix, values, grid)
 
     def _labels(self, seg: NDArray) -> NDArray:
         """Class indices as the values that stand for them on disk."""
@@ -107,11 +109,11 @@ class PredictionSaver:
                 plane[...] = values[indices.astype(np.int64)]
         return labels
 
-    def _write_volume(self, case: str, suffix: str, volume: NDArray, image: MetaTensor) -> None:
+    def _write_volume(self, case: str, suffix: str, volume: NDArray, grid: Grid) -> None:
         channels_last = volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1)
         if suffix != _SEG:
             channels_last = channels_last.astype(np.float32, copy=False)
-        stored = image_like(NiftiFile(image.meta["filename_or_obj"]).grid, channels_last)
+        stored = image_like(grid, channels_last)
         nib.save(stored, self.folder.file(f"{case}/{case}_{suffix}.nii.gz"))
 
     def _write_picture(self, case: str, suffix: str, picture: NDArray) -> None:

@@ -1,4 +1,4 @@
-"""Where the voxels of a file lie: the one reading of a NIfTI header's geometry."""
+"""Where the voxels of a file lie: the one reading of a NIfTI header's geometry, and the one writing."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from medcalib.image_files.unreadable import UnreadableFileError
 
-__all__ = ["AFFINE_TOLERANCE", "Grid", "corner_distance", "image_like", "read_grid"]
+__all__ = ["AFFINE_TOLERANCE", "Grid", "corner_distance", "grid_of_affine", "image_like", "lps_to_ras", "read_grid"]
 
 AFFINE_TOLERANCE = 0.1
 """As far as this may corners of two grids lie apart, in voxels."""
 
 _SIZE_TOLERANCE = 0.01
 _UNIT_TOLERANCE = 1e-4
+_REWRITE = "correct its header"
+_SCANNER = 1
 _REPAIR = "correct its header, for example with set_sform and set_qform of nibabel"
 # by the spatial part of xyzt_units: metre and micrometre; millimetre, or nothing, otherwise
 _MM = {1: 1000.0, 3: 0.001}
@@ -43,7 +45,7 @@ class Grid(NamedTuple):
         affine: from voxel to position in mm with the true size of the voxels, (4, 4); with it images are resampled and
             distances measured.
         viewer_affine: where a viewer puts the voxels, in mm, (4, 4).
-        header: its NIfTI header; None of what is no NIfTI file.
+        header: its NIfTI header, of another volume one that says the same; None of pictures.
     """
 
     path: Path
@@ -113,6 +115,45 @@ def read_grid(path: str | Path, header: nib.Nifti1Header) -> Grid:
     return Grid(Path(path), shape, scale @ sized, scale @ affine, header)
 
 
+def grid_of_affine(path: str | Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:
+    """The grid of a file that is no NIfTI, with the header that a NIfTI file at the same place would have.
+
+    Args:
+        path: the file.
+        shape: number of voxels along each spatial axis.
+        affine: from voxel to position in mm, x to the right, y to the front, z to the head, (4, 4).
+
+    Raises:
+        UnreadableFileError: the affine is not finite or cannot be inverted.
+
+    Example:
+        >>> grid = grid_of_affine("a.nrrd", (4, 3, 2), np.diag([2.0, 2, 3, 1]))
+        >>> image_like(grid, np.zeros((4, 3, 2), np.uint8)).get_sform().diagonal().tolist()
+        [2.0, 2.0, 3.0, 1.0]
+    """
+    matrix = affine[:3, :3]
+    if not np.isfinite(affine).all() or abs(np.linalg.det(matrix)) <= 1e-6 * np.prod(voxel_sizes(affine)):
+        raise UnreadableFileError("does not say where its voxels lie, or says that they have no volume", _REWRITE)
+    header = nib.Nifti1Header()
+    header.set_xyzt_units("mm")
+    header.set_qform(affine, _SCANNER, strip_shears=True)
+    header.set_sform(affine, _SCANNER)
+    if not np.allclose(header.get_qform(), affine, atol=1e-3):
+        # a quaternion has no shear
+        header["qform_code"] = 0
+    return Grid(Path(path), shape, affine, affine.copy(), header)
+
+
+def lps_to_ras(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An affine (4, 4) to the left, back and head, as in DICOM and ITK, as one to the right, front and head.
+
+    Example:
+        >>> lps_to_ras(np.eye(4)).diagonal().tolist()
+        [-1.0, -1.0, 1.0, 1.0]
+    """
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
 def corner_distance(one: NDArray, other: NDArray, shape: tuple[int, ...]) -> float:
     """Largest distance of a corner from the same corner of another grid, in voxels of the one.
 
@@ -139,18 +180,18 @@ def image_like(grid: Grid, values: NDArray) -> nib.Nifti1Image:
     So every viewer puts them where it puts the file. What else the header says, such as a slope, is not kept.
 
     Args:
-        grid: the grid of a NIfTI file.
+        grid: the grid of a volume.
         values: (X, Y, Z), or (X, Y, Z, C); they are stored in their own type.
 
     Returns:
         An image to be saved, NIfTI-2 if the file is that.
 
     Raises:
-        ValueError: the grid is not that of a NIfTI file.
+        ValueError: the grid is that of a picture.
     """
     given = grid.header
     if given is None:
-        raise ValueError(f"{grid.path} is no NIfTI file, so there is no header to write.")
+        raise ValueError(f"{grid.path} is no volume, so there is no header to write.")
     header = type(given)(endianness="<")
     header.set_data_dtype(values.dtype)
     for field in (*_QFORM, *_SFORM, "xyzt_units"):

@@ -10,7 +10,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from numpy.typing import ArrayLike
 
-__all__ = ["image_traits", "ranges_of_traits", "unlike_others"]
+__all__ = ["grid_traits", "image_traits", "ranges_of_traits", "unlike_others"]
 
 _PERCENTILES = (1, 50, 99)
 _MOST_VALUES = 1_000_000
@@ -36,7 +36,27 @@ def image_traits(image: ArrayLike, affine: ArrayLike | None = None) -> dict[str,
         {'size': [101, 1], 'spacing': [1.0, 1.0], 'intensity': [[1.0, 50.0, 99.0]]}
     """
     values = np.asarray(image)
-    size, spacing = list(values.shape[1:]), [1.0] * (values.ndim - 1)
+    flat = values.reshape(len(values), -1)
+    flat = flat[:, :: max(1, flat.shape[1] // _MOST_VALUES)]
+    intensity = np.percentile(flat, _PERCENTILES, axis=1).T.astype(float).tolist()
+    return {**grid_traits(values.shape[1:], affine), "intensity": intensity}
+
+
+def grid_traits(shape: Sequence[int], affine: ArrayLike | None = None) -> dict[str, list]:
+    """Size and spacing of an image, which need nothing but its header.
+
+    Args:
+        shape: number of voxels along each spatial axis.
+        affine: as of `image_traits`.
+
+    Returns:
+        ``size`` and ``spacing`` of `image_traits`.
+
+    Example:
+        >>> grid_traits((4, 5, 6), np.diag([1.0, 2, 3, 1])[[1, 0, 2, 3]])
+        {'size': [5, 4, 6], 'spacing': [2.0, 1.0, 3.0]}
+    """
+    size, spacing = list(shape), [1.0] * len(shape)
     if affine is not None and len(size) == 3:
         matrix = np.asarray(affine, dtype=float)
         order = nib.io_orientation(matrix)[:, 0]
@@ -44,29 +64,26 @@ def image_traits(image: ArrayLike, affine: ArrayLike | None = None) -> dict[str,
             axes = np.argsort(order)
             size = [size[axis] for axis in axes]
             spacing = [float(voxel_sizes(matrix)[axis]) for axis in axes]
-    flat = values.reshape(len(values), -1)
-    flat = flat[:, :: max(1, flat.shape[1] // _MOST_VALUES)]
-    intensity = np.percentile(flat, _PERCENTILES, axis=1).T.astype(float).tolist()
-    return {"size": [int(number) for number in size], "spacing": spacing, "intensity": intensity}
+    return {"size": [int(number) for number in size], "spacing": spacing}
 
 
 def ranges_of_traits(traits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Smallest and largest value of every trait over images that have the same number of axes and channels.
 
     Args:
-        traits: at least one, each as of `image_traits`.
+        traits: each as of `image_traits`, of some as of `grid_traits`; at least one of the former.
 
     Returns:
-        ``num_images`` and, in the shape of each trait, ``[smallest, largest]``.
+        ``num_images``, of how many the intensities are known, and, in the shape of each trait, ``[smallest, largest]``.
 
     Example:
         >>> images = [np.full((1, 4, 2), 3.0), np.full((1, 4, 6), 5.0)]
         >>> ranges_of_traits([image_traits(image) for image in images])["size"]
         [[4, 4], [2, 6]]
     """
-    ranges: dict[str, Any] = {"num_images": len(traits)}
+    ranges: dict[str, Any] = {"num_images": sum("intensity" in one for one in traits)}
     for name in ("size", "spacing", "intensity"):
-        values = np.array([one[name] for one in traits])
+        values = np.array([one[name] for one in traits if name in one])
         ranges[name] = np.stack([values.min(0), values.max(0)], axis=-1).tolist()
     return ranges
 

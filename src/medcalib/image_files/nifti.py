@@ -147,7 +147,7 @@ class NiftiFile:
                 break
         else:
             raise describe_other_format(self.path, beginning) or UnreadableFileError.because(
-                "it is no NIfTI file, the only format of volumes, .nii or .nii.gz, that is read"
+                "it is no NIfTI file, as which a volume is read unless it is named .mha, .mhd, .nrrd or .nhdr"
                 if len(beginning) >= min(_HEADERS)
                 else f"its content of {len(beginning)} bytes is shorter than a header"
             )

@@ -9,16 +9,18 @@ __all__ = ["UnreadableFileError", "describe_other_format"]
 
 _DAMAGED = "the file may be damaged or cut short, so fetch or extract it again"
 _CONVERTERS = {
-    "SimpleITK's WriteImage(ReadImage(...))": (".nrrd", ".nhdr", ".mha", ".mhd"),
     "mri_convert of FreeSurfer": (".mgz", ".mgh"),
-    "dcm2niix": (".dcm", ".dicom", ".ima"),
     "nibabel": (".hdr", ".img", ".hdr.gz", ".img.gz"),
     "nibabel, from its array and affine": (".npy", ".npz"),
 }
+_SLICES = (".dcm", ".dicom", ".ima")
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+_SLICE = "a DICOM file"
+_FOLDER = "name the folder that holds the slices of its series"
+_READ = "NIfTI (.nii, .nii.gz), MetaImage (.mha, .mhd), NRRD (.nrrd, .nhdr) or a folder of DICOM slices"
 _BEGINNINGS = {
     0: {b"NRRD": "an NRRD file", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture", b"PK\x03\x04": "a zip archive"},
-    128: {b"DICM": "a DICOM file"},
+    128: {b"DICM": _SLICE},
 }
 
 
@@ -65,29 +67,31 @@ def describe_other_format(path: str | PathLike, beginning: bytes = b"") -> Unrea
 
     Example:
         >>> print(describe_other_format("scan.mgz"))
-        is no NIfTI file (.nii or .nii.gz), the only format of volumes that is read; convert it with mri_convert of \
-FreeSurfer
+        is no volume that is read: NIfTI (.nii, .nii.gz), MetaImage (.mha, .mhd), NRRD (.nrrd, .nhdr) or a folder of \
+DICOM slices; convert it with mri_convert of FreeSurfer
     """
     path = Path(path)
-    only = "the only format of volumes that is read"
+    no_volume = f"is no volume that is read: {_READ}"
     if path.is_dir():
-        return UnreadableFileError(
-            f"is a folder instead of a NIfTI file (.nii or .nii.gz), {only}",
-            "if it holds the slices of a DICOM series, convert them with dcm2niix",
-        )
+        return UnreadableFileError("is a folder instead of a file", "name the file")
     name = path.name.lower()
     for converter, endings in _CONVERTERS.items():
         if name.endswith(endings):
-            return UnreadableFileError(f"is no NIfTI file (.nii or .nii.gz), {only}", f"convert it with {converter}")
+            return UnreadableFileError(no_volume, f"convert it with {converter}")
+    if name.endswith(_SLICES):
+        return UnreadableFileError(f"is {_SLICE}, and volumes are folders of them", _FOLDER)
     if name.endswith(_PICTURES):
         return UnreadableFileError(
-            f"is no NIfTI file (.nii or .nii.gz), {only}",
+            no_volume,
             "pictures are read by medcalib.transforms.LoadPictured in the place of load_case::_target_",
         )
     for place, known in _BEGINNINGS.items():
         for mark, what in known.items():
             if beginning[place:].startswith(mark):
+                if what == _SLICE:
+                    return UnreadableFileError(f"is {what} by its content, and volumes are folders of them", _FOLDER)
                 return UnreadableFileError(
-                    f"is {what} by its content, but NIfTI is {only}", "convert it, or correct its name"
+                    f"is {what} by its content, but no NIfTI file, as which it is read for its name",
+                    "correct its name, or convert it",
                 )
     return None

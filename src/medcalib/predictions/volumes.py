@@ -12,8 +12,8 @@ from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.image_files.grids import Grid, image_like
-from medcalib.image_files.nifti import NiftiFile
 from medcalib.image_files.unreadable import UnreadableFileError
+from medcalib.image_files.volumes_in_files import open_volume
 
 __all__ = ["Geometry", "Volume", "check_same_geometry", "read_volume", "write_channels"]
 
@@ -46,7 +46,7 @@ def read_volume(path: Path, case: str) -> Volume:
         UserError: naming case and file: it cannot be read, has not three or four axes, or holds NaN or Inf.
     """
     try:
-        file = NiftiFile(path)
+        file = open_volume(path)
         if len(file.grid.shape) != 3:
             raise UserError(
                 f"Case {case}: {path} has {len(file.grid.shape)} axes, but a volume has three, and one more for "

@@ -3,7 +3,8 @@
 from medcalib.reports.classification_report import ClassificationReportHandler, ClassificationScoresHandler
 from medcalib.reports.evaluation_report import EvaluationReportHandler
 from medcalib.reports.flagging_rule import FlaggingRule
-from medcalib.reports.new_images_table import NewImagesHandler
+from medcalib.reports.image_flagging_rule import ImageFlaggingRule
+from medcalib.reports.new_images_table import NewClassifiedImagesHandler, NewImagesHandler
 from medcalib.reports.provenance import collect_provenance, inference_settings
 from medcalib.reports.quality_control_report import QualityControlHandler
 from medcalib.reports.reliability_report import ReliabilityDiagramHandler
@@ -14,6 +15,8 @@ __all__ = [
     "ClassificationScoresHandler",
     "EvaluationReportHandler",
     "FlaggingRule",
+    "ImageFlaggingRule",
+    "NewClassifiedImagesHandler",
     "NewImagesHandler",
     "QualityControlHandler",
     "ReliabilityDiagramHandler",

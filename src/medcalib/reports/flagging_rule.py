@@ -33,6 +33,7 @@ class FlaggingRule:
 
     Attributes:
         space: grid on which the evaluation found its scores.
+        file: name of the file of the evaluation that says what is needed for a threshold.
 
     Raises:
         UserError: the evaluation is damaged, or has no such score.
@@ -42,6 +43,8 @@ class FlaggingRule:
         True
     """
 
+    file = "quality_control.json"
+
     def __init__(
         self, evaluation_dir: str | Path, provenance: Mapping[str, Any], score: str = "entropy_foreground_mean"
     ) -> None:
@@ -50,7 +53,7 @@ class FlaggingRule:
         self._threshold: Mapping[str, Any] | None = None
         self.lacking = ""
         folder = Path(evaluation_dir)
-        file, origin = folder / "quality_control.json", folder / "provenance.json"
+        file, origin = folder / self.file, folder / "provenance.json"
         if not file.exists() or not origin.exists():
             self.lacking = "this bundle was not evaluated, so there is no threshold; run it with --mode inference_eval"
             return
@@ -60,14 +63,20 @@ class FlaggingRule:
         if other := [key for key in _SAME if before.get(key) != provenance.get(key)]:
             self.lacking = f"the evaluation has another {other[0]}, so its threshold is not that of these predictions"
             return
-        scores = read_json(file, advice)["scores"]
-        if score not in scores:
-            raise UserError(f"flagging_rule::score is {score!r}, which {file} lacks{suggestion(score, list(scores))}")
-        threshold = scores[score].get("threshold")
+        threshold = self._found(file, advice)
         if threshold is None or threshold.get("value") is None or math.isnan(threshold["value"]):
             self.lacking = "the evaluation found no threshold on calibration cases"
             return
         self._threshold = threshold
+
+    def _found(self, file: Path, advice: str) -> Mapping[str, Any] | None:
+        """The threshold of the score, as ``value``, and on which side of it cases are flagged."""
+        scores = read_json(file, advice)["scores"]
+        if self.score not in scores:
+            raise UserError(
+                f"flagging_rule::score is {self.score!r}, which {file} lacks{suggestion(self.score, list(scores))}"
+            )
+        return scores[self.score].get("threshold")
 
     def flag(self, scores: Mapping[str, float]) -> Flag:
         """Apply the rule.

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from medcalib.functional.class_volumes import class_volumes
 from medcalib.handlers.case_folders import CaseFolders
+from medcalib.handlers.image_predictions import image_uncertainties
 from medcalib.handlers.training_record import read_record
 from medcalib.image_files.image_traits import image_traits, unlike_others
-from medcalib.keys import CaseKeys, SplitKeys
+from medcalib.keys import MEMBER_MAPS, CaseKeys, SplitKeys
 from medcalib.reports.flagging_rule import FlaggingRule
 from medcalib.task import Task
 from medcalib.transforms.scores import SCORES
 
-__all__ = ["NewImagesHandler"]
+__all__ = ["NewClassifiedImagesHandler", "NewImagesHandler"]
 
 _MM3_PER_ML = 1000.0
 
@@ -99,19 +100,23 @@ class NewImagesHandler:
     def _row(self, case: str, output: Mapping[str, Any]) -> dict[str, Any]:
         files = self.files[case][CaseKeys.IMAGE]
         image = self.load({CaseKeys.CASE: case, CaseKeys.IMAGE: files})[CaseKeys.IMAGE]
-        scores = {name: float(values.nanmean()) for name, values in output[SCORES].items()}
+        scores = self._scores(output)
         flag = self.rule.flag(scores)
         warning = self._warning(case, image)
         return {
             "image": "; ".join(map(str, [files] if isinstance(files, str) else files)),
-            **self._volumes(output, image),
+            **self._results(output, image),
             **{name: None if np.isnan(value) else value for name, value in scores.items()},
             "flagged": flag.flagged,
             "reason": flag.reason,
             "warning": warning,
         }
 
-    def _volumes(self, output: Mapping[str, Any], image: Any) -> dict[str, float]:
+    def _scores(self, output: Mapping[str, Any]) -> dict[str, float]:
+        return {name: float(values.nanmean()) for name, values in output[SCORES].items()}
+
+    def _results(self, output: Mapping[str, Any], image: Any) -> dict[str, Any]:
+        """Volumes by class."""
         probs = output[CommonKeys.PRED].as_subclass(Tensor)
         seg = output["seg"].as_subclass(Tensor)
         factor, unit = 1.0, "pixels"
@@ -119,7 +124,7 @@ class NewImagesHandler:
             affine = np.asarray(image.meta[MetaKeys.ORIGINAL_AFFINE], dtype=float)
             factor, unit = abs(np.linalg.det(affine[:3, :3])) / _MM3_PER_ML, "ml"
         sizes = class_volumes(probs, self.confidence)
-        row = {}
+        row: dict[str, Any] = {}
         for channel, name in enumerate(self.task.class_names):
             if self.task.exclusive and channel == 0:
                 continue
@@ -140,3 +145,41 @@ class NewImagesHandler:
         told = ", ".join(found[0])
         warnings.warn(f"Case {case} is unlike the images of the training: {told}.", stacklevel=2)
         return told
+
+
+class NewClassifiedImagesHandler(NewImagesHandler):
+    """`NewImagesHandler` of images that are classified as a whole.
+
+    Columns: ``image``; ``predicted``, the name of the class of the largest probability, ``confidence``, that
+    probability, and ``probability_<class>`` of every class; the uncertainties of `medcalib.handlers.ImagePredictions`;
+    ``flagged``, ``reason`` and ``warning``.
+
+    Args:
+        folder: where the cases go.
+        split: its test part names the files of each case.
+        load: from the files of a case to the image as it is stored.
+        task: names of the classes.
+        rule: flags cases.
+        models_dirs: folders of the weights.
+        confidence: of no use here.
+
+    Example:
+        >>> engine, folder, provenance = Engine(lambda engine, batch: batch), CaseFolders("out"), {}
+        >>> split, rule = {"test": [{"case": "a", "image": "a.png"}]}, FlaggingRule("evaluation", provenance)
+        >>> task = Task(["healthy", "ill"])
+        >>> NewClassifiedImagesHandler(folder, split, dict, task, rule, models_dirs=["models"]).attach(engine)
+    """
+
+    def _scores(self, output: Mapping[str, Any]) -> dict[str, float]:
+        plain = {str(key): value.as_subclass(Tensor)[None].cpu() for key, value in output.items() if key in MEMBER_MAPS}
+        probabilities = output[CommonKeys.PRED].as_subclass(Tensor)[None].cpu().float()
+        return {name: float(value) for name, value in image_uncertainties(probabilities, self.task, plain).items()}
+
+    def _results(self, output: Mapping[str, Any], image: Any) -> dict[str, Any]:
+        probabilities = output[CommonKeys.PRED].as_subclass(Tensor).cpu().float().tolist()
+        confidence = max(probabilities)
+        return {
+            "predicted": self.task.class_names[probabilities.index(confidence)],
+            "confidence": confidence,
+            **{f"probability_{name}": p for name, p in zip(self.task.class_names, probabilities, strict=True)},
+        }

@@ -5,7 +5,7 @@ from medcalib.transforms.checks import CheckForegroundd, CheckLabeld, CheckPredi
 from medcalib.transforms.crops import LoadCropd
 from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
-from medcalib.transforms.loading import LoadCased
+from medcalib.transforms.loading import CheckSpatialDims, LoadCased
 from medcalib.transforms.regions import RegionOfInterestd, Regionsd, label_regions
 from medcalib.transforms.scores import UncertaintyScoresd
 
@@ -14,6 +14,7 @@ __all__ = [
     "CheckForegroundd",
     "CheckLabeld",
     "CheckPredictiond",
+    "CheckSpatialDims",
     "InvertProbabilitiesd",
     "LoadCased",
     "LoadCropd",

@@ -60,6 +60,10 @@ class LoadCropd(LoadPictured):
         """Return the case with tensors (C, x, y) in place of paths."""
         return super().__call__(data) if CaseKeys.CROP in data else self._load_whole(data)
 
+    def image_grid(self, data: Mapping[Hashable, Any]) -> Grid:
+        """The grid of the picture, or of the part of it that is the case."""
+        return self._load_whole.image_grid(data)
+
 
 class _KeptPicture(NamedTuple):
     grid: Grid

@@ -65,6 +65,7 @@ class LoadPictured(LoadCased):
     """
 
     endings = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+    reads_series = False
 
     def __init__(
         self,
@@ -99,6 +100,13 @@ class LoadPictured(LoadCased):
         elif is_outline:
             loaded[CaseKeys.LABEL.value] = _draw(case, str(label), str(files[_OUTLINE]), box)
         return loaded
+
+    def image_grid(self, data: Mapping[Hashable, Any]) -> Grid:
+        """The grid of the picture, or of the part of it that is the case."""
+        if _CROP not in data:
+            return super().image_grid(data)
+        size = tuple(int(number) for number in data[_CROP][2:])
+        return Grid(Path(str(data[CaseKeys.IMAGE])), size, np.eye(4), np.eye(4), None)
 
     def _read_label(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
         """A label map (1, x, y); values of a palette are its indices, not its colours."""

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, Transform
 from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
 from medcalib.errors import UserError
 from medcalib.image_files.grids import AFFINE_TOLERANCE, Grid, corner_distance
 from medcalib.image_files.label_values import whole_labels
-from medcalib.image_files.nifti import NiftiFile
 from medcalib.image_files.unreadable import UnreadableFileError
+from medcalib.image_files.volumes_in_files import VOLUME_ENDINGS, open_volume
 from medcalib.keys import CaseKeys
 
-__all__ = ["ImageFile", "LoadCased"]
+__all__ = ["CheckSpatialDims", "ImageFile", "LoadCased"]
 
 
 class ImageFile(Protocol):
@@ -41,8 +41,10 @@ class ImageFile(Protocol):
 class LoadCased(MapTransform):
     """Load image and label of a case channel-first as float32 and check them.
 
-    Volumes are NIfTI files, ``.nii`` or ``.nii.gz``. Their affine is that of `medcalib.image_files.grids.Grid`. Shapes
-    and positions are compared before voxels are read. Label values that are whole but for a rounding are rounded.
+    Volumes are what `medcalib.image_files.volumes_in_files.open_volume` opens: NIfTI files, ``.nii`` or ``.nii.gz``,
+    and by SimpleITK MetaImage, NRRD and folders of DICOM slices. Their affine is that of
+    `medcalib.image_files.grids.Grid`. Shapes and positions are compared before voxels are read. Label values that are
+    whole but for a rounding are rounded.
 
     A key that a case lacks is passed over, so that images without label can be predicted. The key ``frame`` names the
     volume of 4D files, on their last axis, that is the case; ``attributes`` are dropped.
@@ -55,6 +57,7 @@ class LoadCased(MapTransform):
 
     Attributes:
         endings: how the names of the files that it reads end, in lower case.
+        reads_series: whether it reads folders of DICOM slices, too.
 
     Raises:
         UserError: on call, naming case and file: a file is missing, damaged, of another format, holds NaN or Inf or has
@@ -69,7 +72,8 @@ class LoadCased(MapTransform):
         medcalib.errors.UserError: Case a: missing.nii.gz does not exist.
     """
 
-    endings: tuple[str, ...] = (".nii.gz", ".nii")
+    endings: tuple[str, ...] = VOLUME_ENDINGS
+    reads_series = True
 
     def __init__(
         self,
@@ -82,8 +86,8 @@ class LoadCased(MapTransform):
         self.num_channels = num_channels
         self.label_map = dict(label_map or {})
         self.affine_tolerance = affine_tolerance
-        self._open: Callable[[Any], ImageFile] = NiftiFile
-        self._open_label: Callable[[Any], ImageFile] = NiftiFile
+        self._open: Callable[[Any], ImageFile] = open_volume
+        self._open_label: Callable[[Any], ImageFile] = open_volume
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with tensors (C, ...) in place of paths."""
@@ -115,6 +119,15 @@ class LoadCased(MapTransform):
             if corner_distance(one.affine, other.affine, one.shape) > self.affine_tolerance:
                 loaded[CaseKeys.LABEL].affine = loaded[CaseKeys.IMAGE].affine
         return loaded
+
+    def image_grid(self, data: Mapping[Hashable, Any]) -> Grid:
+        """The grid of the image of a case, by the header of its first file alone.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        path = _as_list(data[CaseKeys.IMAGE])[0]
+        return self._opened(str(data.get(CaseKeys.CASE, "?")), path, CaseKeys.IMAGE).grid
 
     def _read_label(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
         label = self._read(case, file, frame)
@@ -184,3 +197,41 @@ def _counted(files: list[ImageFile], read: list[MetaTensor]) -> str:
         return f"{files[0].grid.path} has"
     many = [f"{file.grid.path} has {len(one)}" for file, one in zip(files, read, strict=True) if len(one) != 1]
     return ", ".join([*many, f"its {len(files)} files together have"])
+
+
+class CheckSpatialDims(Transform):
+    """Refuse a case whose image has another number of spatial axes, by its header, before it is loaded.
+
+    Args:
+        load: reads the header.
+        spatial_dims: number of axes.
+
+    Raises:
+        UserError: on call, naming case and file.
+
+    Example:
+        >>> import tempfile
+        >>> import nibabel as nib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     nib.save(nib.Nifti1Image(np.ones((4, 3), np.int16), np.eye(4)), f"{folder}/a.nii")
+        ...     check, case = CheckSpatialDims(LoadCased(), 3), {"case": "a", "image": f"{folder}/a.nii"}
+        ...     try:
+        ...         check(case)
+        ...     except UserError as error:
+        ...         print(str(error).partition(".nii ")[2])
+        has 2 spatial axes, but this bundle predicts images of 3; write a slice as a volume of depth 1.
+    """
+
+    def __init__(self, load: LoadCased, spatial_dims: int) -> None:
+        self.load = load
+        self.spatial_dims = spatial_dims
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the case as it is."""
+        grid = self.load.image_grid(data)
+        if len(grid.shape) != self.spatial_dims:
+            raise UserError(
+                f"Case {data.get(CaseKeys.CASE, '?')}: {grid.path} has {len(grid.shape)} spatial axes, but this bundle "
+                f"predicts images of {self.spatial_dims}; write a slice as a volume of depth 1."
+            )
+        return dict(data)

@@ -1,0 +1,235 @@
+"""Read a folder of DICOM slices as one volume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcalib.files.image_parts import slice_files
+from medcalib.image_files.grids import AFFINE_TOLERANCE, grid_of_affine, lps_to_ras
+from medcalib.image_files.simple_itk import read_voxels, simple_itk
+from medcalib.image_files.unreadable import UnreadableFileError
+
+__all__ = ["DicomSeries", "DicomSlice", "stacked"]
+
+_SERIES, _DESCRIPTION = "0020|000e", "0008|103e"
+_POSITION, _ORIENTATION, _PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
+_BETWEEN_SLICES, _THICKNESS = "0018|0088", "0018|0050"
+_FRAMES = "0028|0008"
+_UNIT_TOLERANCE = 1e-3
+_SIZE_TOLERANCE = 1e-2
+_APART = "put the files of each into a folder of its own, and name the folders"
+_CONVERT = "convert it with dcm2niix, and look at the result"
+
+
+class DicomSlice(NamedTuple):
+    """Where the pixels of one file lie.
+
+    Attributes:
+        file: the file.
+        size: number of pixels along x, its columns, and y, its rows.
+        position: of the middle of the first pixel, in mm in DICOM's axes, to the left, back and head, (3,).
+        axes: from a pixel to the next along x and along y, in mm, (3, 2).
+        depth: how far apart slices are, in mm, if the file says so, else 1; it counts where there is a single one.
+    """
+
+    file: Path
+    size: tuple[int, int]
+    position: NDArray[np.float64]
+    axes: NDArray[np.float64]
+    depth: float
+
+
+class DicomSeries:
+    """A folder with the slices of one DICOM series, whose headers were read.
+
+    Slices are sorted by their position. Values are those that rescale slope and intercept of each slice make.
+
+    Args:
+        path: the folder; files of it that are no DICOM are passed over, and so are folders in it.
+
+    Attributes:
+        grid: where its voxels lie, in the orientation of NIfTI: x to the right, y to the front, z to the head.
+        num_channels: 1.
+        has_channels: False.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        UnreadableFileError: it holds no DICOM, several series, several frames in a file, or slices that make no volume,
+            such as when one of them is missing; or SimpleITK is not installed.
+    """
+
+    num_channels = 1
+    has_channels = False
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        files = slice_files(self.path)
+        if not files:
+            raise UnreadableFileError("is a folder without DICOM files", "name one that holds the slices of a series")
+        headers = [_header(file) for file in files]
+        _check_one_series(headers)
+        slices, affine = stacked([_slice(header) for header in headers])
+        self._files = [one.file for one in slices]
+        self.grid = grid_of_affine(self.path, (*slices[0].size, len(slices)), lps_to_ras(affine))
+
+    def read(self, channel: int | None = None) -> NDArray[np.float32]:
+        """Read the voxels (1, X, Y, Z).
+
+        Args:
+            channel: 0, or None.
+
+        Raises:
+            UnreadableFileError: a slice is damaged or cut short.
+        """
+        values = np.empty((1, *self.grid.shape), np.float32)
+        # one by one, for slices of one series may differ in slope and type
+        for number, file in enumerate(self._files):
+            values[0, :, :, number] = _in_file(file, read_voxels, file).reshape(self.grid.shape[1::-1]).T
+        return values
+
+
+def stacked(slices: Sequence[DicomSlice]) -> tuple[list[DicomSlice], NDArray[np.float64]]:
+    """Put slices into the order in which they lie, and say where the volume lies that they make.
+
+    Args:
+        slices: at least one.
+
+    Returns:
+        The slices from the first to the last along x cross y, and the matrix (4, 4) from voxel to position in mm in
+        DICOM's axes. Slices that are shifted against each other, as with a tilted gantry, give a sheared one.
+
+    Raises:
+        UnreadableFileError: they differ in size or direction, two are at one place, or their distances differ, such as
+            when one is missing.
+
+    Example:
+        >>> axes = np.array([[1.0, 0], [0, 1], [0, 0]])
+        >>> slices = [DicomSlice(Path(f"{z}.dcm"), (4, 4), np.array([0, 0, z]), axes, 1.0) for z in (5.0, 0.0, 2.5)]
+        >>> ordered, affine = stacked(slices)
+        >>> [one.file.name for one in ordered], affine[:, 2].tolist()
+        (['0.0.dcm', '2.5.dcm', '5.0.dcm'], [0.0, 0.0, 2.5, 0.0])
+    """
+    first = slices[0]
+    for one in slices[1:]:
+        if one.size != first.size or not np.allclose(
+            one.axes, first.axes, atol=_UNIT_TOLERANCE * np.abs(first.axes).max()
+        ):
+            raise UnreadableFileError(
+                f"holds slices of different size, spacing or direction, such as {first.file.name} and {one.file.name}",
+                "leave only those of one volume in the folder",
+            )
+    normal = np.cross(*first.axes.T)
+    normal /= np.linalg.norm(normal)
+    ordered = sorted(slices, key=lambda one: float(one.position @ normal))
+    affine = np.eye(4)
+    affine[:3, :2], affine[:3, 3] = first.axes, ordered[0].position
+    if len(ordered) == 1:
+        affine[:3, 2] = normal * first.depth
+        return ordered, affine
+    _check_distances(ordered, np.diff([float(one.position @ normal) for one in ordered]))
+    affine[:3, 2] = (ordered[-1].position - ordered[0].position) / (len(ordered) - 1)
+    # in voxels, how far each slice lies from where it should
+    expected = [ordered[0].position + number * affine[:3, 2] for number in range(len(ordered))]
+    off = np.linalg.solve(affine[:3, :3], (np.stack([one.position for one in ordered]) - np.stack(expected)).T)
+    if (worst := np.abs(off).max(0)).max() > AFFINE_TOLERANCE:
+        raise UnreadableFileError(
+            f"holds slices that do not lie evenly on one line, {ordered[int(worst.argmax())].file.name} "
+            f"{worst.max():.2g} voxels beside it",
+            _CONVERT,
+        )
+    return ordered, affine
+
+
+def _check_distances(ordered: Sequence[DicomSlice], distances: NDArray[np.float64]) -> None:
+    usual = float(np.median(distances))
+    names = [(one.file.name, next_.file.name) for one, next_ in pairwise(ordered)]
+    if usual <= _SIZE_TOLERANCE or distances.min() <= _SIZE_TOLERANCE * usual:
+        one, other = names[int(distances.argmin())]
+        raise UnreadableFileError(
+            f"holds several slices at one place, such as {one} and {other}, so it is several images in one series, "
+            f"such as phases or echoes",
+            _APART,
+        )
+    if distances.max() > (1 + AFFINE_TOLERANCE) * usual:
+        one, other = names[int(distances.argmax())]
+        raise UnreadableFileError(
+            f"lacks slices, for most lie {usual:.4g} mm apart, but {one} and {other} {distances.max():.4g} mm",
+            "fetch the whole series again, or leave it out",
+        )
+
+
+class _Header(NamedTuple):
+    file: Path
+    size: tuple[int, ...]
+    components: int
+    tags: dict[str, str]
+
+
+def _header(file: Path) -> _Header:
+    itk = simple_itk()
+    reader = itk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        raise UnreadableFileError(
+            f"holds {file.name}, in which SimpleITK finds no DICOM image",
+            "fetch it again if it is a slice, and remove it if it is something else",
+        ) from None
+    tags = {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
+    return _Header(file, reader.GetSize(), reader.GetNumberOfComponents(), tags)
+
+
+def _check_one_series(headers: Sequence[_Header]) -> None:
+    series = {header.tags.get(_SERIES, ""): header for header in headers}
+    if len(series) > 1:
+        listed = [header.tags.get(_DESCRIPTION) or name for name, header in series.items()]
+        raise UnreadableFileError(f"holds {len(series)} DICOM series, {' and '.join(sorted(listed)[:3])}", _APART)
+
+
+def _slice(header: _Header) -> DicomSlice:
+    tags, file = header.tags, header.file
+    if int(tags.get(_FRAMES) or 1) > 1 or any(number > 1 for number in header.size[2:]):
+        raise UnreadableFileError(
+            f"holds several frames in one file, {file.name}, which is not read (enhanced DICOM)", _CONVERT
+        )
+    if header.components > 1:
+        raise UnreadableFileError(f"holds colours in {file.name}, but a volume has one number in each voxel", _CONVERT)
+    position, orientation, spacing = (
+        _numbers(tags.get(key), count) for key, count in ((_POSITION, 3), (_ORIENTATION, 6), (_PIXEL_SPACING, 2))
+    )
+    if position is None or orientation is None or spacing is None or min(spacing) <= 0:
+        raise UnreadableFileError(
+            f"does not say in {file.name} where its pixels lie (position, orientation or pixel spacing)", _CONVERT
+        )
+    across, down = np.array(orientation[:3]), np.array(orientation[3:])
+    if not np.allclose([across @ across, down @ down, across @ down], [1, 1, 0], atol=_SIZE_TOLERANCE):
+        raise UnreadableFileError(f"has an unusable orientation in {file.name}", _CONVERT)
+    # the first number of the spacing is the distance of rows
+    axes = np.stack([across * spacing[1], down * spacing[0]], axis=1)
+    depths = (_numbers(tags.get(key), 1) for key in (_BETWEEN_SLICES, _THICKNESS))
+    depth = next((abs(found[0]) for found in depths if found and found[0]), 1.0)
+    return DicomSlice(file, (header.size[0], header.size[1]), np.array(position), axes, depth)
+
+
+def _numbers(text: str | None, count: int) -> list[float] | None:
+    """The numbers of a tag; None if they are not there."""
+    try:
+        found = [float(part) for part in (text or "").split("\\")]
+    except ValueError:
+        return None
+    return found if len(found) == count and np.isfinite(found).all() else None
+
+
+def _in_file(file: Path, how: Callable, *arguments: Any) -> Any:
+    """What a function returns; if it cannot, the file of the folder is named."""
+    try:
+        return how(*arguments)
+    except UnreadableFileError as error:
+        raise UnreadableFileError(f"holds {file.name}, which {error.reason}", error.advice) from None
