@@ -119,6 +119,11 @@ class Bundle:
         return (self.folder / CONFIGS / f"{FragmentKind.CALIBRATOR}.yaml").exists()
 
     @property
+    def classifies(self) -> bool:
+        """Whether it classifies whole images."""
+        return (self.folder / CONFIGS / f"{CLASSIFICATION}.yaml").exists()
+
+    @property
     def starts_from_sibling(self) -> bool:
         """Whether its training starts from the weights of its sibling, so that there are two stages."""
         return self.trains_network and self.metadata["medcalib"]["initial_weights_bundle"] is not None
@@ -252,7 +257,7 @@ class Bundle:
             if mode is not Mode.INFERENCE_PRED:
                 raise UserError(f"--images are predicted, so it goes with --mode {Mode.INFERENCE_PRED}, not {mode}.")
             own = self.folder / CONFIGS / IMAGES
-            if (self.folder / CONFIGS / f"{CLASSIFICATION}.yaml").exists():
+            if self.classifies:
                 raise UserError(
                     f"{self.name} classifies whole images, and --images works for segmentation only so far; list them "
                     f"as the test cases of a dataset."
