@@ -22,6 +22,10 @@ __all__ = ["card_head", "model_card"]
 
 NOT_EVALUATED = "not evaluated"
 _ORIGIN = " Every number here was written by a program from the files of the training and the evaluation."
+_OF_PROBABILITIES = (
+    "Its probabilities are calibrated, if at all, for images like those of the training and calibration cases: of "
+    "another scanner, protocol or population they promise nothing until they are measured there."
+)
 # names that the hub knows
 _HUB_METRICS = {"mean_dice": "dice", "accuracy": "accuracy", "auc": "roc_auc", "brier": "brier_score"}
 
@@ -86,9 +90,7 @@ def _limits(trained: TrainedBundle, metadata: Mapping[str, Any]) -> str:
     channels = ", ".join(map(str, trained.content("data::channel_names")))
     text = (
         f"{metadata['intended_use']} It is no medical device. It was made for {metadata['task'].lower()}, images of "
-        f"the modality {_modality(metadata)} with the channels {channels}. Its probabilities are calibrated, if at all, "
-        f"for images like those of the training and calibration cases: of another scanner, protocol or population they "
-        f"promise nothing until they are measured there."
+        f"the modality {_modality(metadata)} with the channels {channels}. {_OF_PROBABILITIES}"
     )
     if trained.config["data"].get("regions"):
         text += " Results are reported on regions, unions of the classes that the network predicts."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from medcalib.bundle.overrides import concerns_training, current_ids, known_over
 from medcalib.bundle.resolve import plain_config
 from medcalib.bundle.used_settings import is_place_or_pace
 from medcalib.bundle.weights_check import Purpose, check_settings, check_trained, check_weights
+from medcalib.calibrators import read_calibrator
 from medcalib.errors import UserError
 from medcalib.export.portable_config import prepared_network
 from medcalib.files.writing import read_json
@@ -85,6 +87,11 @@ class TrainedBundle:
         """File of the fitted calibrator; None without one."""
         path = self.content("calibrator_file")
         return None if path is None else Path(path)
+
+    @property
+    def calibrator_kind(self) -> str | None:
+        """Name of the calibrator; None without one."""
+        return None if self.calibrator_file is None else read_calibrator(self.calibrator_file)["kind"]
 
     @property
     def num_networks(self) -> int | None:
@@ -177,10 +184,12 @@ def open_trained(
     settings = {} if not records else _settings_of_training(records[0])
     settings = known_overrides(plain_config(parser), settings) | given
     parser = opened.workflow(Mode.INFERENCE_PRED, settings, seed).parser
-    with one_sentence(parser):
+    with one_sentence(parser), warnings.catch_warnings():
         check_trained(parser)
         check_settings(parser, given)
         content = parser.get_parsed_content
+        # that nothing is known of its cases, the card says
+        warnings.filterwarnings("ignore", message=".*does not say on which cases its weights were trained")
         check_weights(
             opened.folder, content("checkpoints"), [], None, Purpose.PREDICT, content("calibrator_file"), False
         )
