@@ -129,6 +129,24 @@ def test_a_changed_network_is_stored_with_its_changes(tmp_path):
         torch.testing.assert_close(network(windows), own_prediction(trained, windows), atol=1e-5, rtol=0)
 
 
+def test_what_belongs_to_this_machine_stays_here(tmp_path):
+    bundle = generate(TEMPLATES, tmp_path / "bundles", "phantom", "baseline_ce", "deterministic")[0]
+    settings = small_settings(bundle)
+    make_weights(bundle, settings)
+    places = {"data::dataset_dir": str(tmp_path), "data_dir": str(tmp_path), "device": "cpu"}
+    folder = export(bundle, "bundle", output=tmp_path / "out", overrides=settings | places)
+    assert str(tmp_path) not in (folder / "configs" / "inference.yaml").read_text()
+    assert parsed(folder)["dataset_dir"] == "$@data_dir + '/phantom'"
+    assert parsed(folder)["device"].startswith("$")
+    with pytest.raises(UserError, match="overlays::cases::0 is /x, which is there on this machine only"):
+        export(bundle, "bundle", output=tmp_path / "new", overrides=settings | {"overlays::cases": ["/x"]})
+    # it is run by MONAI, not by medcalib run
+    with pytest.raises(
+        UserError, match=f"was exported from {re.escape(bundle.name)}; run it in its folder with python"
+    ):
+        export(folder, "bundle", output=tmp_path / "again")
+
+
 @pytest.mark.slow
 def test_from_training_to_a_prediction_elsewhere(trained, tiny, tmp_path, phantom_dir, monkeypatch):
     """The zip alone gives the predictions of the bundle bit by bit, and flags new images as the bundle does."""

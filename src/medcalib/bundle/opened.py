@@ -80,6 +80,11 @@ class Bundle:
         """
         folder = _find(str(bundle))
         opened = cls(folder, read_metadata(folder), allow_edited)
+        if origin := opened.metadata["medcalib"].get("exported_from"):
+            raise UserError(
+                f"{folder} was exported from {origin}; run it in its folder with python -m monai.bundle run "
+                f"--config_file configs/inference.yaml, or name the bundle {origin}."
+            )
         opened._check_chain()
         if opened.edited and not allow_edited:
             raise UserError(

@@ -49,10 +49,10 @@ def configs_of(trained: TrainedBundle) -> tuple[PortableConfig, PortableConfig |
         own = trained.bundle.folder / CONFIGS / IMAGES
         path = own if own.exists() else find_templates() / CONFIGS / IMAGES
         overlay = ConfigParser.load_config_file(str(path))
-    dataset_dir = trained.bundle.config(Mode.INFERENCE_PRED)["data"]["dataset_dir"]
+    generated = trained.bundle.config(Mode.INFERENCE_PRED)
     config = portable_config(
         trained.config,
-        dataset_dir,
+        {"data_dir": generated["data_dir"], "dataset_dir": generated["data"]["dataset_dir"]},
         trained.num_networks,
         trained.provenance["calibrator"] if trained.prepared else None,
         [] if overlay is None else [overlay],

@@ -171,7 +171,7 @@ def _results(trained: TrainedBundle, diagram: str | None) -> str:
     folder, rows = trained.output_dir / "evaluation", []
     for metric, value in _numbers(summary).items():
         per_class = "; ".join(
-            f"{name} {_number(number)}" for name, number in summary["per_class"].get(metric, {}).items()
+            f"{name} {_number(number)}" for name, number in summary.get("per_class", {}).get(metric, {}).items()
         )
         rows.append([metric_title(metric), _number(value), _interval(folder / f"{metric}_raw.csv"), per_class or "-"])
     unseen = "" if trained.record is None else ", on which nothing was trained, chosen or calibrated"

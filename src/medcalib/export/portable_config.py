@@ -10,6 +10,7 @@ from typing import Any
 from monai.bundle import ReferenceResolver
 
 from medcalib.bundle.fragments import walk
+from medcalib.errors import UserError
 
 __all__ = ["MODEL", "PortableConfig", "portable_config", "portable_images", "prepared_network"]
 
@@ -41,7 +42,7 @@ def prepared_network(config: Mapping[str, Any]) -> bool:
 
 def portable_config(
     config: Mapping[str, Any],
-    dataset_dir: Any,
+    places: Mapping[str, Any],
     num_networks: int | None,
     calibrator: Mapping[str, Any] | None,
     used_by: Iterable[Mapping[str, Any]] = (),
@@ -50,13 +51,16 @@ def portable_config(
 
     Args:
         config: merged configuration of a prediction, with the user's overrides.
-        dataset_dir: where the data fragment looks for its dataset.
+        places: where the bundle as it was generated looks for datasets, ``data_dir``, and for its own, ``dataset_dir``.
         num_networks: number of networks of an ensemble; None of a single network.
         calibrator: what provenance says of the fitted calibrator; None without one.
         used_by: configurations that are merged later, whose references must be kept.
 
     Returns:
         The configuration, with what it needs only.
+
+    Raises:
+        UserError: it names a file or folder of this machine.
     """
     made = copy.deepcopy(dict(config))
     place = "$@bundle_root + "
@@ -69,7 +73,7 @@ def portable_config(
         "weights_dir": "@models_dir",
         "checkpoint": f"{place}'/{MODEL}'",
         "checkpoints": "$[@checkpoint]",
-        "dataset_dir": dataset_dir,
+        **places,
         "device": config["device"] if str(config["device"])[:1] == "$" else _DEVICE,
     }
     made["data"]["dataset_dir"] = "@dataset_dir"
@@ -105,7 +109,13 @@ def portable_config(
     made = _renamed(made)
     made["network_def"] = inside
     made = _changed(made, lambda text: _ASKED_KEY.sub(lambda match: _direct(match, made), text))
-    return _pruned(made, [_renamed(other) for other in used_by])
+    made = _pruned(made, [_renamed(other) for other in used_by])
+    for id_, value in walk(made):
+        if isinstance(value, str) and value.startswith(("/", "~", "..")):
+            raise UserError(
+                f"{id_} is {value}, which is there on this machine only; leave the option out, or give a relative path."
+            )
+    return made
 
 
 def portable_images(config: Mapping[str, Any]) -> PortableConfig:
