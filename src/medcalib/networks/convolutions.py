@@ -91,5 +91,5 @@ def plain_convolutions(network: nn.Module) -> nn.Module:
     """
     for module in network.modules():
         if type(module) is OneDNNConv3d:
-            module.__class__ = nn.Conv3d
+            module.__class__ = nn.Conv3d  # type: ignore[assignment]
     return network
