@@ -15,7 +15,7 @@ def main(
     allow_edited: bool = False,
     **overrides: Any,
 ) -> None:
-    """Write a trained bundle in a form that works elsewhere: a bundle with its weights, or one file for other programs.
+    """Write a trained bundle in a form that works elsewhere: as a bundle, or as one file for other programs.
 
     The path of what was written is the last line that is printed.
 
