@@ -18,6 +18,7 @@ FLOORS = [
     {"reports"},
     {"bundle"},
     {"data_check", "compare"},
+    {"export"},
     {"comparison_page"},
     {"predictions"},
     {"study"},

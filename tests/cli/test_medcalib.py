@@ -33,7 +33,7 @@ def test_the_verbs_are_listed_with_one_line_each(monkeypatch, capsys, words):
     code, told, error = medcalib(monkeypatch, capsys, *words)
     assert (code, error) == (0, "")
     lines = told.splitlines()[2:]
-    assert {"calibrate", "check", "compare", "generate", "run"} <= {line.split()[0] for line in lines}
+    assert {"calibrate", "check", "compare", "export", "generate", "run"} <= {line.split()[0] for line in lines}
     assert all(line.startswith("  ") and line.endswith(".") and len(line) <= 120 for line in lines)
 
 
@@ -41,7 +41,7 @@ def test_the_verbs_are_listed_with_one_line_each(monkeypatch, capsys, words):
     ("words", "message"),
     [
         (["generat"], "error: medcalib has no verb 'generat'; did you mean generate?\n"),
-        (["xyz"], "error: medcalib has no verb 'xyz'; there is calibrate, check, compare, generate, run"),
+        (["xyz"], "error: medcalib has no verb 'xyz'; there is calibrate, check, compare, export, generate, run"),
         (["--debug"], "error: medcalib has no verb '--debug'"),
         (["run", "--mode=train"], "error: --bundle is missing"),
         (["run", "--bundle=x", "--mode", "train", "train"], "error: medcalib run: 'train' belongs to no option"),
@@ -51,6 +51,8 @@ def test_the_verbs_are_listed_with_one_line_each(monkeypatch, capsys, words):
         ),
         (["check"], "error: --bundle is missing"),
         (["check", "--bundle=x", "--debug"], "error: medcalib check has no option --debug"),
+        (["export"], "error: --bundle is missing"),
+        (["export", "--bundle=x"], "error: --format is missing; it is bundle, torchscript, onnx or torch_export."),
         (["calibrate", "--kind=logits"], "error: --predictions_dir is missing; medcalib calibrate --help"),
     ],
 )

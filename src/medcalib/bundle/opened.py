@@ -90,6 +90,11 @@ class Bundle:
         """
         folder = _find(str(bundle))
         opened = cls(folder, read_metadata(folder), allow_edited)
+        if origin := opened.metadata["medcalib"].get("exported_from"):
+            raise UserError(
+                f"{folder} was exported from {origin}; run it in its folder with python -m monai.bundle run "
+                f"--config_file configs/inference.yaml, or name the bundle {origin}."
+            )
         opened._check_chain()
         if opened.edited and not allow_edited:
             raise UserError(
@@ -127,6 +132,11 @@ class Bundle:
     def fits_calibrator(self) -> bool:
         """Whether its training fits a calibrator."""
         return (self.folder / CONFIGS / f"{FragmentKind.CALIBRATOR}.yaml").exists()
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it classifies whole images."""
+        return (self.folder / CONFIGS / f"{CLASSIFICATION}.yaml").exists()
 
     @property
     def starts_from_sibling(self) -> bool:
@@ -264,9 +274,8 @@ class Bundle:
             if mode is not Mode.INFERENCE_PRED:
                 raise UserError(f"--images are predicted, so it goes with --mode {Mode.INFERENCE_PRED}, not {mode}.")
             own = self.folder / CONFIGS / IMAGES
-            classifies = (self.folder / CONFIGS / f"{CLASSIFICATION}.yaml").exists()
             # bundles of earlier versions lack it
-            files.append(own if own.exists() else images_config(find_templates(), classifies))
+            files.append(own if own.exists() else images_config(find_templates(), self.classifies))
         return files
 
     def _or_template(self, name: str) -> Path:

@@ -16,7 +16,7 @@ from medcalib.bundle.fragments import lookup
 from medcalib.bundle.resolve import plain_config, resolved_value
 from medcalib.data.case_identity import file_digest
 
-__all__ = ["PLACE_AND_PACE", "Difference", "UsedSettings", "differences", "used_settings"]
+__all__ = ["PLACE_AND_PACE", "Difference", "UsedSettings", "differences", "is_place_or_pace", "used_settings"]
 
 PLACE_AND_PACE = {
     "where files lie": (
@@ -45,6 +45,16 @@ _ONLY_TELL = {
 }
 # an expression that asks a mapping for one key uses that key alone, and may do without it
 _ASKED_KEY = re.compile(r"@(\w+(?:::\w+)*)\.get\('(\w+)'")
+
+
+def is_place_or_pace(id_: str) -> bool:
+    """Whether an id is one of `PLACE_AND_PACE`.
+
+    Example:
+        >>> is_place_or_pace("data::dataset_dir"), is_place_or_pace("num_bins")
+        (True, False)
+    """
+    return _LEFT_OUT.fullmatch(id_) is not None
 
 
 @dataclass

@@ -16,6 +16,7 @@ from medcalib.calibrators import Calibrator
 from medcalib.functional.activation import to_decisions
 from medcalib.functional.agreement import member_agreement
 from medcalib.functional.uncertainty import PredictiveMoments
+from medcalib.inferers.portable_network import PortableNetwork
 from medcalib.inferers.prediction_cache import PredictionCache
 from medcalib.inferers.samplers import Sampler, single_member
 from medcalib.inferers.stitching import stitched
@@ -181,6 +182,8 @@ class SamplingInferer(Inferer):
         return moments, labels
 
     def _members(self, window: Tensor, network: nn.Module) -> Iterator[Tensor]:
+        if isinstance(network, PortableNetwork):
+            network = network.network
         for logits in self.sampler(window, network):
             if self.member_calibrator is None:
                 yield logits

@@ -1,7 +1,7 @@
 """Networks and their weights."""
 
 from medcalib.networks.classifier import ImageClassifier, load_features
-from medcalib.networks.convolutions import fast_convolutions
+from medcalib.networks.convolutions import fast_convolutions, plain_convolutions
 from medcalib.networks.dropout import insert_dropout, stochastic_dropout
 from medcalib.networks.ensemble import NetworkEnsemble, load_ensemble
 from medcalib.networks.freezing import freeze_before_dropout
@@ -22,6 +22,7 @@ __all__ = [
     "load_ensemble",
     "load_features",
     "load_weights",
+    "plain_convolutions",
     "reuse_deterministic",
     "stochastic_dropout",
     "suited_strides",

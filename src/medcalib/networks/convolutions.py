@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OneDNNConv3d", "fast_convolutions"]
+__all__ = ["OneDNNConv3d", "fast_convolutions", "plain_convolutions"]
 
 
 class OneDNNConv3d(nn.Conv3d):
@@ -71,4 +71,25 @@ def fast_convolutions(network: nn.Module) -> nn.Module:
         if type(module) is nn.Conv3d:
             # the class alone, so that weights, hooks and references to the module stay what they are
             module.__class__ = OneDNNConv3d
+    return network
+
+
+def plain_convolutions(network: nn.Module) -> nn.Module:
+    """Take back what `fast_convolutions` did, for networks that are written to files that other programs read.
+
+    Args:
+        network: any network; it is changed in place.
+
+    Returns:
+        The network.
+
+    Example:
+        >>> plain_convolutions(fast_convolutions(nn.Sequential(nn.Conv3d(1, 8, 3))))
+        Sequential(
+          (0): Conv3d(1, 8, kernel_size=(3, 3, 3), stride=(1, 1, 1))
+        )
+    """
+    for module in network.modules():
+        if type(module) is OneDNNConv3d:
+            module.__class__ = nn.Conv3d  # type: ignore[assignment]
     return network

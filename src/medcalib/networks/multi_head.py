@@ -77,7 +77,8 @@ class MultiHead(nn.Module):
     def forward(self, inputs: Tensor) -> list[Any]:
         """Return what the network returns, once for each head."""
         outputs = self.network(inputs)
-        return [self._of_head(outputs, head, len(inputs)) for head in range(self.num_heads)]
+        # len() would fix the number of images in what is traced
+        return [self._of_head(outputs, head, inputs.shape[0]) for head in range(self.num_heads)]
 
     def _of_head(self, outputs: Any, head: int, batch_size: int) -> Any:
         if isinstance(outputs, list | tuple):
