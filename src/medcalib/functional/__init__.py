@@ -23,6 +23,15 @@ from medcalib.functional.calibration_errors import (
     mean_calibration_gap,
 )
 from medcalib.functional.class_volumes import ClassVolumes, class_volumes
+from medcalib.functional.conformal import adaptive_scores, conformal_p_values, conformal_quantile, num_cases_needed
+from medcalib.functional.risk_control import (
+    binomial_p_values,
+    controlled_index,
+    fixed_sequence,
+    hoeffding_bentkus_p_values,
+    set_losses,
+    set_thresholds,
+)
 from medcalib.functional.scoring_rules import (
     brier_score,
     categorical_brier_score,
@@ -39,9 +48,11 @@ __all__ = [
     "ClassVolumes",
     "PredictiveMoments",
     "above_threshold_mean",
+    "adaptive_scores",
     "aula",
     "bin_indices",
     "bin_statistics",
+    "binomial_p_values",
     "brier_decomposition",
     "brier_score",
     "calibration_error",
@@ -49,9 +60,14 @@ __all__ = [
     "categorical_brier_score",
     "categorical_negative_log_likelihood",
     "class_volumes",
+    "conformal_p_values",
+    "conformal_quantile",
+    "controlled_index",
     "entropy",
     "every_calibration_error",
+    "fixed_sequence",
     "foreground_mean",
+    "hoeffding_bentkus_p_values",
     "image_mean",
     "keep_decisions",
     "log_odds",
@@ -60,10 +76,13 @@ __all__ = [
     "mean_pairwise_dice",
     "member_agreement",
     "negative_log_likelihood",
+    "num_cases_needed",
     "pairwise_dice",
     "patch_maximum",
     "sample_mean_uncertainty",
     "scale_temperature",
+    "set_losses",
+    "set_thresholds",
     "to_decisions",
     "to_probabilities",
 ]
