@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "medcalib"
 
 FLOORS = [
     {"errors", "keys", "seeds"},
-    {"processes", "devices"},
+    {"processes", "process_group", "devices"},
     {"files"},
     {"functional", "networks", "image_files", "data"},
     {"losses", "metrics", "calibrators", "task"},

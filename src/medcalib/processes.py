@@ -48,13 +48,19 @@ def refuse_several_processes() -> None:
     """Refuse to be one of several processes that would all do the same work and write the same files.
 
     Raises:
-        UserError: the environment says, as that of torchrun does, that there are several.
+        UserError: the environment says, as that of torchrun does, that there are several, but they do not share the
+            run.
     """
     world_size = os.environ.get("WORLD_SIZE", "")
     if world_size.isdecimal() and int(world_size) > 1:
+        import torch.distributed as dist
+
+        if dist.is_available() and dist.is_initialized():
+            return
         raise UserError(
             f"This run was started as one of {world_size} processes (WORLD_SIZE={world_size}), which would all train "
-            f"the same into one folder; start it once, without torchrun, or unset WORLD_SIZE."
+            f"the same into one folder; start it with --num_gpus, with torchrun run_bundle.py, or with "
+            f"configs/multi_gpu.yaml as the last of its files, or unset WORLD_SIZE."
         )
 
 

@@ -24,6 +24,7 @@ from medcalib.bundle.layout import (
     IMAGES,
     INFERENCE_CONFIGS,
     METADATA,
+    MULTI_GPU,
     SHARED_CONFIGS,
     Mode,
     config_files,
@@ -202,6 +203,7 @@ def _write(
         with (configs_dir / f"{FragmentKind.NETWORK}.yaml").open("a", encoding="utf-8") as file:
             file.write(f"\n# what suits the data, as {sources[FragmentKind.DATA].name} says\n")
             yaml.safe_dump(network_settings, file, sort_keys=False, allow_unicode=True)
+    shutil.copyfile(templates_dir / CONFIGS / MULTI_GPU, configs_dir / MULTI_GPU)
     if CLASSIFICATION not in sources:
         shutil.copyfile(templates_dir / CONFIGS / IMAGES, configs_dir / IMAGES)
     shutil.copyfile(templates_dir / CONFIGS / "logging.conf", configs_dir / "logging.conf")

@@ -16,6 +16,7 @@ __all__ = [
     "IMAGES",
     "INFERENCE_CONFIGS",
     "METADATA",
+    "MULTI_GPU",
     "SHARED_CONFIGS",
     "Mode",
     "bundle_configs",
@@ -25,6 +26,9 @@ __all__ = [
 CONFIGS = "configs"
 IMAGES = "images.yaml"
 """File of `CONFIGS` that is merged last to predict images of no dataset; no digest is taken of it."""
+
+MULTI_GPU = "multi_gpu.yaml"
+"""File of `CONFIGS` that is merged, before that of debug runs, where several processes share a run; as `IMAGES`."""
 
 METADATA = "metadata.json"
 COST = "cost"

@@ -17,7 +17,7 @@ from medcalib.bundle.checkpoint_paths import member_seeds
 from medcalib.bundle.contract import Training
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import FragmentKind
-from medcalib.bundle.layout import CLASSIFICATION, CONFIGS, IMAGES, METADATA, Mode, config_files
+from medcalib.bundle.layout import CLASSIFICATION, CONFIGS, IMAGES, METADATA, MULTI_GPU, Mode, config_files
 from medcalib.bundle.overrides import (
     check_overrides,
     current_ids,
@@ -29,6 +29,7 @@ from medcalib.bundle.overrides import (
 from medcalib.bundle.resolve import check_config, plain_config
 from medcalib.bundle.templates import find_templates
 from medcalib.errors import UserError, plain_reason, suggestion
+from medcalib.process_group import num_processes
 
 __all__ = ["Bundle", "SiblingTraining"]
 
@@ -248,18 +249,23 @@ class Bundle:
 
     def _files(self, mode: Mode, debug: bool = False, images: bool = False) -> list[Path]:
         files = config_files(self.folder / CONFIGS, mode, debug)
+        if num_processes() > 1:
+            files.insert(len(files) - debug, self._or_template(MULTI_GPU))
         if images:
             if mode is not Mode.INFERENCE_PRED:
                 raise UserError(f"--images are predicted, so it goes with --mode {Mode.INFERENCE_PRED}, not {mode}.")
-            own = self.folder / CONFIGS / IMAGES
             if (self.folder / CONFIGS / f"{CLASSIFICATION}.yaml").exists():
                 raise UserError(
                     f"{self.name} classifies whole images, and --images works for segmentation only so far; list them "
                     f"as the test cases of a dataset."
                 )
-            # bundles of earlier versions lack it
-            files.append(own if own.exists() else find_templates() / CONFIGS / IMAGES)
+            files.append(self._or_template(IMAGES))
         return files
+
+    def _or_template(self, name: str) -> Path:
+        """A file that no digest is taken of; that of this version where the bundle is of an earlier one without it."""
+        own = self.folder / CONFIGS / name
+        return own if own.exists() else find_templates() / CONFIGS / name
 
     def _first_stage(self, debug: bool) -> dict[str, Any] | None:
         """Configuration of the training from whose weights this one, or that of a sibling, starts; None without one."""

@@ -6,12 +6,14 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from monai.bundle import ConfigWorkflow
 
+from medcalib import __version__
 from medcalib.bundle.component_checks import changes_components, check_components
 from medcalib.bundle.layout import CONFIGS, COST, Mode
 from medcalib.bundle.messages import component_message, user_message
@@ -25,11 +27,22 @@ from medcalib.files.locks import locked_folder
 from medcalib.files.writing import complete_file, remove_abandoned, write_text
 from medcalib.handlers.checkpoint import training_state
 from medcalib.handlers.run_cost import RunCost
+from medcalib.process_group import (
+    PeerLostError,
+    check_agreement,
+    code_digest,
+    first_decides,
+    is_first,
+    is_peer_loss,
+    num_processes,
+)
 from medcalib.processes import refuse_several_processes
 
 __all__ = ["run"]
 
 WEIGHTS_CHECK = "weights_check"
+# modes that several processes can share
+_SHARED = (Mode.TRAIN,)
 # weights, and cases that are done
 KEPT = ("*.pt", "provenance.json")
 
@@ -64,23 +77,37 @@ def run(
         raise UserError(f"--mode {mode!r} is unknown{suggestion(mode, list(Mode), list_all=True)}")
     mode = Mode(mode)
     opened = Bundle.open(bundle, allow_edited)
+    check_agreement(
+        {
+            "code of medcalib": f"{__version__} ({code_digest()})",
+            "bundle": f"{opened.name} ({opened.digest[:12]})",
+            "mode": mode,
+            "seed": seed,
+            "--debug": debug,
+            "images": images,
+            "options": dict(sorted((overrides or {}).items())),
+        }
+    )
+    if num_processes() > 1 and mode not in _SHARED:
+        raise UserError(f"--mode {mode} does not run on several processes yet; leave --num_gpus out.")
     workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished, images)
     overrides = current_ids(overrides or {})
     # what a training has tried needs no second trial
     if mode is Mode.TRAIN or any(map(changes_components, overrides)):
-        check_components(workflow.parser)
+        first_decides(lambda: check_components(workflow.parser))
     if mode is not Mode.TRAIN:
         _use_network(workflow, mode, overrides)
         return
     for training in opened.trainings_before(workflow.parser, overrides):
         print(f"{opened.name} uses the weights of {training.bundle.name} with seed {training.seed}.")
         before = training.bundle.workflow(mode, training.overrides, training.seed, debug)
-        check_components(before.parser)
+        first_decides(partial(check_components, before.parser))
         _train_network(before, training.overrides, is_sibling=True, is_first_stage=training.is_first_stage)
     if opened.trains_network:
         _train_network(workflow, overrides)
     elif opened.fits_calibrator:
-        _use_network(workflow, mode, overrides)
+        # the fit reads every case many times, from the memory of one process
+        first_decides(lambda: _use_network(workflow, mode, overrides))
 
 
 def _train_network(
@@ -89,29 +116,36 @@ def _train_network(
     """Train, or go on with a training; others may need that of a sibling, too, so it waits for whoever is at it."""
     content = workflow.parser.get_parsed_content
     hint = "the same command resumes after the last complete epoch"
-    with _one_sentence(workflow, hint):
+
+    def is_done() -> bool:
+        return begin_or_resume(workflow.parser, overrides, is_first_stage)
+
+    def is_done_by_others() -> bool:
         state = training_state(content("models_dir"))
         if state is None:  # else cases are compared with those that the training saw
             _check_cases(workflow, Mode.TRAIN, "training", "validation")
+            return False
         # what is finished is only read, which needs no lock
-        elif (
-            is_sibling
-            and state.is_finished(content(EPOCHS))
-            and begin_or_resume(workflow.parser, overrides, is_first_stage)
-        ):
+        return is_sibling and state.is_finished(content(EPOCHS)) and is_done()
+
+    with _one_sentence(workflow, hint):
+        if first_decides(is_done_by_others):
             return
     with _output_folder(workflow, hint, waits=is_sibling) as output_dir:
-        if begin_or_resume(workflow.parser, overrides, is_first_stage):
+        if first_decides(is_done):
             return
-        write_text(output_dir / CONFIGS / f"{Mode.TRAIN}.yaml", _config_text(workflow))
-        cases = content("train::dataset::data")
-        resumed = training_state(content("models_dir")) is not None
-        cost = RunCost(output_dir / COST / f"{Mode.TRAIN}.json", Mode.TRAIN, len(cases), content("device"), resumed)
+        if is_first():
+            write_text(output_dir / CONFIGS / f"{Mode.TRAIN}.yaml", _config_text(workflow))
+            cases = content("train::dataset::data")
+            resumed = training_state(content("models_dir")) is not None
+            cost = RunCost(output_dir / COST / f"{Mode.TRAIN}.json", Mode.TRAIN, len(cases), content("device"), resumed)
         workflow.initialize()
-        cost.attach(content("train::trainer"))
+        if is_first():
+            cost.attach(content("train::trainer"))
         workflow.run()
         workflow.finalize()
-        cost.write(finished=True)
+        if is_first():
+            cost.write(finished=True)
     print(f"Results: {output_dir}")
 
 
@@ -164,6 +198,8 @@ def _one_sentence(workflow: ConfigWorkflow, hint: str) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         raise StoppedError.by(stop, hint) from None
     except Exception as error:
+        if is_peer_loss(error):
+            raise PeerLostError(f"Another process of this run ended; {hint}.") from None
         if cause := user_message(error, output_dir) or component_message(error, workflow.parser.get()):
             raise UserError(cause) from None
         raise
@@ -173,6 +209,10 @@ def _one_sentence(workflow: ConfigWorkflow, hint: str) -> Iterator[None]:
 def _output_folder(workflow: ConfigWorkflow, hint: str, waits: bool = False) -> Iterator[Path]:
     """Make and lock the output folder; remove it if it is new and a mistake kept anything from being trained."""
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
+    if not is_first():
+        with _one_sentence(workflow, hint):
+            yield output_dir
+        return
     with locked_folder(output_dir, waits) as made:
         try:
             with complete_file(output_dir / CONFIGS / "probe") as draft:

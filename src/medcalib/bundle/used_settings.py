@@ -28,6 +28,13 @@ PLACE_AND_PACE = {
 }
 """Ids that decide where or how fast something is computed, but not what; they are not compared. By reason."""
 
+_SHARED = {
+    "medcalib.engines.SharedTrainer": "monai.engines.SupervisedTrainer",
+    "medcalib.engines.SharedEvaluator": "monai.engines.SupervisedEvaluator",
+    "medcalib.process_group.join_group": "medcalib.processes.refuse_several_processes",
+}
+"""What several processes use for what one uses, with the same results."""
+
 _LEFT_OUT = re.compile("|".join(PLACE_AND_PACE.values()))
 _ONLY_TELL = {
     "monai.handlers.LogfileHandler",
@@ -102,7 +109,7 @@ def used_settings(parser: ConfigParser, roots: Iterable[str], through_values: bo
                 continue
             statement = leaf.partition("::")[0] in ("initialize", "run")
             resolved = raw if statement else resolved_value(leaf, raw, config, parser)
-            found.values[leaf] = _plain(resolved)
+            found.values[leaf] = _plain(_SHARED.get(resolved, resolved) if isinstance(resolved, str) else resolved)
             if not isinstance(raw, str) or raw[:1] not in ("$", "@"):
                 continue
             found.uses[leaf] = set(_references(raw))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from medcalib.cli.failures import in_several, tell, tell_fault
 from medcalib.errors import StoppedError, Terminated, UserError, environment_message
 
 __all__ = ["run_command"]
@@ -25,7 +26,7 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     The code is 2 for a `UserError`, a disk that is full or not writable, and lack of memory; 130 after Ctrl-C; 143
     after SIGTERM.
-    A warning is printed as one sentence, too, and the same one once.
+    A warning is printed as one sentence, too, and the same one once. Of several processes that share a run, one prints.
     """
     for stream in (sys.stdout, sys.stderr):
         # a file name that is no UTF-8 must not keep a message from being printed
@@ -33,19 +34,24 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             stream.reconfigure(errors="backslashreplace")
     # of a full disk that keeps a line from the log, a sentence tells, and not a traceback for every line
     logging.raiseExceptions = False
+    if in_several():
+        # what torch logs is not for users, such as that a connection was closed by a process that failed
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     try:
         with _stoppable(), _plain_warnings():
             return command(*args, **kwargs)
     except UserError as error:
-        _end(str(error), error.exit_code)
+        _end(error)
     except KeyboardInterrupt as stop:
-        error = StoppedError.by(stop, "give the same command again to go on")
-        _end(str(error), error.exit_code)
-    except (OSError, MemoryError, RuntimeError) as error:
-        told = environment_message(error)
-        if told is None:
+        _end(StoppedError.by(stop, "give the same command again to go on"))
+    except Exception as error:
+        told = environment_message(error) if isinstance(error, OSError | MemoryError | RuntimeError) else None
+        if told is not None:
+            _end(UserError(told))
+        if not in_several():
             raise
-        _end(told, UserError.exit_code)
+        tell_fault(error)
+        sys.exit(1)
 
 
 @contextmanager
@@ -102,6 +108,10 @@ def _plain_warnings() -> Iterator[None]:
         if text in told:
             return ""
         told.add(text)
+        if in_several():
+            from medcalib.process_group import claimed
+
+            return text if claimed(text) else ""
         return text
 
     warnings.formatwarning = sentence  # type: ignore[assignment]  # it may be given more
@@ -111,10 +121,10 @@ def _plain_warnings() -> Iterator[None]:
         warnings.formatwarning = formatted
 
 
-def _end(message: str, code: int) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+def _end(error: UserError) -> NoReturn:
+    tell(error)
     # a thread of the pool that fills MONAI's caches aborts the interpreter if it still runs at its end
     for thread in threading.enumerate():
         if thread.name.endswith("(worker)"):
             thread.join()
-    sys.exit(code)
+    sys.exit(error.exit_code)

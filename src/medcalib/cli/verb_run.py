@@ -3,6 +3,8 @@
 from typing import Any
 
 from medcalib.bundle.layout import Mode
+from medcalib.cli.failures import in_several
+from medcalib.cli.launcher import check_number, launch
 from medcalib.errors import UserError
 
 __all__ = ["main"]
@@ -16,6 +18,7 @@ def main(
     allow_edited: bool = False,
     allow_unfinished: bool = False,
     images: str | None = None,
+    num_gpus: int | None = None,
     **overrides: Any,
 ) -> None:
     """Train, predict or evaluate with a bundle.
@@ -29,6 +32,7 @@ def main(
         allow_unfinished: predict and evaluate also with weights whose training is not finished.
         images: with --mode inference_pred: a folder, a pattern in quotes, a file, or a .txt file that lists files, of
             images that are predicted instead of the test cases, into --output_dir.
+        num_gpus: number of GPUs that share the run; on a machine without GPUs, of processes.
         **overrides: replaces a value of the configuration, such as --data::dataset_dir=/data/Task04_Hippocampus.
     """
     if bundle is None:
@@ -36,15 +40,29 @@ def main(
     if mode is None:
         raise UserError(f"--mode is missing; it is one of {', '.join(Mode)}.")
 
-    from medcalib.bundle.run import run
+    options: dict[str, Any] = {
+        "bundle": bundle,
+        "mode": mode,
+        "seed": seed,
+        "debug": debug,
+        "allow_edited": allow_edited,
+        "allow_unfinished": allow_unfinished,
+        "images": images,
+    }
+    device = overrides.get("device")
+    if num_gpus is not None and not in_several():
+        check_number(num_gpus, device)
+        if num_gpus > 1:
+            launch("medcalib.cli.rank", options | overrides, num_gpus)
+            return
 
-    run(
-        bundle,
-        mode,
-        seed=seed,
-        debug=debug,
-        allow_edited=allow_edited,
-        overrides=overrides,
-        allow_unfinished=allow_unfinished,
-        images=images,
-    )
+    from medcalib.bundle.run import run
+    from medcalib.process_group import joined_group, num_processes
+
+    with joined_group(device):
+        if num_gpus not in (None, num_processes()):
+            raise UserError(
+                f"--num_gpus is {num_gpus}, but this is one of {num_processes()} processes already; leave it out where "
+                f"torchrun starts the run."
+            )
+        run(**options, overrides=overrides)

@@ -88,8 +88,16 @@ class CheckpointHandler:
 
     def _resume(self, engine: Engine) -> None:
         path = self.save_dir / CHECKPOINT
-        if not path.exists():
-            return
+        if path.exists():
+            self._restore(engine, path)
+        epochs = idist.all_gather(engine.state.epoch)
+        if idist.get_world_size() > 1 and len({int(epoch) for epoch in epochs}) > 1:
+            raise UserError(
+                f"Processes of this run find different checkpoints at {path}, after {sorted(map(int, epochs))} epochs; "
+                f"let all machines see one folder, such as with --output_dir on a file system that they share."
+            )
+
+    def _restore(self, engine: Engine, path: Path) -> None:
         state = read_checkpoint(path)
         try:
             load_state(self.network, state["network"], path)

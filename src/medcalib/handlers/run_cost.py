@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
@@ -84,6 +85,7 @@ class RunCost:
                 "device": torch.cuda.get_device_name(self.device) if self._on_gpu else str(self.device),
                 "cpu": _cpu(),
                 "threads": torch.get_num_threads(),
+                "processes": idist.get_world_size(),
                 "finished": finished is True,
             },
         )
