@@ -58,7 +58,9 @@ done
 [[ -z $base_archive || -f $base_archive ]] || fail "There is no file '$base_archive': see scripts/check_image.sh --help."
 [[ -d $parent ]] || fail "The folder '$parent' does not exist: give an existing one with --work."
 if ! command -v buildah > /dev/null; then
-    [[ $(id -u) == 0 ]] && command -v apt-get > /dev/null || fail "buildah was not found on PATH: install it."
+    if [[ $(id -u) != 0 ]] || ! command -v apt-get > /dev/null; then
+        fail "buildah was not found on PATH: install it."
+    fi
     echo "Installing buildah"
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends buildah runc > /dev/null

@@ -23,7 +23,8 @@ if [[ -z ${SLURM_JOB_ID:-} ]]; then
     exit 2
 fi
 
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+first=${hosts%%$'\n'*}
 address=$first:$((20000 + SLURM_JOB_ID % 20000))
 # seconds for which nodes wait for one another
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=${RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT:-300}

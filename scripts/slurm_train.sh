@@ -38,7 +38,8 @@ processes=${PROCESSES_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
 meeting=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
 port=$((20000 + SLURM_JOB_ID % 20000))
 if ((nodes * processes > 1)); then
-    first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+    first=${hosts%%$'\n'*}
     run=(
         -m torch.distributed.run --nnodes "$nodes" --nproc_per_node "$processes" --max_restarts 0
         --rdzv_backend c10d --rdzv_id "$meeting" --rdzv_endpoint "$first:$port"
