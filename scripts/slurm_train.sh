@@ -32,6 +32,8 @@ if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]] && ! given --seed "$@"; then
     run+=(--seed "$SLURM_ARRAY_TASK_ID")
 fi
 
+# what torch says about host names that it cannot look up helps nobody
+export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR}
 nodes=$SLURM_JOB_NUM_NODES
 processes=${PROCESSES_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
 # another number after each restart, so that nobody meets processes of before, and another for each job of a node
