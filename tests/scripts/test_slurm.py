@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import yaml
 from tests.conftest import REPOSITORY
 
 JOB = {"SLURM_JOB_ID": "70", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_CPUS_ON_NODE": "8"}
@@ -136,6 +137,35 @@ class TestWallTime:
         process = job(script, "--bundle", "net", SLURM_JOB_ID="")
         assert "give it to sbatch" in process.communicate()[0]
         assert process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "words"),
+    [
+        ("check_slurm", ["--nodes", "3"], "Unknown option '--nodes'"),
+        ("check_image", ["--tag", "x"], "Unknown option '--tag'"),
+        ("check_image", ["--base_archive"], "--base_archive needs a value"),
+        ("check_image", ["--base_archive", "no.tar"], "no file 'no.tar'"),
+        ("check_image", ["--base_archive", "a", "--base_image", "b"], "and not both"),
+        ("check_image", ["--work", "/no/such/folder"], "'/no/such/folder' does not exist"),
+    ],
+)
+def test_checks_refuse_what_they_do_not_know(script, options, words):
+    command = ["bash", REPOSITORY / "scripts" / f"{script}.sh", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode in (1, 2)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+
+
+def test_the_job_of_the_documentation_can_be_read():
+    page = (REPOSITORY / "docs" / "cluster.md").read_text()
+    described = yaml.safe_load(page[page.index("    apiVersion") : page.index("For studies, see")])
+    (container,) = described["spec"]["template"]["spec"]["containers"]
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in described["spec"]["template"]["spec"]["volumes"]}
+    assert container["command"][:2] == ["python", "run_bundle.py"]
 
 
 @pytest.mark.parametrize("name", ["slurm_train", "slurm_study", "check_slurm", "check_image"])
