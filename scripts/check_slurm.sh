@@ -2,8 +2,9 @@
 # Tries scripts/slurm_train.sh and scripts/slurm_study.sh on a SLURM of two nodes, which this script makes on one machine
 # and removes again. Takes about ten minutes on two CPU cores.
 #
-#   scripts/check_slurm.sh            the environment that is active, else that of scripts/setup.sh
+#   scripts/check_slurm.sh [trainings|study]
 #
+# The environment is the one that is active, else that of scripts/setup.sh.
 # Needs Linux, root, and for the installation of SLURM, once, apt-get. Both nodes and the controller run in namespaces of
 # their own, with a network of their own, and end with this script; the machine's own network, processes and files see
 # nothing of them.
@@ -36,7 +37,7 @@ install_slurm() {
 
 # Everything below runs as the first process of the namespaces: when it ends, whatever happens, all others end with it.
 if [[ ${1:-} != --inside ]]; then
-    (($# == 0)) || fail "Unknown option '$1'; there is none."
+    [[ $# -le 1 && ${1:-study} =~ ^(trainings|study)$ ]] || fail "Unknown option '$1'; give trainings, study or nothing."
     if ! python -c 'import medcalib, ray, torch' 2> /dev/null; then
         # shellcheck source=scripts/setup.sh
         setup_tests=true source "$project/scripts/setup.sh"
@@ -49,7 +50,7 @@ if [[ ${1:-} != --inside ]]; then
     install_slurm
     # in the background, so that a signal is answered at once
     PYTHONPATH=$project/src${PYTHONPATH:+:$PYTHONPATH} unshare --mount --uts --net --pid --fork --kill-child --mount-proc \
-        "$BASH" "${BASH_SOURCE[0]}" --inside "$work" &
+        "$BASH" "${BASH_SOURCE[0]}" --inside "$work" "${1:-all}" &
     inside=$!
     trap 'kill "$inside" 2> /dev/null || true; wait "$inside" || true; rm -rf "$work"' EXIT
     wait "$inside"
@@ -57,9 +58,15 @@ if [[ ${1:-} != --inside ]]; then
 fi
 
 work=$2
+part=$3
 cd "$work"
 step=start
-trap 'code=$?; ((code == 0)) || { echo "FAILED in: $step" >&2; tail -n 40 "$work"/*.log >&2; }' EXIT
+logs() {
+    echo "FAILED in: $step" >&2
+    tail -n 40 "$work"/*.log >&2
+    cat medcalib_*.log >&2 2> /dev/null || true
+}
+trap 'code=$?; ((code == 0)) || logs' EXIT
 
 # ---------------------------------------------------------------------------------------------------------- the cluster
 mkdir munge spool1 spool2 state ray1 ray2
@@ -139,9 +146,6 @@ sinfo --Node --long
 # ------------------------------------------------------------------------------------------------------------ trainings
 scripts=$project/scripts
 export MEDCALIB_DATA_DIR=$work/data OMP_NUM_THREADS=1
-bundle=$(python -m medcalib.cli generate --data phantom --loss baseline_dice_ce | tail -n 1)
-train=("$scripts/slurm_train.sh" --bundle "$bundle" --seed 1 --debug --max_epochs=5)
-
 say() {
     step=$1
     printf '\n== %s (%s s)\n' "$step" "$SECONDS"
@@ -189,62 +193,70 @@ sys.exit(largest > float(bound))
 PYTHON
 }
 
-for folder in single whole cancelled requeued seeds; do
-    mkdir "$folder"
-    cp -r bundles "$folder"
-done
+check_trainings() {
+    bundle=$(python -m medcalib.cli generate --data phantom --loss baseline_dice_ce | tail -n 1)
+    train=("$scripts/slurm_train.sh" --bundle "$bundle" --seed 1 --debug --max_epochs=5)
+    for folder in single whole cancelled requeued seeds; do
+        mkdir "$folder"
+        cp -r bundles "$folder"
+    done
 
-say "a training in one process, without SLURM"
-cd "$work/single"
-python -m medcalib.cli run --mode train "${train[@]:1}" 2>&1 | tail -n 3
+    say "a training in one process, without SLURM"
+    cd "$work/single"
+    python -m medcalib.cli run --mode train "${train[@]:1}" 2>&1 | tail -n 3
 
-say "a training on two nodes"
-cd "$work/whole"
-sbatch --nodes=2 --wait "${train[@]}"
-cat medcalib_*.log
-compare 0.02 "$work/single" "$work/whole"
+    say "a training on two nodes"
+    cd "$work/whole"
+    sbatch --nodes=2 --wait "${train[@]}"
+    cat medcalib_*.log
+    compare 0.02 "$work/single" "$work/whole"
 
-say "the same, cancelled in the middle and submitted again"
-cd "$work/cancelled"
-job=$(sbatch --nodes=2 --parsable "${train[@]}")
-wait_for 600 reached 2
-scancel "$job"
-wait_for 120 ended "$job"
-holds "medcalib_$job.log" "resumes after the last complete epoch"
-sbatch --nodes=2 --wait "${train[@]}"
-cat medcalib_*.log
-compare 0 "$work/whole" "$work/cancelled"
+    say "the same, cancelled in the middle and submitted again"
+    cd "$work/cancelled"
+    job=$(sbatch --nodes=2 --parsable "${train[@]}")
+    wait_for 600 reached 2
+    scancel "$job"
+    wait_for 120 ended "$job"
+    holds "medcalib_$job.log" "resumes after the last complete epoch"
+    sbatch --nodes=2 --wait "${train[@]}"
+    cat medcalib_*.log
+    compare 0 "$work/whole" "$work/cancelled"
 
-say "the same, with the signal that SLURM sends before the wall time ends"
-cd "$work/requeued"
-job=$(sbatch --nodes=2 --parsable "${train[@]}")
-wait_for 600 reached 2
-scancel --batch --signal=USR1 "$job"
-wait_for 600 started_again
-wait_for 600 ended "$job"
-cat medcalib_*.log
-holds "medcalib_$job.log" "goes back into the queue"
-compare 0 "$work/whole" "$work/requeued"
+    say "the same, with the signal that SLURM sends before the wall time ends"
+    cd "$work/requeued"
+    job=$(sbatch --nodes=2 --parsable "${train[@]}")
+    wait_for 600 reached 2
+    scancel --batch --signal=USR1 "$job"
+    wait_for 600 started_again
+    wait_for 600 ended "$job"
+    cat medcalib_*.log
+    holds "medcalib_$job.log" "goes back into the queue"
+    compare 0 "$work/whole" "$work/requeued"
 
-say "two seeds as an array of jobs"
-cd "$work/seeds"
-sbatch --wait --array=1-2 --output=%A_%a.log "$scripts/slurm_train.sh" --bundle "$bundle" --debug --max_epochs=1
-ls -d "$bundle"/seed_*
-[[ -f $bundle/seed_1_debug/models/model.pt && -f $bundle/seed_2_debug/models/model.pt ]] || fail "A seed is missing."
+    say "two seeds as an array of jobs"
+    cd "$work/seeds"
+    sbatch --wait --array=1-2 --output=%A_%a.log "$scripts/slurm_train.sh" --bundle "$bundle" --debug --max_epochs=1
+    ls -d "$bundle"/seed_*
+    [[ -f $bundle/seed_1_debug/models/model.pt && -f $bundle/seed_2_debug/models/model.pt ]] || fail "A seed is missing."
+}
+[[ $part == study ]] || check_trainings
 
 # ---------------------------------------------------------------------------------------------------------------- study
-say "a study of two losses on two nodes"
-mkdir "$work/study"
-cd "$work/study"
-cat > quick.yaml << TEXT
+check_study() {
+    say "a study of two losses on two nodes"
+    mkdir "$work/study"
+    cd "$work/study"
+    cat > quick.yaml << TEXT
 question: Does it run?
 data: phantom
 losses: [baseline_dice_ce, softl1ace_dice_ce]
 seeds: 1
 debug: true
 TEXT
-sbatch --wait --nodes=2 "$scripts/slurm_study.sh" quick.yaml
-cat medcalib_*.log
-[[ -f studies_output/quick/report/index.html ]] || fail "The study has no report."
+    sbatch --wait --nodes=2 "$scripts/slurm_study.sh" quick.yaml
+    cat medcalib_*.log
+    [[ -f studies_output/quick/report/index.html ]] || fail "The study has no report."
+}
+[[ $part == trainings ]] || check_study
 
 say "all is well"

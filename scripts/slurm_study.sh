@@ -28,6 +28,12 @@ first=${hosts%%$'\n'*}
 address=$first:$((20000 + SLURM_JOB_ID % 20000))
 # seconds for which nodes wait for one another
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=${RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT:-300}
+# Whoever reaches Ray can run code as you, so the job has a password of its own, which all of its nodes get.
+export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token}
+if [[ $RAY_AUTH_MODE == token && -z ${RAY_AUTH_TOKEN:-} ]]; then
+    RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+    export RAY_AUTH_TOKEN
+fi
 
 # Only a shell that waits for a command in the background takes a signal at once.
 stopped=false
