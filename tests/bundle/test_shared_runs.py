@@ -143,3 +143,36 @@ def test_the_overlay_takes_no_part_in_the_digest(alone):
     (alone / "configs" / "multi_gpu.yaml").write_text("x: 1\n")
     assert not Bundle.open(alone).edited
     shutil.copyfile("bundle_templates/configs/multi_gpu.yaml", alone / "configs" / "multi_gpu.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "method", "files"),
+    [
+        ("phantom", "mc_dropout_center+temperature_scaling", ["calibrator.pt"]),
+        ("phantom", "deep_ensemble", []),
+        ("phantom_cells", "mc_dropout", ["checkpoint.pt", "model.pt", "training.json"]),
+    ],
+)
+def test_every_training_of_a_method_is_shared(data, method, files, make_bundle, few, tmp_path):
+    """Two stages and a fit, several networks, and whole images with dropout."""
+    bundle = make_bundle(tmp_path, data=data, method=method, loss="softl1ace_ce")
+    own = {"method::num_networks": 2} if method == "deep_ensemble" else {}
+    if data == "phantom_cells":
+        options = {
+            "data::dataset_dir": str(tmp_path / "cells"),
+            "data::max_epochs": 2,
+            "data::cases::num_training": 10,
+            "data::cases::num_validation": 4,
+            "data::cases::num_test": 4,
+            "data::batch_size": 4,
+        }
+    else:
+        options = few
+    in_processes(2, lambda rank: run(str(bundle), "train", overrides=options | own), tmp_path / "log")
+    assert {path.name for path in (bundle / RESULTS / "models").glob("*")} >= set(files)
+    finished = [json.loads(path.read_text()) for path in bundle.parent.rglob("cost/train.json")]
+    assert finished
+    assert all(cost["finished"] for cost in finished)
+    assert len(finished) == {"deep_ensemble": 2, "mc_dropout": 1}.get(method, 3)
+    assert not [path for path in bundle.parent.rglob(".*") if path.name != ".lock"]

@@ -149,14 +149,12 @@ def test_a_training_is_that_of_one_process(processes, tmp_path):
 @pytest.mark.parametrize("processes", [2, 3, 4])
 def test_a_validation_is_that_of_one_process_to_the_last_bit(processes, tmp_path):
     def validated(evaluator_class):
-        data = cases(3)
+        data, outputs = cases(3), from_engine(["pred", "label"])
         evaluator = evaluator_class(
             device=CPU,
             val_data_loader=torch.utils.data.DataLoader(data, batch_size=1),
             network=network("batch").eval(),
-            key_val_metric={
-                "mean_dice": MeanDice(output_transform=from_engine(["pred", "label"]), num_classes=CLASSES)
-            },
+            key_val_metric={"mean_dice": MeanDice(num_classes=CLASSES, output_transform=outputs)},
             postprocessing=lambda case: case | {"pred": case["pred"].argmax(0, keepdim=True)},
         )
         evaluator.run(1)

@@ -118,9 +118,9 @@ def _failure(folder: Path, killed: Mapping[int, str], number: int) -> UserError:
     advice = found[0].message.partition("; ")[2] if found else "give the same command again to go on."
     # those that are stopped after another one has ended are killed only if they do not stop by themselves
     rank, name = next(iter(killed.items()), (None, ""))
-    what = "One" if rank is None else f"Process {rank}"
+    what = "One process" if rank is None else f"Process {rank}"
     how = f"was killed ({name})" if name else "ended without saying why"
-    return _as_error(f"{what} of {number} processes {how}, so the others were stopped; {advice}", 1)
+    return _as_error(f"{what} of {number} {how}, so the others were stopped; {advice}", 1)
 
 
 def _stopped(folder: Path, number: signal.Signals) -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -105,6 +106,8 @@ def _parallel(network: nn.Module) -> DistributedDataParallel:
     on_gpu = next(network.parameters()).is_cuda
     # buckets of gradients that are made anew after the first step would be summed in another order after a resumption;
     # where parameters may be unused, they are not
+    # of channels last; the gradients are right
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(
         network, device_ids=[torch.cuda.current_device()] if on_gpu else None, find_unused_parameters=True
     )
