@@ -45,11 +45,28 @@ stop() {
 }
 trap stop USR1
 echo "Job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, start $((${SLURM_RESTART_COUNT:-0} + 1)): medcalib study $*" >&2
-# Ray would count what a machine has, and not what the job was given of it.
-# shellcheck disable=SC2016
-on_node='exec ray symmetric-run --num-cpus="$SLURM_CPUS_ON_NODE" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" "$@"'
+# What each node does. Ray of the first one runs the study; that of the others does not end when the first one has ended.
+# shellcheck disable=SC2329
+on_node() {
+    local code=0
+    # Ray would count what a machine has, and not what the job was given of it.
+    ray symmetric-run --num-cpus="$SLURM_CPUS_ON_NODE" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" "$@" &
+    if ((SLURM_PROCID)); then
+        trap 'kill $!; exit 0' TERM
+    else
+        trap : TERM
+    fi
+    wait $! || code=$?
+    # A request to end interrupts the waiting.
+    while kill -0 $! 2> /dev/null; do
+        code=0
+        wait $! || code=$?
+    done
+    ((SLURM_PROCID)) || scancel --signal=TERM "$SLURM_JOB_ID.$SLURM_STEP_ID"
+    return "$code"
+}
 srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" --kill-on-bad-exit=1 \
-    bash -c "$on_node" ray --address="$address" --min-nodes="$SLURM_JOB_NUM_NODES" \
+    bash -c "$(declare -f on_node); on_node \"\$@\"" ray --address="$address" --min-nodes="$SLURM_JOB_NUM_NODES" \
     -- python -m medcalib.cli study "$@" --engine ray --address auto &
 step=$!
 code=0
