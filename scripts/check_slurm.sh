@@ -52,7 +52,7 @@ if [[ ${1:-} != --inside ]]; then
     PYTHONPATH=$project/src${PYTHONPATH:+:$PYTHONPATH} unshare --mount --uts --net --pid --fork --kill-child --mount-proc \
         "$BASH" "${BASH_SOURCE[0]}" --inside "$work" "${1:-all}" &
     inside=$!
-    trap 'kill "$inside" 2> /dev/null || true; wait "$inside" || true; rm -rf "$work"' EXIT
+    trap 'kill -KILL "$inside" 2> /dev/null || true; wait "$inside" || true; rm -rf "$work"' EXIT
     wait "$inside"
     exit
 fi

@@ -493,6 +493,10 @@ class TestImage:
         for name in ("HOME", "MPLCONFIGDIR", "TRITON_CACHE_DIR"):
             assert f" {name}=/tmp" in dockerfile
 
+    def test_a_user_whom_the_image_does_not_know_has_a_name(self):
+        """Without one MONAI cannot be imported."""
+        assert re.search(r"^ENV (.*\\\n)* +USER=medcalib ", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
     def test_image_knows_no_user_of_its_builder(self):
         assert not {"USER_ID", "GROUP_ID"} & set(re.findall(r"\w+", (ROOT / "Dockerfile").read_text()))
 
