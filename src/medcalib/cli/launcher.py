@@ -21,7 +21,6 @@ __all__ = ["check_number", "launch"]
 
 # seconds that processes have to end by themselves when one has failed
 _PATIENCE = "10"
-_AGENT = "torch.distributed.elastic"
 
 
 def check_number(num_gpus: Any, device: str | None) -> None:
@@ -70,7 +69,8 @@ def launch(module: str, options: Mapping[str, Any], number: int) -> None:
 
     from medcalib.study.ends_with_parent import command
 
-    logging.getLogger(_AGENT).setLevel(logging.CRITICAL + 1)
+    # each of its loggers has a level of its own; nothing else logs in this process, which only waits
+    logging.disable(logging.CRITICAL)
     words = command([sys.executable, "-m", module, json.dumps(options)])
     with tempfile.TemporaryDirectory(prefix="medcalib_") as folder, _environment(folder, number):
         logs = Path(folder) / "logs"
@@ -93,6 +93,8 @@ def launch(module: str, options: Mapping[str, Any], number: int) -> None:
             raise _failure(Path(folder), killed, number) from None
         except SignalException as stop:
             raise _stopped(Path(folder), stop.sigval) from None
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 @contextmanager

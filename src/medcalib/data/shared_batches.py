@@ -101,7 +101,8 @@ def shared_loader(loader: DataLoader, rank: int, processes: int) -> DataLoader:
         >>> list(shared_loader(loader, 1, 2))
         [tensor([2, 3])]
     """
-    cases, batch = len(loader.dataset), loader.batch_sampler.batch_size  # type: ignore[arg-type,union-attr]
+    plain: Any = loader.batch_sampler
+    cases, batch = len(loader.dataset), plain.batch_size  # type: ignore[arg-type]
     for number, what, advice in (
         (cases, f"there are {cases} training cases", ""),
         (batch, f"a batch has {batch} cases", " or a larger data::batch_size"),
@@ -111,7 +112,7 @@ def shared_loader(loader: DataLoader, rank: int, processes: int) -> DataLoader:
                 f"{processes} processes share the training, but {what}, so that some would have nothing to do; give "
                 f"--num_gpus={number} at most{advice}."
             )
-    return _with_batches(loader, SharedBatches(loader.batch_sampler, rank, processes))
+    return _with_batches(loader, SharedBatches(plain, rank, processes))
 
 
 def dealt_loader(loader: DataLoader, rank: int, processes: int) -> DataLoader:

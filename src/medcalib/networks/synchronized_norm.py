@@ -105,5 +105,5 @@ def synchronize_batch_norm(network: nn.Module) -> list[Any]:
     """
     found = [module for module in network.modules() if type(module) in _SYNCHRONIZED]
     for module in found:
-        module.__class__ = _SYNCHRONIZED[type(module)]  # type: ignore[index,assignment]
+        module.__class__ = _SYNCHRONIZED[type(module)]  # type: ignore[index]
     return found
