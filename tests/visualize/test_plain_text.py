@@ -9,7 +9,6 @@ from matplotlib.text import Text
 
 from medcalib import visualize
 from medcalib.visualize.preview import draw_batch_preview
-from medcalib.visualize.scatter import draw_calibration_scatter
 
 CLASSES = ["$x_{", "_left\\frac", r"$\undefined$", "a$b"]
 CASE = r"case_1$ {^\q $"
@@ -43,9 +42,6 @@ FIGURES = {
     "case": lambda: visualize.draw_case_reliability_diagrams(COUNTS, COUNTS * 0.4, COUNTS * 0.5, CLASSES, title=CASE),
     "diagrams": lambda: visualize.draw_dataset_reliability_diagrams(*dataset(), CLASSES, title=CASE),
     "histograms": lambda: visualize.draw_dataset_reliability_histograms(*dataset(), CLASSES, title=CASE),
-    "calibration": lambda: draw_calibration_scatter(
-        CLASSES, [0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6], groups=CLASSES, title=CASE
-    ),
 }
 
 
@@ -70,5 +66,5 @@ def test_nothing_is_mathematics(figure, recwarn):
 def test_every_function_that_draws_shows_plain_text():
     """Those that are not drawn here too."""
     functions = [getattr(visualize, name) for name in visualize.__all__ if name.startswith("draw_")]
-    functions += [draw_batch_preview, draw_calibration_scatter]
+    functions += [draw_batch_preview]
     assert all(hasattr(function, "__wrapped__") for function in functions)

@@ -267,7 +267,7 @@ class TestErrors:
     def test_missing_parents_are_made(self, tmp_path):
         assert len(phantom_cells_cases(tmp_path / "a" / "b", **SMALL)["test"]) == 2
 
-    @pytest.mark.parametrize(("options", "what"), [({"num_training": 4}, "training"), ({"seed": 5}, "another seed:")])
+    @pytest.mark.parametrize(("options", "what"), [({"num_training": 4}, "training"), ({"seed": 5}, "values of seed:")])
     def test_other_numbers(self, copy, options, what):
         text = self.message(copy, **options)
         assert str(copy) in text
@@ -277,7 +277,7 @@ class TestErrors:
     def test_other_format(self, copy):
         described = json.loads((copy / "dataset.json").read_text())
         (copy / "dataset.json").write_text(json.dumps({**described, "format_version": 0}))
-        assert "another format_version" in self.message(copy)
+        assert "other values of format_version" in self.message(copy)
 
     def test_missing_picture(self, copy):
         (copy / "images" / "cell_002.png").unlink()

@@ -289,12 +289,12 @@ class TestErrors:
         assert "delete the folder" in text
 
     def test_other_seed(self, copy):
-        assert "another seed: delete the folder" in self.message(copy, seed=5)
+        assert "other values of seed: delete the folder" in self.message(copy, seed=5)
 
     def test_other_format(self, copy):
         described = json.loads((copy / "dataset.json").read_text())
         (copy / "dataset.json").write_text(json.dumps({**described, "format_version": 0}))
-        assert "another format_version" in self.message(copy)
+        assert "other values of format_version" in self.message(copy)
 
     def test_missing_file(self, copy):
         (copy / "labels" / "phantom_002.nii.gz").unlink()

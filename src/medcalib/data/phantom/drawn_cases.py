@@ -122,7 +122,7 @@ class SyntheticDataset:
             )
         if different := sorted(key for key in wanted if found.get(key) != wanted[key]):
             raise UserError(
-                f"The dataset {self.name} in '{root}' was made with another {' and '.join(different)}: "
+                f"The dataset {self.name} in '{root}' was made with other values of {', '.join(different)}: "
                 "delete the folder to have it made anew, or set data::dataset_dir to a new one."
             )
 
