@@ -43,7 +43,9 @@ RUN taken="$(id --name --user 1000 2> /dev/null || true)" \
     && useradd --no-log-init --create-home --shell /bin/bash --user-group --uid 1000 medcalib \
     && install --directory --mode=1777 /workspace/medcalib /data
 
+# MONAI asks for the name of the user, which a user whom the image does not know has from here alone.
 ENV HOME=/tmp \
+    USER=medcalib \
     MPLCONFIGDIR=/tmp/matplotlib \
     TRITON_CACHE_DIR=/tmp/triton \
     PYTHONPATH=/workspace/medcalib/src \

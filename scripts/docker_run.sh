@@ -10,7 +10,7 @@ Usage: scripts/docker_run.sh [options] --mode MODE --bundle BUNDLE [options of r
   --mode MODE       train, inference_pred or inference_eval
   --bundle BUNDLE   name of a bundle under bundles/, or its path
   --seed SEED       seed of the run (default: 12345)
-  --gpu IDS         GPUs such as 0, or all (default: none, it runs on the CPU)
+  --gpu IDS         GPUs such as 0 or 0,1, or all; a bundle runs on all of them (default: none, it runs on the CPU)
   --cpus LIST       processor cores such as 0-5 or 0,2,4 (default: all)
   --shm-size SIZE   shared memory for the data loaders (default: 32g)
   --data DIR        folder that becomes /data (default: $MEDCALIB_DATA_DIR, else the project's data/)
@@ -32,6 +32,7 @@ project_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 mode=
 bundle=
 gpu=
+num_gpus=
 cpus=
 shm_size=32g
 seed=
@@ -84,6 +85,7 @@ while (($#)); do
         -* | "")
             # A debug run keeps its results apart, so it may run beside the real one.
             [[ $1 != --debug ]] || variant=_debug
+            [[ ${1%%=*} != --num_gpus ]] || num_gpus=given
             rest+=("$1")
             shift
             ;;
@@ -164,8 +166,16 @@ data_dir=$(cd -- "$data_dir" && pwd -P)
 for folder in "$project_dir" "$data_dir"; do
     [[ $folder != *[,\"]* ]] || fail "docker cannot mount '$folder': choose a path without commas and quotes."
 done
-if [[ $gpu == all || $gpu == *,* ]]; then
-    echo "note: a run uses one GPU so far, the first that it sees; the others stay idle." >&2
+# A run shares its work among several GPUs when it is told to.
+if [[ -n $gpu && -z $num_gpus ]] && ((${#command[@]} == 0)); then
+    if [[ $gpu == all ]]; then
+        num_gpus=$(nvidia-smi --list-gpus 2> /dev/null | grep -c . || true)
+        ((num_gpus)) || fail "--gpu is all, but nvidia-smi does not say how many GPUs there are: name them, as in --gpu 0,1."
+    else
+        ids=${gpu//[!,]/}
+        num_gpus=$((${#ids} + 1))
+    fi
+    ((num_gpus == 1)) || rest+=(--num_gpus "$num_gpus")
 fi
 
 # Under sudo, the caller is the one who typed the command. What the container writes belongs to them.

@@ -47,7 +47,7 @@ class StoppedError(UserError):
 
     Args:
         message: one sentence.
-        stop: what stopped it; 143 is the exit code after a request to end, else 130.
+        stop: what stopped it; the exit code after a request to end is 128 and the number of the signal, else 130.
 
     Example:
         >>> StoppedError("Interrupted; nothing was written.", KeyboardInterrupt()).exit_code
@@ -56,7 +56,7 @@ class StoppedError(UserError):
 
     def __init__(self, message: str, stop: BaseException | None = None) -> None:
         super().__init__(message)
-        self.exit_code = 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+        self.exit_code = 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
 
     @classmethod
     def by(cls, stop: BaseException, hint: str) -> StoppedError:
@@ -66,12 +66,24 @@ class StoppedError(UserError):
             >>> str(StoppedError.by(Terminated(), "nothing was written"))
             'Stopped by a request to end (SIGTERM); nothing was written.'
         """
-        what = "Stopped by a request to end (SIGTERM)" if isinstance(stop, Terminated) else "Interrupted"
+        what = f"Stopped by a request to end ({stop.number.name})" if isinstance(stop, Terminated) else "Interrupted"
         return cls(f"{what}; {hint}.", stop)
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end with SIGTERM; everything that stops for Ctrl-C stops for it."""
+    """The process was asked to end; everything that stops for Ctrl-C stops for it.
+
+    Args:
+        number: of the signal: SIGTERM, or SIGUSR1, which schedulers send some time before they end a job.
+
+    Example:
+        >>> Terminated(signal.SIGUSR1).number.name
+        'SIGUSR1'
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.number = signal.Signals(number)
 
 
 def listed(names: Sequence[str], shown: int = 5) -> str:

@@ -236,18 +236,41 @@ class TestKills:
 class TestSignals:
     @pytest.mark.parametrize(
         ("number", "code", "words"),
-        [(signal.SIGINT, 130, "Interrupted;"), (signal.SIGTERM, 143, "Stopped by a request to end (SIGTERM);")],
+        [
+            (signal.SIGINT, 130, "Interrupted;"),
+            (signal.SIGTERM, 143, "Stopped by a request to end (SIGTERM);"),
+            (signal.SIGUSR1, 138, "Stopped by a request to end (SIGUSR1);"),
+        ],
     )
     def test_a_command_ends_with_a_sentence_and_a_code(self, number, code, words, capsys):
-        before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+        before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
         with pytest.raises(SystemExit) as end:
             run_command(os.kill, os.getpid(), number)
         assert end.value.code == code
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {words}")
-        assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+        assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
 
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_second_request_does_not_disturb_the_ending(self, capsys):
+        """Schedulers ask every process of a run to end, and torchrun asks its own once more."""
+        ended = []
+
+        def work():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.1)
+                ended.append(True)
+
+        with pytest.raises(SystemExit) as end:
+            run_command(work)
+        assert ended
+        assert end.value.code == 143
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
     def test_a_signal_that_python_swallows_stops_the_command_all_the_same(self, number, code, capsys):
         class Removed:
             def __del__(self):

@@ -59,6 +59,7 @@ def docker(project, tmp_path):
     for name, code in (("docker", RECORDER), ("id", ID)):
         (tmp_path / "bin" / name).write_text(code)
         (tmp_path / "bin" / name).chmod(0o755)
+    count_gpus(tmp_path, 2)
     record = tmp_path / "record"
 
     def run(script, *arguments, cwd=project, streams=None, **environment):
@@ -82,6 +83,13 @@ def docker(project, tmp_path):
 def run_call(done):
     assert done.returncode == 0, done.stderr
     return done.calls[-1]
+
+
+def count_gpus(folder, number):
+    """Let nvidia-smi tell so many GPUs."""
+    path = folder / "bin" / "nvidia-smi"
+    path.write_text("#!/bin/sh\n" + "".join(f'echo "GPU {index}: NVIDIA H100"\n' for index in range(number)))
+    path.chmod(0o755)
 
 
 USER = ["--user", "1003:1004", "--group-add", "27"]
@@ -244,11 +252,34 @@ class TestRun:
         assert "running already" in done.stderr
         assert len(done.calls) == 1
 
-    @pytest.mark.parametrize("gpu", ["0,1", "all"])
-    def test_says_that_one_gpu_is_used(self, docker, gpu):
-        done = docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", "--gpu", gpu)
-        assert "one GPU" in done.stderr
-        assert run_call(done)
+    @pytest.mark.parametrize(("gpu", "number"), [("0", []), ("0,1", ["2"]), ("GPU-4a,GPU-4b,GPU-4c", ["3"])])
+    def test_a_run_uses_the_gpus_that_it_sees(self, docker, gpu, number):
+        call = run_call(docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", "--gpu", gpu))
+        assert pairs(call, "--num_gpus") == number
+
+    @pytest.mark.parametrize(("there", "number"), [(1, []), (4, ["4"])])
+    def test_all_gpus_are_counted(self, docker, tmp_path, there, number):
+        count_gpus(tmp_path, there)
+        call = run_call(docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", "--gpu", "all"))
+        assert pairs(call, "--gpus") == ["all"]
+        assert pairs(call, "--num_gpus") == number
+
+    def test_gpus_that_nobody_counts(self, docker, tmp_path):
+        count_gpus(tmp_path, 0)
+        done = docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", "--gpu", "all")
+        assert done.returncode == 2
+        assert "name them, as in --gpu 0,1" in done.stderr
+        assert not done.calls
+
+    @pytest.mark.parametrize("option", [["--num_gpus", "1"], ["--num_gpus=1"]])
+    def test_number_of_gpus_that_is_given(self, docker, option):
+        call = run_call(docker("docker_run.sh", "--mode", "train", "--bundle", "net_1", "--gpu", "0,1", *option))
+        assert call[-len(option) :] == option
+        assert sum(word.startswith("--num_gpus") for word in call) == 1
+
+    def test_a_command_is_left_as_it_is(self, docker):
+        call = run_call(docker("docker_run.sh", "--gpu", "0,1", "medcalib", "check", "--device_only"))
+        assert "--num_gpus" not in call
 
     def test_options_of_docker(self, docker):
         options = ["--network", "none", "--env", "A=b c"]
@@ -461,6 +492,10 @@ class TestImage:
         assert " gcc git libc6-dev python3 python3-dev python3-venv " in dockerfile
         for name in ("HOME", "MPLCONFIGDIR", "TRITON_CACHE_DIR"):
             assert f" {name}=/tmp" in dockerfile
+
+    def test_a_user_whom_the_image_does_not_know_has_a_name(self):
+        """Without one MONAI cannot be imported."""
+        assert re.search(r"^ENV (.*\\\n)* +USER=medcalib ", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
     def test_image_knows_no_user_of_its_builder(self):
         assert not {"USER_ID", "GROUP_ID"} & set(re.findall(r"\w+", (ROOT / "Dockerfile").read_text()))

@@ -25,7 +25,7 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a command; when it fails for a reason that can be mended, print one sentence to stderr and exit with a code.
 
     The code is 2 for a `UserError`, a disk that is full or not writable, and lack of memory; 130 after Ctrl-C; 143
-    after SIGTERM.
+    after SIGTERM and 138 after SIGUSR1, which schedulers send some time before they end a job.
     A warning is printed as one sentence, too, and the same one once. Of several processes that share a run, one prints.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -56,12 +56,16 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let SIGTERM stop the command as Ctrl-C does, so that nothing is left half written; workers end by themselves."""
+    """Let SIGTERM and SIGUSR1 stop the command as Ctrl-C does, so that nothing is left half written.
+
+    Workers end by themselves.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     own = os.getpid()
     report_ignored = sys.unraisablehook
+    is_ending = False
 
     def interrupt(_number: int, _frame: Any) -> None:
         # the main process stops its workers
@@ -73,17 +77,28 @@ def _stoppable() -> Iterator[None]:
             report_ignored(event)
         elif os.getpid() == own:
             # Python swallows what is raised while it forks or removes an object: the same again in a moment
-            number = signal.SIGTERM if isinstance(event.exc_value, Terminated) else signal.SIGINT
+            nonlocal is_ending
+            is_ending = False
+            number = event.exc_value.number if isinstance(event.exc_value, Terminated) else signal.SIGINT
             threading.Timer(AGAIN, os.kill, (own, number)).start()
 
     def terminate(number: int, _frame: Any) -> None:
+        nonlocal is_ending
         if os.getpid() == own:
-            raise Terminated
+            # schedulers ask every process of a run to end, and torchrun asks its own once more
+            if is_ending:
+                return
+            is_ending = True
+            raise Terminated(number)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
     before = {}
-    for number, handler in ((signal.SIGINT, interrupt), (signal.SIGTERM, terminate)):
+    for number, handler in (
+        (signal.SIGINT, interrupt),
+        (signal.SIGTERM, terminate),
+        (signal.SIGUSR1, terminate),
+    ):
         before[number] = signal.getsignal(number)
         # what the shell makes a command ignore, such as Ctrl-C in the background, it goes on ignoring
         if before[number] is not signal.SIG_IGN:

@@ -83,6 +83,7 @@ def launch(module: str, options: Mapping[str, Any], number: int) -> None:
             rdzv_endpoint="localhost:0",
             max_restarts=0,
             local_addr="localhost",
+            signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
             logs_specs=DefaultLogsSpecs(log_dir=str(logs)),
         )
         try:
@@ -128,7 +129,7 @@ def _stopped(folder: Path, number: signal.Signals) -> UserError:
     found = reported_failures(folder)
     if found and found[0].is_own:
         return _as_error(found[0].message, found[0].code)
-    stop = KeyboardInterrupt() if number is signal.SIGINT else Terminated()
+    stop = KeyboardInterrupt() if number is signal.SIGINT else Terminated(number)
     advice = found[0].message.partition("; ")[2].rstrip(".") if found else "give the same command again to go on"
     return StoppedError.by(stop, advice)
 
