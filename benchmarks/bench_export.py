@@ -55,7 +55,9 @@ if kind == "onnx":
 else:
     import torch
     torch.set_num_threads(int(sys.argv[6]))
-    model = torch.jit.load(path) if kind == "torchscript" else torch.export.load(path).module()
+    model = torch.export.load(path).module() if kind == "torch_export" else torch.jit.load(path)
+    if kind == "torchscript, frozen":
+        model = torch.jit.optimize_for_inference(torch.jit.freeze(model.eval()))
     image = torch.from_numpy(window)
     def predict():
         with torch.no_grad():
@@ -104,7 +106,10 @@ def _measure(folder: Path, epochs: int, onnx: str | None) -> None:
     rows = [("bundle, in this process", 0.0, (time.perf_counter() - start) / REPEATS, "")]
     for kind in FORMATS:
         file = export(bundle, kind, output=folder / "out")
-        rows.append((*_by_file(folder, kind, file, own, onnx), f"{file.stat().st_size / 1e6:.1f} MB"))
+        size = f"{file.stat().st_size / 1e6:.1f} MB"
+        rows.append((*_by_file(folder, kind, file, own, onnx), size))
+        if kind == "torchscript":
+            rows.append((*_by_file(folder, f"{kind}, frozen", file, own, onnx), size))
     rows.append(_by_zip(folder, bundle, data))
     print(f"\n{machine()}\n\n| side | largest difference | seconds | |\n| --- | ---: | ---: | --- |")
     for name, difference, seconds, remark in rows:

@@ -173,7 +173,7 @@ def test_from_training_to_a_prediction_elsewhere(trained, tiny, tmp_path, phanto
         np.testing.assert_array_equal(nib.load(path).get_fdata(), nib.load(other).get_fdata())
 
     image = str(next((phantom_dir / "images").glob("*")))
-    settings = {id_: value for id_, value in tiny.items() if "epochs" not in id_}
+    settings = {id_: value for id_, value in tiny.items() if "epochs" not in id_ and "cases" not in id_}
     run(str(trained), "inference_pred", images=image, overrides=settings | {"output_dir": str(tmp_path / "own")})
     monkeypatch.chdir(moved)
     monai_run(config_file=["configs/inference.yaml", "configs/images.yaml"], images=image)
