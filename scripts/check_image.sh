@@ -13,7 +13,7 @@ phantom in the image, on the CPU and as a user whom the image does not know. Ima
   --base_archive FILE     tar archive of the files of a base image, for machines that reach no registry of images:
                               mmdebstrap --variant=minbase --include=ca-certificates bookworm base.tar
   --torch_index_url URL   package index to take torch from (default: PyPI, whose wheel is built for CUDA 13.0)
-  --work DIR              folder for the image, of which it takes about 12 GB, with CUDA 30 GB (default: in $TMPDIR)
+  --work DIR              folder for the image, of which it takes about 10 GB, with CUDA 30 GB (default: in $TMPDIR)
 
 How pip finds packages here is told by options of buildah, such as -- --volume "$PWD/pip.conf:/etc/pip.conf:ro"
 It needs Linux, and root or what rootless buildah needs. With root and apt-get, it installs buildah where that is missing.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tries scripts/slurm_train.sh and scripts/slurm_study.sh on a SLURM of two nodes, which this script makes on one machine
-# and removes again. Takes about ten minutes on two CPU cores.
+# and removes again. Takes about ten minutes on two CPU cores that do nothing else.
 #
 #   scripts/check_slurm.sh [trainings|study]
 #
