@@ -217,8 +217,11 @@ def softmax_forward(  # noqa: ANN202
             row, prob, hist = logits[b, c, first : first + size], probs[b, c, first : first + size], bins[c]
             present, power, square, overlap, log_true = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
             for j in range(size):
-                t = _ONE if labels[b, first + j] == c else _ZERO
-                truth[j] = t
+                truth[j] = _ONE if labels[b, first + j] == c else _ZERO
+            # A loop that adds must not store: it would be vectorised only where arrays, as far as the compiler can
+            # tell, do not overlap, so that the order of the sum would depend on where in memory they happen to lie.
+            for j in range(size):
+                t = truth[j]
                 present += t
                 power += prob[j]
                 square += prob[j] * prob[j]
