@@ -1,6 +1,7 @@
 """An evaluator that keeps no more of a case than is needed."""
 
 import gc
+import os
 import subprocess
 import sys
 import weakref
@@ -169,7 +170,7 @@ def status(field):
 
 evaluate((16, 16, 16))
 Path("/proc/self/clear_refs").write_text("5")
-before, size = status("VmRSS"), (160, 160, 128)
+before, size = status("VmRSS"), (128, 128, 128)
 evaluate(size)
 print((status("VmHWM") - before) / (4 * CLASSES * size[0] * size[1] * size[2]))
 """
@@ -178,9 +179,15 @@ print((status("VmHWM") - before) / (4 * CLASSES * size[0] * size[1] * size[2]))
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of the memory from /proc")
 def test_an_evaluation_has_the_probabilities_in_memory_once():
-    """The rest are maps of one channel, of which there are 16 to a copy of the probabilities."""
-    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
-    assert float(done.stdout.split()[-1]) < 2.5
+    """The rest are maps of one channel, of which there are 16 to a copy of the probabilities.
+
+    Measured: 1.71 and 1.74; 2.18 and 2.19 where the softmax leaves the logits in memory beside the probabilities.
+    """
+    # memory that is freed goes back at once, so that the peak is what is in use
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    command = [sys.executable, "-c", MEMORY]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert float(done.stdout.split()[-1]) < 1.95
 
 
 def test_windows_are_evaluated_as_images_are():

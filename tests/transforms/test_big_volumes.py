@@ -71,10 +71,9 @@ def test_probabilities_are_brought_back_channel_by_channel(case, kind, activatio
     expected = inverted_at_once(prepare, task, prepared | {"pred": prepared["pred"].clone()})
     found = InvertProbabilitiesd("pred", prepare, task)(prepared)["pred"]
     assert found.shape == (5, *SHAPE)
-    if activation == "sigmoid":
-        assert torch.equal(found.as_tensor(), expected)
-    # the last bit of a sum over classes depends on how a turned volume lies in memory
-    torch.testing.assert_close(found.as_tensor(), expected, rtol=3e-7, atol=2e-7)
+    assert torch.equal(found.as_tensor(), expected)
+    # else entropy and metrics copy it
+    assert found.is_contiguous()
     np.testing.assert_allclose(found.affine, nib.load(case["image"]).affine, atol=1e-6)
 
 

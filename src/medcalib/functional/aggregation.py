@@ -10,6 +10,9 @@ from medcalib.functional.slabs import slabs
 
 __all__ = ["above_threshold_mean", "foreground_mean", "image_mean", "mean_foreground_confidence", "patch_maximum"]
 
+# voxels that are chosen at a time
+_VOXELS = 1 << 18
+
 
 def _check_map(values: Tensor, **others: Tensor | None) -> Tensor:
     if values.ndim < 1 or values.shape[0] != 1 or not values.is_floating_point():
@@ -34,8 +37,14 @@ def _foreground(seg: Tensor, mask: Tensor | None) -> Tensor:
 
 def _chosen(values: Tensor, where: Tensor) -> Tensor:
     """Those of the values of a map, in order, that another map chooses."""
-    # slab by slab, since torch lists the place of every chosen voxel, which takes eight times the memory of a map
-    return torch.cat([values[part][where[part]] for part in slabs(values)])
+    # few at a time, since torch lists the place of every chosen voxel, which takes eight times the memory of a map
+    chosen = values.new_empty(int(where.count_nonzero()))
+    begin = 0
+    for part in slabs(values, _VOXELS):
+        found = values[part][where[part]]
+        chosen[begin : begin + len(found)] = found
+        begin += len(found)
+    return chosen
 
 
 def image_mean(uncertainty: Tensor, mask: Tensor | None = None) -> Tensor:

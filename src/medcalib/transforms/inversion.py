@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -61,6 +62,7 @@ class InvertProbabilitiesd(MapTransform):
                     probs = values[part]
                     probs[0] += (1 - probs.sum(0)).clamp_(min=0)
                     probs /= probs.sum(0, keepdim=True)
+            inverted[key] = _in_order(inverted[key])
         return {**data, **inverted}
 
     def _inverted(self, data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:
@@ -79,7 +81,7 @@ class InvertProbabilitiesd(MapTransform):
         first = invert(source[:step].clone())
         shape = (num_channels, *first.shape[1:])
         if source.is_contiguous() and can_overwrite(source) and first.shape[1:].numel() == voxels:
-            probs = source.view(shape)
+            probs = _laid_out(source.view(-1), shape, first)
             probs[:step] = first
             for start in starts[1:]:
                 probs[start : start + step] = invert(source[start : start + step].clone())
@@ -88,11 +90,33 @@ class InvertProbabilitiesd(MapTransform):
             del source
             if isinstance(data, MutableMapping):
                 del data[key]
-            probs = torch.empty(shape, dtype=first.dtype, device=first.device)
+            memory = torch.empty(math.prod(shape), dtype=first.dtype, device=first.device)
+            probs = _laid_out(memory, shape, first)
             probs[:step] = first
             for start in starts[1:]:
                 probs[start : start + step] = invert(waiting.pop(0))
         return MetaTensor(probs).copy_meta_from(first)
+
+
+def _laid_out(memory: Tensor, shape: Sequence[int], first: Tensor) -> Tensor:
+    """Memory as channels each of which lies there as the first ones do, since the last bits of sums depend on that."""
+    order = _axes_in_memory(first)
+    return memory.view([shape[axis] for axis in order]).permute([order.index(axis) for axis in range(first.ndim)])
+
+
+def _in_order(probs: MetaTensor) -> MetaTensor:
+    """Channel by channel in the order of the axes, since what follows would copy all of them for it."""
+    ordered = probs.as_subclass(Tensor).permute(_axes_in_memory(probs))
+    if probs.is_contiguous() or not ordered.is_contiguous() or not can_overwrite(probs):
+        return probs
+    memory = ordered.view(probs.shape)
+    for place, channel in zip(memory, probs.as_subclass(Tensor), strict=True):
+        place.copy_(channel.clone())
+    return MetaTensor(memory).copy_meta_from(probs)
+
+
+def _axes_in_memory(values: Tensor) -> list[int]:
+    return [0, *sorted(range(1, values.ndim), key=values.stride, reverse=True)]
 
 
 class ToEvaluationSpaced(Transform):
