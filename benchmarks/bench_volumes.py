@@ -160,7 +160,7 @@ def run_side(root: Path, side: str, case: str, num_cases: int = 1) -> None:
     from medcalib.bundle.run import run
 
     form, method, mode = side.split(":")
-    bundle = next((root / f"{form}_{method}").iterdir())
+    bundle = next((root / f"{form}_{method}").glob("[!.]*"))
     label, image = root / case / "test_label.nii.gz", root / case / "test.nii.gz"
     run(
         str(bundle),

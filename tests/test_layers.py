@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "medcalib"
 
 FLOORS = [
     {"errors", "keys", "seeds"},
-    {"processes", "process_group", "devices"},
+    {"processes", "process_group", "devices", "freed_memory"},
     {"files", "gathering"},
     {"functional", "networks", "image_files", "data"},
     {"losses", "metrics", "calibrators", "task"},

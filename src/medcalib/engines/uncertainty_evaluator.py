@@ -15,6 +15,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from medcalib.data.dealing import DealtCases, own_cases
+from medcalib.freed_memory import return_freed_memory
 from medcalib.inferers import SamplingInferer
 from medcalib.metrics.merging import merge_cases
 from medcalib.process_group import num_processes
@@ -149,3 +150,4 @@ def _apply(steps: Compose, batch: dict, output: dict) -> None:
 
 def _release(engine: Engine) -> None:
     engine.state.batch = engine.state.output = None
+    return_freed_memory()
