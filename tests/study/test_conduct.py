@@ -38,7 +38,7 @@ def results(bundles):
     """Everything that an evaluation and a training left that is a number, by method."""
     found = {}
     for folder in sorted(bundles.glob("settings_*/*")):
-        if not folder.is_dir():
+        if not folder.is_dir() or folder.name.startswith("."):
             continue
         (summary,) = folder.rglob("summary.json")
         with np.load(summary.with_name("bin_statistics.npz")) as arrays:
