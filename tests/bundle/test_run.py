@@ -239,7 +239,7 @@ def test_every_run_says_what_it_cost(results, mode):
     cost = json.loads((results / "cost" / f"{mode}.json").read_text())
     assert list(cost) == [
         "mode", "seconds", "seconds_saved", "num_cases", "peak_memory_bytes", "peak_gpu_memory_bytes", "device", "cpu",
-        "threads", "finished",
+        "threads", "processes", "finished",
     ]  # fmt: skip
     assert (cost["mode"], cost["finished"], cost["device"]) == (mode, True, "cpu")
     assert cost["num_cases"] == PHANTOM_SIZE["num_training" if mode == "train" else "num_test"]

@@ -102,6 +102,8 @@ def test_many_cases_keep_no_tensors_and_no_files():
         evaluator, counts = make_evaluator(num_cases, processing()), []
 
         def count():
+            # what other tests have left goes at a moment of its own
+            gc.collect()
             tensors = [one for one in gc.get_objects() if isinstance(one, torch.Tensor) and one.numel() >= NUM_VOXELS]
             counts.append((len(tensors), len(list(Path("/proc/self/fd").iterdir()))))
 
