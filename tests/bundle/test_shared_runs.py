@@ -175,4 +175,4 @@ def test_every_training_of_a_method_is_shared(data, method, files, make_bundle, 
     assert finished
     assert all(cost["finished"] for cost in finished)
     assert len(finished) == {"deep_ensemble": 2, "mc_dropout": 1}.get(method, 3)
-    assert not [path for path in bundle.parent.rglob(".*") if path.name != ".lock"]
+    assert not [path for path in bundle.parent.rglob(".*") if path.name not in (".lock", ".cache")]

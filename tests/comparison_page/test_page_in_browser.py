@@ -136,6 +136,11 @@ def test_the_gallery_is_gone_through_by_keyboard(opened):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert shown() == cases[0]
+    # pictures of a slide are decoded when it is first shown
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.gallery .slide img')]"
+        ".filter((one) => one.checkVisibility()).every((one) => one.complete)"
+    )
     sizes = gallery.locator(".slide:visible img").evaluate_all("(all) => all.map((one) => one.naturalWidth)")
     assert len(sizes) == 3
     assert all(size > 100 for size in sizes)

@@ -17,8 +17,8 @@ from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.layout import CONFIGS, IMAGES, METADATA, Mode
 from medcalib.bundle.opened import LOGGING
 from medcalib.bundle.templates import find_templates
+from medcalib.export.card import card_head, model_card
 from medcalib.export.export_place import ExportPlace
-from medcalib.export.model_card import card_head, model_card
 from medcalib.export.portable_config import MODEL, PortableConfig, portable_config, portable_images
 from medcalib.export.trained_bundle import TrainedBundle
 from medcalib.export.window import window_shape

@@ -22,7 +22,7 @@ from medcalib.functional.calibration_errors import (
     every_calibration_error,
     mean_calibration_gap,
 )
-from medcalib.functional.class_volumes import ClassVolumes, class_volumes
+from medcalib.functional.class_sizes import ClassVolumes, class_volumes
 from medcalib.functional.conformal import adaptive_scores, conformal_p_values, conformal_quantile, num_cases_needed
 from medcalib.functional.risk_control import (
     binomial_p_values,

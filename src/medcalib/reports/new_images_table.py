@@ -14,7 +14,7 @@ from monai.handlers import from_engine
 from monai.utils import CommonKeys, MetaKeys
 from torch import Tensor
 
-from medcalib.functional.class_volumes import class_volumes
+from medcalib.functional.class_sizes import class_volumes
 from medcalib.handlers.case_folders import CaseFolders
 from medcalib.handlers.image_predictions import image_uncertainties
 from medcalib.handlers.training_record import read_record

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medcalib.functional.class_volumes import class_volumes
+from medcalib.functional.class_sizes import class_volumes
 
 
 @pytest.fixture
