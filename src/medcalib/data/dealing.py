@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
+from medcalib.data.loader_like import loader_like
 from medcalib.errors import UserError
 from medcalib.gathering import gathered
 from medcalib.keys import CaseKeys
@@ -118,20 +119,8 @@ def own_cases(data_loader: Any) -> Any:
     if not isinstance(data_loader.sampler, SequentialSampler):
         return data_loader
     dataset: Any = data_loader.dataset
-    return DataLoader(
-        dataset,
-        batch_size=data_loader.batch_size,
-        sampler=DealtCases(getattr(dataset, "data", None) or [{}] * len(dataset)),
-        num_workers=data_loader.num_workers,
-        collate_fn=data_loader.collate_fn,
-        pin_memory=data_loader.pin_memory,
-        timeout=data_loader.timeout,
-        worker_init_fn=data_loader.worker_init_fn,
-        multiprocessing_context=data_loader.multiprocessing_context,
-        generator=data_loader.generator,
-        prefetch_factor=data_loader.prefetch_factor,
-        persistent_workers=data_loader.persistent_workers,
-    )
+    sampler = DealtCases(getattr(dataset, "data", None) or [{}] * len(dataset))
+    return loader_like(data_loader, batch_size=data_loader.batch_size, sampler=sampler)
 
 
 def merged_rows(rows: Sequence[Row], data_loader: Any) -> list[Row]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler
 
+from medcalib.data.loader_like import loader_like
 from medcalib.errors import UserError
 
-__all__ = ["DealtBatches", "SharedBatches", "dealt_loader", "part_sizes", "shared_loader"]
+__all__ = ["SharedBatches", "part_sizes", "shared_loader"]
 
 
 def part_sizes(number: int, parts: int) -> list[int]:
@@ -35,6 +36,7 @@ class SharedBatches(Sampler[list[int]]):
         processes: number of processes.
 
     Example:
+        >>> from torch.utils.data import BatchSampler
         >>> plain = BatchSampler(range(5), 4, drop_last=False)
         >>> [list(SharedBatches(plain, rank, 2)) for rank in range(2)]
         [[[0, 1], [4]], [[2, 3], [4]]]
@@ -64,32 +66,6 @@ class SharedBatches(Sampler[list[int]]):
         return self._sizes[number]
 
 
-class DealtBatches(Sampler[list[int]]):
-    """Of all batches the neighbouring ones of one process, so that those of all, one behind the other, are in order.
-
-    A process without a batch gets the last one, which must not count.
-
-    Example:
-        >>> plain = BatchSampler(range(3), 1, drop_last=False)
-        >>> [list(DealtBatches(plain, rank, 2)) for rank in range(2)]
-        [[[0], [1]], [[2]]]
-    """
-
-    def __init__(self, batches: Sampler[list[int]], rank: int, processes: int) -> None:
-        self.batches = batches
-        sizes = part_sizes(len(batches), processes)  # type: ignore[arg-type]
-        self.start = sum(sizes[:rank]) if sizes[rank] else len(batches) - 1  # type: ignore[arg-type]
-        self.number = sizes[rank] or 1
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield one batch after the other."""
-        yield from list(self.batches)[self.start : self.start + self.number]
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return self.number
-
-
 def shared_loader(loader: DataLoader, rank: int, processes: int) -> DataLoader:
     """A loader like another one that prepares the part of one process of every batch; see `SharedBatches`.
 
@@ -112,26 +88,4 @@ def shared_loader(loader: DataLoader, rank: int, processes: int) -> DataLoader:
                 f"{processes} processes share the training, but {what}, so that some would have nothing to do; give "
                 f"--num_gpus={number} at most{advice}."
             )
-    return _with_batches(loader, SharedBatches(plain, rank, processes))
-
-
-def dealt_loader(loader: DataLoader, rank: int, processes: int) -> DataLoader:
-    """A loader like another one of whose batches it prepares those of one process, in order; see `DealtBatches`."""
-    plain = BatchSampler(SequentialSampler(loader.dataset), loader.batch_size or 1, drop_last=False)  # type: ignore[arg-type]
-    return _with_batches(loader, DealtBatches(plain, rank, processes))
-
-
-def _with_batches(loader: DataLoader, batches: Any) -> DataLoader:
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=batches,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-        persistent_workers=loader.persistent_workers,
-    )
+    return loader_like(loader, batch_sampler=SharedBatches(plain, rank, processes))

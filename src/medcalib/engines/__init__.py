@@ -1,7 +1,8 @@
 """Ignite engines that MONAI does not have."""
 
 from medcalib.engines.calibrator_fitter import CalibratorFitter
-from medcalib.engines.shared_training import SharedEvaluator, SharedTrainer
+from medcalib.engines.shared_evaluation import SharedEvaluator
+from medcalib.engines.shared_training import SharedTrainer
 from medcalib.engines.uncertainty_evaluator import UncertaintyEvaluator
 
 __all__ = ["CalibratorFitter", "SharedEvaluator", "SharedTrainer", "UncertaintyEvaluator"]

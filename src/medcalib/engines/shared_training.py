@@ -1,4 +1,4 @@
-"""A training that several processes share: one batch, one validation, one result."""
+"""A training that several processes share: one batch, one result."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.engines import SupervisedTrainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from medcalib.data.shared_batches import dealt_loader, shared_loader
+from medcalib.data.shared_batches import shared_loader
 from medcalib.losses.whole_batch import WholeBatchLoss
 from medcalib.networks.synchronized_norm import synchronize_batch_norm
 from medcalib.seeds import derived_seed
 
-__all__ = ["SharedEvaluator", "SharedTrainer"]
+__all__ = ["SharedTrainer"]
 
 
 class SharedTrainer(SupervisedTrainer):
@@ -68,60 +68,12 @@ class SharedTrainer(SupervisedTrainer):
             norm.counts = self._whole.sizes[self._rank] > 0
 
 
-class SharedEvaluator(SupervisedEvaluator):
-    """A `monai.engines.SupervisedEvaluator` whose batches are dealt out to the processes of a run.
-
-    Metrics of MONAI and of this package gather the values of all cases, in the order of one process, so that their
-    means are equal to the last bit. Where there are fewer batches than processes, some evaluate the last one again,
-    which counts once.
-
-    Args:
-        val_data_loader: as for one process.
-        key_val_metric: handlers of metrics by name.
-        additional_metrics: further ones.
-        **kwargs: as of the base.
-    """
-
-    def __init__(
-        self,
-        val_data_loader: DataLoader,
-        key_val_metric: dict[str, Any] | None = None,
-        additional_metrics: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        rank, processes = idist.get_rank(), idist.get_world_size()
-        if processes > 1:
-            for handler in [*(key_val_metric or {}).values(), *(additional_metrics or {}).values()]:
-                _drop_repeated(getattr(handler, "metric_fn", None), len(val_data_loader.dataset))  # type: ignore[arg-type]
-            val_data_loader = dealt_loader(val_data_loader, rank, processes)
-        super().__init__(
-            val_data_loader=val_data_loader,
-            key_val_metric=key_val_metric,
-            additional_metrics=additional_metrics,
-            **kwargs,
-        )
-
-
 def _parallel(network: nn.Module) -> DistributedDataParallel:
     on_gpu = next(network.parameters()).is_cuda
-    # buckets of gradients that are made anew after the first step would be summed in another order after a resumption;
-    # where parameters may be unused, they are not
     # of channels last; the gradients are right
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    # buckets of gradients that are made anew after the first step would be summed in another order after a resumption;
+    # where parameters may be unused, they are not
     return DistributedDataParallel(
         network, device_ids=[torch.cuda.current_device()] if on_gpu else None, find_unused_parameters=True
     )
-
-
-def _drop_repeated(metric: Any, number: int) -> None:
-    """Let a metric of MONAI forget what it gathered beyond a number of cases."""
-    if not hasattr(metric, "_sync"):
-        return
-    gather = metric._sync
-
-    def gather_once() -> None:
-        gather()
-        if metric._synced_tensors is not None:
-            metric._synced_tensors = [tensor[:number] for tensor in metric._synced_tensors]
-
-    metric._sync = gather_once

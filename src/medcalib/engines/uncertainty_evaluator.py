@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ignite.engine import Engine, Events
-from ignite.metrics import Metric
-from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
-from monai.handlers import IgniteMetricHandler
 from monai.transforms import Compose
 from monai.utils import CommonKeys
 from torch import Tensor
 
-from medcalib.data.dealing import DealtCases, own_cases
+from medcalib.engines.shared_evaluation import SharedEvaluator
 from medcalib.freed_memory import return_freed_memory
 from medcalib.inferers import SamplingInferer
-from medcalib.metrics.merging import merge_cases
-from medcalib.process_group import num_processes
 
 __all__ = ["UncertaintyEvaluator"]
 
 
-class UncertaintyEvaluator(SupervisedEvaluator):
-    """A `monai.engines.SupervisedEvaluator` whose output also holds what the members of a prediction say.
+class UncertaintyEvaluator(SharedEvaluator):
+    """A `medcalib.engines.SharedEvaluator` whose output also holds what the members of a prediction say.
 
     Before post-processing, ``engine.state.output`` has every key of `medcalib.inferers.SamplingInferer.predict`, so
     that transforms and handlers treat mutual information and variance like any other map. Image and label are moved to
@@ -33,59 +28,15 @@ class UncertaintyEvaluator(SupervisedEvaluator):
     Post-processing may write over the prediction or take it out of the case, and batch and output are forgotten before
     the next batch is read and before the epoch ends, so that no big volume is kept that nobody needs.
 
-    Where several processes share a run, the cases are dealt out among them, metrics hold those of all, in the order of
-    the dataset, and a process without a case takes part in what all of them do as an epoch begins and ends.
-
     Args:
         inferer: draws the members.
-        val_data_loader: as of `monai.engines.SupervisedEvaluator`, with all cases; a process sees those that
-            `medcalib.data.dealing.own_cases` leaves it.
-        key_val_metric: as of `monai.engines.SupervisedEvaluator`.
-        additional_metrics: as of `monai.engines.SupervisedEvaluator`.
-        **kwargs: as of `monai.engines.SupervisedEvaluator`.
+        **kwargs: as of `medcalib.engines.SharedEvaluator`.
     """
 
-    def __init__(
-        self,
-        *,
-        inferer: SamplingInferer,
-        val_data_loader: Iterable,
-        key_val_metric: Mapping[str, Metric] | None = None,
-        additional_metrics: Mapping[str, Metric] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            inferer=inferer.predict,
-            val_data_loader=own_cases(val_data_loader),
-            key_val_metric=_merged(key_val_metric),
-            additional_metrics=_merged(additional_metrics),
-            **kwargs,
-        )
+    def __init__(self, *, inferer: SamplingInferer, **kwargs: Any) -> None:
+        super().__init__(inferer=inferer.predict, **kwargs)
         # post-processing runs later, when the model is completed
         self.add_event_handler(IterationEvents.FORWARD_COMPLETED, _spread)
-
-    def run(self, global_epoch: int = 1) -> None:
-        """Evaluate, as `monai.engines.SupervisedEvaluator` does.
-
-        Raises:
-            UserError: several processes share the run, and see other files.
-        """
-        if isinstance(sampler := getattr(self.data_loader, "sampler", None), DealtCases):
-            sampler.check()
-        if self.state.epoch_length == 0 and num_processes() > 1:
-            self._run_without_cases(global_epoch)
-        else:
-            super().run(global_epoch)
-
-    def _run_without_cases(self, epoch: int) -> None:
-        """Begin and end an epoch in which this process has nothing to do; Ignite has no epochs without a batch."""
-        self.state.epoch = self.state.max_epochs = epoch
-        self.state.iteration, self.state.dataloader = 0, self.data_loader
-        try:
-            for event in (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
-                self.fire_event(event)
-        except BaseException as error:
-            self._handle_exception(error)
 
     def _register_postprocessing(self, posttrans: Callable) -> None:
         if not isinstance(posttrans, Compose):
@@ -103,29 +54,6 @@ class UncertaintyEvaluator(SupervisedEvaluator):
         self.add_event_handler(Events.GET_BATCH_STARTED, _release)
         self.add_event_handler(Events.EPOCH_COMPLETED, _release)
         super()._register_handlers(handlers)
-
-
-class _MergedMetric:
-    """A metric that holds the cases of all processes when an epoch ends."""
-
-    def __init__(self, metric: IgniteMetricHandler) -> None:
-        self.metric = metric
-
-    def attach(self, engine: Engine, name: str) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._merge)
-        self.metric.attach(engine, name)
-
-    def _merge(self, engine: Engine) -> None:
-        merge_cases(self.metric.metric_fn, engine.state.dataloader)
-
-
-def _merged(metrics: Mapping[str, Metric] | None) -> dict[str, Any] | None:
-    if metrics is None:
-        return None
-    return {
-        name: _MergedMetric(metric) if isinstance(metric, IgniteMetricHandler) else metric
-        for name, metric in metrics.items()
-    }
 
 
 def _spread(engine: Engine) -> None:
