@@ -20,7 +20,6 @@ from medcalib.bundle.fragments import FragmentKind
 from medcalib.bundle.layout import (
     CLASSIFICATION,
     CONFIGS,
-    IMAGES,
     METADATA,
     MULTI_GPU,
     Mode,
@@ -269,19 +268,22 @@ class Bundle:
     def _files(self, mode: Mode, debug: bool = False, images: bool = False) -> list[Path]:
         files = config_files(self.folder / CONFIGS, mode, debug)
         if num_processes() > 1:
-            files.insert(len(files) - debug, self._or_template(MULTI_GPU))
+            files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / MULTI_GPU))
         if images:
             if mode is not Mode.INFERENCE_PRED:
                 raise UserError(f"--images are predicted, so it goes with --mode {Mode.INFERENCE_PRED}, not {mode}.")
-            own = self.folder / CONFIGS / IMAGES
-            # bundles of earlier versions lack it
-            files.append(own if own.exists() else images_config(find_templates(), self.classifies))
+            files.append(self.images_overlay)
         return files
 
-    def _or_template(self, name: str) -> Path:
+    @property
+    def images_overlay(self) -> Path:
+        """The file that is merged last to predict images of no dataset."""
+        return self._own_or(images_config(find_templates(), self.classifies))
+
+    def _own_or(self, template: Path) -> Path:
         """A file that no digest is taken of; that of this version where the bundle is of an earlier one without it."""
-        own = self.folder / CONFIGS / name
-        return own if own.exists() else find_templates() / CONFIGS / name
+        own = self.folder / CONFIGS / template.name
+        return own if own.exists() else template
 
     def _first_stage(self, debug: bool) -> dict[str, Any] | None:
         """Configuration of the training from whose weights this one, or that of a sibling, starts; None without one."""

@@ -16,7 +16,6 @@ import medcalib
 from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.layout import CONFIGS, IMAGES, METADATA, Mode
 from medcalib.bundle.opened import LOGGING
-from medcalib.bundle.templates import find_templates
 from medcalib.export.card import card_head, model_card
 from medcalib.export.export_place import ExportPlace
 from medcalib.export.portable_config import MODEL, PortableConfig, portable_config, portable_images
@@ -46,9 +45,7 @@ def configs_of(trained: TrainedBundle) -> tuple[PortableConfig, PortableConfig |
     """The configuration of a bundle that is exported, and its overlay for new images, which classifiers lack."""
     overlay = None
     if not trained.bundle.classifies:
-        own = trained.bundle.folder / CONFIGS / IMAGES
-        path = own if own.exists() else find_templates() / CONFIGS / IMAGES
-        overlay = ConfigParser.load_config_file(str(path))
+        overlay = ConfigParser.load_config_file(str(trained.bundle.images_overlay))
     generated = trained.bundle.config(Mode.INFERENCE_PRED)
     config = portable_config(
         trained.config,

@@ -5,7 +5,8 @@ registers. No lane adds up more than a few hundred values in float32 before they
 programs are left to whoever starts the kernel, so nothing depends on the order in which programs end.
 
 Of hard bins the sum of distances from an anchor inside the bin is kept instead of the sum of probabilities, so that
-float32 rounds something small, and a count and a count of true voxels share one number, ``count + true * PACK``.
+float32 rounds something small, and a count and a count of true voxels share one number, ``count + true * 32768``: a
+lane's sum stays a whole number in float32 up to 2 ** 24, that of all lanes in int32.
 """
 
 from __future__ import annotations
@@ -22,11 +23,7 @@ except ImportError as error:  # whoever reads all modules, such as a test collec
         return kernel
 
 
-__all__ = ["PACK", "bin_backward", "bin_forward", "missing", "softmax_backward", "softmax_forward"]
-
-# 2 ** 15: a lane's sum stays a whole number in float32 up to 2 ** 24, that of all lanes in int32.
-PACK = 32768
-# Probabilities may pass 0 and 1 by this much, as inputs.ROUNDING says; a kernel reads no variable of the module.
+__all__ = ["bin_backward", "bin_forward", "missing", "softmax_backward", "softmax_forward"]
 
 
 @_compiled
