@@ -1,6 +1,7 @@
 """What processes found of cases that were dealt out among them is what one process finds, to the last digit."""
 
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
 import pytest
 import torch
@@ -96,7 +97,8 @@ def of_ranks(tmp_path_factory):
 def test_three_processes_find_what_one_finds(of_ranks, tmp_path, place, number):
     expected = found_in(cases_of(tmp_path, number))
     assert expected["cases"] == [f"case_{index}" for index in range(number)]
-    assert expected["sum"] == sum(VALUES[:number])
+    # one after the other: the sum of Python 3.12 compensates what is lost
+    assert expected["sum"] == reduce(add, VALUES[:number])
     for found, _ in of_ranks:
         assert found[place]["cases"] == expected["cases"]
         for name in expected.keys() - {"cases"}:
