@@ -44,8 +44,10 @@ OPTIONS = {
     "train::dataset::num_workers": 0,
     "validate::dataset::num_workers": 0,
 }
-# seconds that the others may take to end
-PATIENCE = 30
+# seconds that the others may take to end, on a machine that may have other load
+PATIENCE = 120
+# seconds for which processes wait for each other as they begin
+JOIN_SECONDS = 15
 
 
 def started(bundle: Path, options: dict, processes: int, log: Path) -> list[int]:
@@ -66,7 +68,7 @@ def started(bundle: Path, options: dict, processes: int, log: Path) -> list[int]
                 os.dup2(file.fileno(), 2)
             os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes)}
             # without torchrun, nobody tells those that wait for each other as they begin that one of them is gone
-            os.environ |= {"MEDCALIB_JOIN_SECONDS": str(PATIENCE // 2)}
+            os.environ |= {"MEDCALIB_JOIN_SECONDS": str(JOIN_SECONDS)}
             os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
             with joined_group("cpu"):
                 run(str(bundle), Mode.TRAIN, overrides=options)

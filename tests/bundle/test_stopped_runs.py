@@ -25,7 +25,7 @@ from medcalib.errors import StoppedError, Terminated, UserError
 from medcalib.files.locks import locked_folder
 from medcalib.files.tensors import load_tensors
 from medcalib.handlers import CheckpointHandler
-from medcalib.handlers.checkpoint import finished_epochs
+from medcalib.handlers.checkpoint import finished_epochs, restore_weights
 
 
 @pytest.fixture
@@ -182,8 +182,8 @@ def largest_file(size):
 
 
 class TestFullDisk:
-    def test_training(self, bundle, tiny):
-        with largest_file(20_000), pytest.raises(UserError, match=r"model\.pt cannot be written \(File too large\)"):
+    def test_training(self, bundle, tiny, trained):  # which compiled the kernels, whose files are larger
+        with largest_file(20_000), pytest.raises(UserError, match=r"checkpoint\.pt cannot be written \(File too large\)"):
             run(str(bundle), "train", overrides=tiny)
         assert not [name for name in contents(bundle) if name.endswith(".pt") or "unfinished" in name]
 
@@ -196,32 +196,37 @@ class TestFullDisk:
 
 
 class TestKills:
-    def test_a_training_keeps_its_epoch_whatever_the_moment(self, tmp_path, trained):
+    @pytest.mark.parametrize("epoch", [1, 2])
+    def test_a_training_keeps_its_epoch_whatever_the_moment(self, tmp_path, epoch):
         """What the handler writes at the end of an epoch, killed before each of its file operations."""
-        epochs = load_tensors(trained / "seed_12345" / "models" / "checkpoint.pt")
         network = torch.nn.Linear(1, 1)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
 
         class State:
-            best_metric, best_metric_epoch, key_metric_name = 0.5, 2, None
-            epoch, max_epochs, iteration = 2, 2, 2
+            key_metric_name, max_epochs, iteration = None, 2, 2
 
         class Fake:
             state, scaler = State, None
 
-        handler = CheckpointHandler(tmp_path, network, optimizer, scheduler, Fake)
-        assert epochs["epoch"] == 2
-        number = 0
-        while True:
-            State.epoch, State.best_metric_epoch = 1, 1
-            handler._save(Fake)
-            State.epoch, State.best_metric_epoch = 2, 2
-            killed = killed_at(number, lambda: handler._save(Fake))
-            assert finished_epochs(tmp_path) in (1, 2)
-            load_tensors(tmp_path / "model.pt")
-            if not killed:
-                break
+        number, killed = 0, True
+        while killed:
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            handler = CheckpointHandler(folder, network, optimizer, scheduler, Fake, snapshot_epochs=[epoch])
+            for State.epoch in range(1, epoch):
+                handler._save(Fake)
+            State.epoch = epoch
+            killed = killed_at(number, lambda handler=handler: handler._save(Fake))
+            finished = finished_epochs(folder)
+            assert finished in ((epoch,) if not killed else (epoch - 1, epoch))
+            if finished:
+                # nothing is lost, and what is missing is made again
+                assert restore_weights(folder, [epoch]) == []
+                load_tensors(folder / "model.pt")
+            else:
+                # the next run begins anew, and finds nothing that it would replace
+                assert not list(folder.glob("[!.]*.pt"))
             number += 1
         assert number > 5
 

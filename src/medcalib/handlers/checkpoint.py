@@ -122,11 +122,21 @@ class CheckpointHandler:
         if idist.get_rank() != 0:
             return
         self._choose(engine)
-        if self._best_epoch == engine.state.epoch:
-            save_tensors(self.network.state_dict(), self.save_dir / BEST_MODEL)
-        for number, epoch in enumerate(self.snapshot_epochs):
-            if epoch == engine.state.epoch:
-                save_tensors(self.network.state_dict(), self.save_dir / snapshot_name(number))
+        # the checkpoint is last, for an epoch that it does not know is done again; before there is one, it is first,
+        # for weights that belong to none would be in the way of the next run, which makes them from the checkpoint
+        if (self.save_dir / CHECKPOINT).exists():
+            self._save_weights(engine.state.epoch)
+            self._save_state(engine)
+        else:
+            self._save_state(engine)
+            self._save_weights(engine.state.epoch)
+
+    def _save_weights(self, epoch: int) -> None:
+        names = [snapshot_name(number) for number, last in enumerate(self.snapshot_epochs) if last == epoch]
+        for name in [BEST_MODEL] * (self._best_epoch == epoch) + names:
+            save_tensors(self.network.state_dict(), self.save_dir / name)
+
+    def _save_state(self, engine: Engine) -> None:
         state: dict[str, Any] = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
