@@ -183,7 +183,10 @@ def largest_file(size):
 
 class TestFullDisk:
     def test_training(self, bundle, tiny, trained):  # which compiled the kernels, whose files are larger
-        with largest_file(20_000), pytest.raises(UserError, match=r"checkpoint\.pt cannot be written \(File too large\)"):
+        with (
+            largest_file(20_000),
+            pytest.raises(UserError, match=r"checkpoint\.pt cannot be written \(File too large\)"),
+        ):
             run(str(bundle), "train", overrides=tiny)
         assert not [name for name in contents(bundle) if name.endswith(".pt") or "unfinished" in name]
 
