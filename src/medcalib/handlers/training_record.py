@@ -51,7 +51,7 @@ class TrainingRecord:
     debug: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
     images: dict[str, Any] | None = None
-    trained_on: list[dict[str, int]] = field(default_factory=list)
+    trained_on: list[dict[str, int | None]] = field(default_factory=list)
 
 
 def read_record(models_dir: str | Path) -> TrainingRecord | None:
