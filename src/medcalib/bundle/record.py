@@ -90,12 +90,12 @@ def begin_or_resume(
             stacklevel=2,
         )
     else:
-        now = _record(parser, used, overrides)
         check_begun_with(before, initial, models_dir.parent)
         if not goes_on:
             check_epochs(state, known, wanted, models_dir.parent, is_first_stage)
         _check_settings(before.settings, used, models_dir.parent, finished, is_first_stage, goes_on)
-        _check_origin(before, now, models_dir.parent)
+        # not before, for cases are looked for where the settings say
+        _check_origin(before, _record(parser, used, overrides), models_dir.parent)
         if goes_on:
             check_snapshots(before.settings, used.values, state, wanted, models_dir.parent)
     lost = restore_weights(models_dir, parser.get_parsed_content("snapshot_epochs"))
