@@ -252,8 +252,8 @@ def test_damaged_checkpoint(trained, tiny, tmp_path):
 def test_training_with_other_settings_is_not_mixed(trained, tiny, tmp_path):
     bundle = shutil.copytree(trained, tmp_path / trained.name)
     checkpoint = torch.load(bundle / "seed_12345" / "models" / "checkpoint.pt", weights_only=True)
-    more = tiny | {"train::trainer::max_epochs": 3}
-    refused(bundle, "was started with train::trainer::max_epochs=2, not 3", overrides=more)
+    more = tiny | {"train::trainer::max_epochs": 3, "train::optimizer::lr": 0.1}
+    refused(bundle, r"was started with train::optimizer::lr=0\.002, not 0\.1", overrides=more)
     after = torch.load(bundle / "seed_12345" / "models" / "checkpoint.pt", weights_only=True)
     assert after["epoch"] == checkpoint["epoch"]
 

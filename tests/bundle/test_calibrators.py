@@ -225,3 +225,16 @@ def test_a_calibrator_of_other_classes_is_an_error(fitted, tmp_path, tiny):
     torch.save(content, path)
     with pytest.raises(UserError, match="num_classes"):
         run(str(copy), "inference_eval", overrides=tiny)
+
+
+def test_new_images_are_flagged_by_the_evaluation_of_a_changed_network(fitted, tiny, phantom_dir, tmp_path):
+    """What produces their predictions must be read when the calibrator has changed the network, as it then is."""
+    bundle = fitted("fine_tune")
+    image = phantom_cases(phantom_dir, **PHANTOM_SIZE)["test"][0]["image"]
+    settings = {id_: value for id_, value in tiny.items() if not id_.startswith("data::")}
+    settings |= {"output_dir": str(tmp_path / "new")}
+    run(str(bundle), "inference_pred", images=str(image), overrides=settings)
+    told = json.loads((tmp_path / "new" / "provenance.json").read_text())
+    assert told["checkpoint_digest"] == summary(bundle)["provenance"]["checkpoint_digest"]
+    reason = (tmp_path / "new" / "predictions.csv").read_text()
+    assert "the evaluation found no threshold" in reason

@@ -63,8 +63,6 @@ SETTINGS = [
     ({"val_interval": 2}, "val_interval=1, not 2"),
     ({"inferer::overlap": 0.5}, r"inferer::overlap=0\.0, not 0\.5"),
     ({"validate::dataloader::batch_size": 2}, "validate::dataloader::batch_size=1, not 2"),
-    ({"data::max_epochs": 3}, "data::max_epochs=2, not 3"),
-    ({"train::trainer::max_epochs": 3}, "train::trainer::max_epochs=2, not 3"),
     ({"data::cases::num_training": 3}, "data::cases::num_training=4, not 3"),
     ({"data::augmentation::3::prob": 0.1}, r"data::augmentation::3::prob=0\.5, not 0\.1"),
 ]

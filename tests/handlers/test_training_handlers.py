@@ -36,11 +36,15 @@ class Validation(Engine):
             self.state.best_metric, self.state.best_metric_epoch = metric, epoch
 
 
-def train(folder, epochs, metrics, network=None, stop_after=None, more=()):
+def halved(optimizer):
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+
+def train(folder, epochs, metrics, network=None, stop_after=None, more=(), schedule=halved, watch=None):
     torch.manual_seed(0)
     network = network or nn.Linear(2, 1)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    scheduler = schedule(optimizer)
     evaluator = Validation(metrics)
     batch = {CommonKeys.IMAGE: torch.ones(1, 2), CommonKeys.LABEL: torch.zeros(1, 1)}
     trainer = SupervisedTrainer(
@@ -57,6 +61,8 @@ def train(folder, epochs, metrics, network=None, stop_after=None, more=()):
     CheckpointHandler(folder, network, optimizer, scheduler, evaluator).attach(trainer)
     for handler in more:
         handler(evaluator).attach(trainer)
+    if watch:
+        trainer.add_event_handler(Events.EPOCH_STARTED, lambda _engine: watch(optimizer))
     if stop_after:
         trainer.add_event_handler(Events.EPOCH_COMPLETED(once=stop_after), lambda engine: engine.terminate())
     trainer.run()
@@ -167,3 +173,28 @@ def test_progress_tells_epoch_loss_dice_and_time(tmp_path, capsys):
     assert lines[0].startswith("training: epoch 1/2, loss ")
     assert "val Dice 0.2500" in lines[0]
     assert lines[1].endswith("00:00 left")
+
+
+@pytest.mark.parametrize("name", ["CosineAnnealingLR", "LinearLR", "OneCycleLR", "PolynomialLR"])
+def test_more_epochs_have_the_learning_rates_of_a_longer_training(tmp_path, name):
+    """Whatever the schedule makes of the number of epochs: from there on, it is that of the longer training."""
+
+    def rates(folder, epochs):
+        schedules = {
+            "CosineAnnealingLR": {"T_max": epochs},
+            "LinearLR": {"total_iters": epochs},
+            "OneCycleLR": {"max_lr": 0.2, "total_steps": epochs + 1},
+            "PolynomialLR": {"total_iters": epochs, "power": 0.9},
+        }
+        found = []
+        train(
+            tmp_path / folder,
+            epochs,
+            {},
+            schedule=lambda optimizer: getattr(torch.optim.lr_scheduler, name)(optimizer, **schedules[name]),
+            watch=lambda optimizer: found.append({k: v for k, v in optimizer.param_groups[0].items() if k != "params"}),
+        )
+        return found
+
+    rates("on", 3)
+    assert rates("on", 6) == rates("whole", 6)[3:]

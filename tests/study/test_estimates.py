@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medcalib.bundle.layout import Mode
-from medcalib.bundle.record import EPOCHS
+from medcalib.bundle.training_on import EPOCHS
 from medcalib.errors import UserError
 from medcalib.study.estimates import Measured, check_disk, disk_needed, measured_runs, seconds_needed
 from medcalib.study.planned_runs import Run

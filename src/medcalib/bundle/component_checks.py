@@ -13,7 +13,7 @@ from medcalib.bundle.messages import component_message, user_message
 from medcalib.bundle.resolve import plain_config
 from medcalib.errors import UserError
 
-__all__ = ["changes_components", "check_components"]
+__all__ = ["changes_components", "check_components", "made_part"]
 
 # none of them reads a file, and on the device meta a network takes neither time nor memory
 _PARTS = ("network_def", "loss::function", "inferer", "method::sampler")
@@ -45,7 +45,7 @@ def check_components(parser: ConfigParser) -> None:
     config = plain_config(parser)
     trial = ConfigParser(copy.deepcopy(config))
     try:
-        made = {id_: _made(trial, id_) for id_ in _PARTS if lookup(config, id_)[1] is not None}
+        made = {id_: made_part(trial, id_) for id_ in _PARTS if lookup(config, id_)[1] is not None}
         # windows mostly have the size of patches, which then is tried once
         sizes: dict[tuple[int, ...], str] = {}
         for id_ in _SIZES:
@@ -61,7 +61,7 @@ def check_components(parser: ConfigParser) -> None:
         _check_size(id_, list(size), [int(multiple) for multiple in multiples], made["network_def"], channels)
 
 
-def _made(trial: ConfigParser, id_: str) -> Any:
+def made_part(trial: ConfigParser, id_: str) -> Any:
     """A part of the configuration, on the device meta if it can be made there."""
     try:
         with torch.device("meta"):

@@ -15,6 +15,7 @@ __all__ = [
     "DIGEST_PREFIX_LENGTH",
     "IMAGES",
     "INFERENCE_CONFIGS",
+    "INITIAL_WEIGHTS",
     "METADATA",
     "MULTI_GPU",
     "SHARED_CONFIGS",
@@ -30,6 +31,9 @@ IMAGES = "images.yaml"
 
 MULTI_GPU = "multi_gpu.yaml"
 """File of `CONFIGS` that is merged, before that of debug runs, where several processes share a run; as `IMAGES`."""
+
+INITIAL_WEIGHTS = "initial_weights.yaml"
+"""File of the templates' `CONFIGS` that is merged, as `MULTI_GPU`, where a training begins with weights of another."""
 
 METADATA = "metadata.json"
 COST = "cost"

@@ -20,6 +20,7 @@ from medcalib.bundle.fragments import FragmentKind
 from medcalib.bundle.layout import (
     CLASSIFICATION,
     CONFIGS,
+    INITIAL_WEIGHTS,
     METADATA,
     MULTI_GPU,
     Mode,
@@ -138,6 +139,11 @@ class Bundle:
         return (self.folder / CONFIGS / f"{CLASSIFICATION}.yaml").exists()
 
     @property
+    def starts_anew(self) -> bool:
+        """Whether its training trains a network of its own from random weights, unless others are given."""
+        return self.trains_network and not self.starts_from_sibling
+
+    @property
     def starts_from_sibling(self) -> bool:
         """Whether its training starts from the weights of its sibling, so that there are two stages."""
         return self.trains_network and self.metadata["medcalib"]["initial_weights_bundle"] is not None
@@ -170,6 +176,7 @@ class Bundle:
         debug: bool = False,
         allow_unfinished: bool = False,
         images: str | None = None,
+        initial_weights: str | Path | None = None,
     ) -> ConfigWorkflow:
         """The workflow of one mode with the user's overrides, which are checked here; nothing of it was run yet.
 
@@ -180,6 +187,7 @@ class Bundle:
             debug: whether this is a run of seconds.
             allow_unfinished: use weights of a training that is not finished, too.
             images: which images are predicted, instead of the test cases of the dataset.
+            initial_weights: file of the weights with which a training begins, instead of random ones.
 
         Raises:
             UserError: an override does not exist or has a value that cannot be, or something that the configuration
@@ -197,7 +205,9 @@ class Bundle:
         _check_logging(self.folder / CONFIGS / LOGGING)
         if images is not None:
             settings["images"] = images
-        files = self._files(mode, debug, images is not None)
+        if initial_weights is not None:
+            settings["initial_weights"] = str(initial_weights)
+        files = self._files(mode, debug, images is not None, initial_weights is not None)
         workflow = ConfigWorkflow(
             config_file=[str(path) for path in files],
             meta_file=str(self.folder / CONFIGS / METADATA),
@@ -265,8 +275,12 @@ class Bundle:
         method, plus, _ = self.fragments["method"].partition("+")
         return bool(plus) and method == sibling.fragments["method"]
 
-    def _files(self, mode: Mode, debug: bool = False, images: bool = False) -> list[Path]:
+    def _files(
+        self, mode: Mode, debug: bool = False, images: bool = False, initial_weights: bool = False
+    ) -> list[Path]:
         files = config_files(self.folder / CONFIGS, mode, debug)
+        if initial_weights:
+            files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / INITIAL_WEIGHTS))
         if num_processes() > 1:
             files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / MULTI_GPU))
         if images:

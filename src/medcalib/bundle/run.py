@@ -15,13 +15,15 @@ from monai.bundle import ConfigWorkflow
 
 from medcalib import __version__
 from medcalib.bundle.component_checks import changes_components, check_components
+from medcalib.bundle.initial_weights import InitialWeights, find_initial_weights
 from medcalib.bundle.layout import CONFIGS, COST, Mode
 from medcalib.bundle.messages import component_message, user_message
-from medcalib.bundle.opened import Bundle
+from medcalib.bundle.opened import Bundle, SiblingTraining
 from medcalib.bundle.overrides import current_ids
 from medcalib.bundle.prediction_keeping import AUTO, chosen_cache, keep_predictions
-from medcalib.bundle.record import EPOCHS, begin_or_resume
+from medcalib.bundle.record import begin_or_resume
 from medcalib.bundle.resolve import resolved_config
+from medcalib.bundle.training_on import EPOCHS, check_first_stage
 from medcalib.bundle.weights_check import check_settings, check_trained
 from medcalib.errors import StoppedError, UserError, suggestion
 from medcalib.files.locks import locked_folder
@@ -58,6 +60,7 @@ def run(
     allow_unfinished: bool = False,
     images: str | None = None,
     prediction_cache: str = AUTO,
+    initial_weights: str | None = None,
 ) -> None:
     """Train, predict or evaluate with a bundle.
 
@@ -71,6 +74,8 @@ def run(
         allow_unfinished: predict and evaluate with the weights of a training that is not finished, too.
         images: folder, pattern, file or list of images that are predicted instead of the test cases.
         prediction_cache: where predictions of the network are kept and read from: ``auto``, ``off`` or a folder.
+        initial_weights: bundle, folder or file of weights with which a training begins that would begin with random
+            ones; of a bundle that uses the weights of another, the training of that one.
 
     Raises:
         UserError: whatever the user can mend.
@@ -88,11 +93,20 @@ def run(
             "seed": seed,
             "--debug": debug,
             "images": images,
+            "initial weights": initial_weights,
             "options": dict(sorted((overrides or {}).items())),
         }
     )
     cache = chosen_cache(prediction_cache, opened.folder, images is not None)
+    if initial_weights is not None and mode is not Mode.TRAIN:
+        raise UserError(f"--initial_weights is for --mode {Mode.TRAIN}, with which a training begins, not {mode}.")
     workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished, images)
+    initial = None
+    if initial_weights is not None:
+        own_seed = workflow.parser.get_parsed_content("seed")
+        initial = first_decides(partial(find_initial_weights, initial_weights, own_seed, debug, allow_unfinished))
+        if opened.starts_anew:
+            workflow = opened.workflow(mode, overrides, seed, debug, allow_unfinished, images, initial.place)
     overrides = current_ids(overrides or {})
     # what a training has tried needs no second trial
     if mode is Mode.TRAIN or any(map(changes_components, overrides)):
@@ -100,27 +114,41 @@ def run(
     if mode is not Mode.TRAIN:
         _use_network(workflow, mode, overrides, cache)
         return
-    for training in opened.trainings_before(workflow.parser, overrides):
+    trainings = opened.trainings_before(workflow.parser, overrides)
+    for number, training in enumerate(trainings, start=1):
         print(f"{opened.name} uses the weights of {training.bundle.name} with seed {training.seed}.")
-        before = training.bundle.workflow(mode, training.overrides, training.seed, debug)
+        before = _workflow_of(training, debug, initial)
+        if training.is_first_stage:
+            after = _workflow_of(trainings[number], debug) if number < len(trainings) else workflow
+            first_decides(partial(check_first_stage, before.parser, training.overrides, after.parser))
         first_decides(partial(check_components, before.parser))
-        _train_network(before, training.overrides, is_sibling=True, is_first_stage=training.is_first_stage)
+        _train_network(before, training.overrides, training, initial if training.bundle.starts_anew else None)
     if opened.trains_network:
-        _train_network(workflow, overrides)
+        _train_network(workflow, overrides, initial=initial if opened.starts_anew else None)
     elif opened.fits_calibrator:
         # the fit reads every case many times, from the memory of one process
         first_decides(lambda: _use_network(workflow, mode, overrides, cache))
 
 
+def _workflow_of(training: SiblingTraining, debug: bool, initial: InitialWeights | None = None) -> ConfigWorkflow:
+    bundle = training.bundle
+    place = initial.place if initial is not None and bundle.starts_anew else None
+    return bundle.workflow(Mode.TRAIN, training.overrides, training.seed, debug, initial_weights=place)
+
+
 def _train_network(
-    workflow: ConfigWorkflow, overrides: Mapping[str, Any], is_sibling: bool = False, is_first_stage: bool = False
+    workflow: ConfigWorkflow,
+    overrides: Mapping[str, Any],
+    sibling: SiblingTraining | None = None,
+    initial: InitialWeights | None = None,
 ) -> None:
     """Train, or go on with a training; others may need that of a sibling, too, so it waits for whoever is at it."""
+    is_first_stage = sibling is not None and sibling.is_first_stage
     content = workflow.parser.get_parsed_content
     hint = "the same command resumes after the last complete epoch"
 
     def is_done() -> bool:
-        return begin_or_resume(workflow.parser, overrides, is_first_stage)
+        return begin_or_resume(workflow.parser, overrides, is_first_stage, initial)
 
     def is_done_by_others() -> bool:
         state = training_state(content("models_dir"))
@@ -128,12 +156,12 @@ def _train_network(
             _check_cases(workflow, Mode.TRAIN, "training", "validation")
             return False
         # what is finished is only read, which needs no lock
-        return is_sibling and state.is_finished(content(EPOCHS)) and is_done()
+        return sibling is not None and state.is_finished(content(EPOCHS)) and is_done()
 
     with _one_sentence(workflow, hint):
         if first_decides(is_done_by_others):
             return
-    with _output_folder(workflow, hint, waits=is_sibling) as output_dir:
+    with _output_folder(workflow, hint, waits=sibling is not None) as output_dir:
         if first_decides(is_done):
             return
         if is_first():

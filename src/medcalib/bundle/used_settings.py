@@ -24,6 +24,7 @@ PLACE_AND_PACE = {
     ),
     "how fast it goes": r"memory_format|(.*::)?(device|num_workers)|.*::(cache_rate|cache_num|progress)",
     "how prepared cases are kept": r"(train|validate)::dataset::(_target_|hash_func|cache_.*)",
+    "compared as weights instead": r"initial_weights|begun_network(::.*)?",
     "compared as cases instead": r"(.*::)?calibration_cases(::.*)?",
 }
 """Ids that decide where or how fast something is computed, but not what; they are not compared. By reason."""

@@ -12,7 +12,8 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from medcalib.bundle.overrides import concerns_training
-from medcalib.bundle.record import EPOCHS, lost_weights, training_command
+from medcalib.bundle.record import lost_weights, training_command
+from medcalib.bundle.training_on import EPOCHS, planned
 from medcalib.bundle.used_settings import Difference, UsedSettings, differences, used_settings
 from medcalib.calibrators import read_calibrator
 from medcalib.data.case_identity import Identity, case_identities, named_alike, shared_cases
@@ -156,6 +157,8 @@ def check_weights(
         if purpose != Purpose.CALIBRATE:
             _check_unseen(identities, record.cases["validation"], "used to choose the epoch", origin, purpose)
         _check_thresholds(of_thresholds, record.cases["training"], origin)
+        earlier = f"in the training from whose weights that of {models_dir} began"
+        _check_origin_of(record, identities, of_thresholds, earlier, purpose)
     if calibrator_file is None or purpose == Purpose.CALIBRATE:
         return
     calibrator = read_calibrator(calibrator_file)
@@ -169,6 +172,22 @@ def check_weights(
         )
 
 
+def _check_origin_of(
+    record: TrainingRecord, cases: Sequence[Identity], of_thresholds: Sequence[Identity], origin: str, purpose: str
+) -> None:
+    """Check cases against those of the training from whose weights one began; other datasets may use the same ids."""
+    seen = (record.starts_from or {}).get("cases") or {"training": [], "validation": []}
+    new = [set(named_alike(part, [*seen["training"], *seen["validation"]])) for part in (cases, of_thresholds)]
+    cases, of_thresholds = (
+        [case for case in part if case["case"] not in of_part]
+        for part, of_part in zip((cases, of_thresholds), new, strict=True)
+    )
+    _check_unseen(cases, seen["training"], "trained on", origin, purpose)
+    if purpose != Purpose.CALIBRATE:
+        _check_unseen(cases, seen["validation"], "used to choose the epoch", origin, purpose)
+    _check_thresholds(of_thresholds, seen["training"], origin)
+
+
 def _check_finished(bundle_root: Path, models_dir: Path, record: TrainingRecord | None) -> None:
     state = training_state(models_dir)
     if state is None:
@@ -178,8 +197,7 @@ def _check_finished(bundle_root: Path, models_dir: Path, record: TrainingRecord 
                 f"back, or use the weights as they are with --allow_unfinished."
             )
         return
-    recorded = None if record is None or record.settings is None else record.settings.get(EPOCHS)
-    wanted = max((number for number in (state.max_epochs, recorded) if number is not None), default=None)
+    wanted = planned(state, record)
     if wanted is not None and state.epochs < wanted:
         output_dir = models_dir.resolve().parent
         # a folder of another name is that of --output_dir, which the record holds

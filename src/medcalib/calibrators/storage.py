@@ -14,7 +14,7 @@ from medcalib.errors import UserError
 from medcalib.files.tensors import load_tensors, save_tensors
 from medcalib.networks.weights import weights_digest
 
-__all__ = ["load_calibrator", "read_calibrator", "save_calibrator"]
+__all__ = ["keep_of_other_weights", "load_calibrator", "read_calibrator", "save_calibrator"]
 
 KEYS = ("kind", "settings", "state", "report", "split_digest", "details")
 
@@ -94,6 +94,29 @@ def read_calibrator(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or any(key not in content for key in KEYS):
         raise UserError(f"{path} is not a calibrator; delete it and run --mode train, which fits one.")
     return content
+
+
+def keep_of_other_weights(path: str | Path, weights_digest: str) -> Path | None:
+    """Move a calibrator that was fitted on other weights out of the way of one that is about to be written.
+
+    Args:
+        path: the file.
+        weights_digest: that of the weights of now.
+
+    Returns:
+        Where it lies now, ``<name>_<n>.pt`` beside it; None if there was nothing to move, or nothing that can be read.
+    """
+    path = Path(path)
+    try:
+        fitted_on = read_calibrator(path)["details"].get("weights_digest")
+    except UserError:
+        return None
+    if fitted_on in (None, weights_digest):
+        return None
+    number = 1
+    while (kept := path.with_stem(f"{path.stem}_{number}")).exists():
+        number += 1
+    return path.rename(kept)
 
 
 def load_calibrator(

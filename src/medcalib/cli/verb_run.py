@@ -20,6 +20,8 @@ def main(
     images: str | None = None,
     num_gpus: int | None = None,
     prediction_cache: str = "auto",
+    max_epochs: int | None = None,
+    initial_weights: str | None = None,
     **overrides: Any,
 ) -> None:
     """Train, predict or evaluate with a bundle.
@@ -36,6 +38,10 @@ def main(
         num_gpus: number of GPUs that share the run; on a machine without GPUs, of processes.
         prediction_cache: where predictions of the network are kept, so that other modes and calibrators need not repeat
             them: auto, which is .cache/predictions beside the bundle, off, or a folder.
+        max_epochs: number of epochs of a training; where it is more than a training was to have that is there already,
+            this one goes on.
+        initial_weights: with --mode train: a bundle, by its name or folder, or a .pt file, with whose weights the
+            training begins.
         **overrides: replaces a value of the configuration, such as --data::dataset_dir=/data/Task04_Hippocampus.
     """
     if bundle is None:
@@ -52,7 +58,10 @@ def main(
         "allow_unfinished": allow_unfinished,
         "images": images,
         "prediction_cache": prediction_cache,
+        "initial_weights": initial_weights,
     }
+    if max_epochs is not None:
+        overrides["max_epochs"] = max_epochs
     device = overrides.get("device")
     if num_gpus is not None and not in_several():
         check_number(num_gpus, device)

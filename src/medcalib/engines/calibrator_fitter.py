@@ -12,6 +12,7 @@ from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from medcalib.calibrators import CalibrationCase, Calibrator, FitReport, fit_calibrator, save_calibrator
+from medcalib.calibrators.storage import keep_of_other_weights
 from medcalib.data.case_identity import case_identities
 from medcalib.data.cases import split_digest
 from medcalib.inferers import SamplingInferer
@@ -71,12 +72,14 @@ class CalibratorFitter:
             UserError: as of `medcalib.calibrators.fit_calibrator`.
         """
         dataset: Any = self.data_loader.dataset
-        details = {
+        details: dict[str, Any] = {
             "weights_digest": weights_digest(self.network.state_dict()),
             "calibrate": self.calibrate,
             "cases": case_identities(dataset.data),
         }
         report = fit_calibrator(self.calibrator, self._cases, progress=True, **self.options)
+        if kept := keep_of_other_weights(self.path, details["weights_digest"]):
+            print(f"The calibrator that was fitted on other weights is kept in {kept}.")
         save_calibrator(self.path, self.calibrator, report, split_digest(self.split), details)
         print(report)
         print(f"Calibrator: {self.path}")

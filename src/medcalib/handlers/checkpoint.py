@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from medcalib.errors import UserError, plain_reason
 from medcalib.files.tensors import save_tensors
@@ -32,10 +33,11 @@ class CheckpointHandler:
     """Keep ``checkpoint.pt`` (all that a training needs to go on) and ``model.pt`` (the best weights so far).
 
     Both are written to a temporary name and renamed, so that an interruption leaves the epoch before. When training
-    starts and there is a checkpoint, it goes on from there. Best is the epoch with the highest key metric of the
-    evaluator; an epoch without validation does not compete. Where the metric has no value, because no validation case
-    has foreground or all are of one class, and without any validation, the last epoch counts as best; the former is a
-    warning.
+    starts and there is a checkpoint, it goes on from there. Where it is to have another number of epochs now, it has
+    from there on the learning rates that a training of so many epochs has. Best is the epoch with the highest key
+    metric of the evaluator; an epoch without validation does not compete. Where the metric has no value, because no
+    validation case has foreground or all are of one class, and without any validation, the last epoch counts as best;
+    the former is a warning.
 
     Args:
         save_dir: folder of the two files.
@@ -101,8 +103,11 @@ class CheckpointHandler:
         state = read_checkpoint(path)
         try:
             load_state(self.network, state["network"], path)
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+            if state.get("max_epochs") in (None, engine.state.max_epochs):
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+            else:
+                self._replan(state)
             if engine.scaler is not None and state["scaler"] is not None:
                 engine.scaler.load_state_dict(state["scaler"])
         except (KeyError, ValueError, TypeError) as error:
@@ -117,6 +122,20 @@ class CheckpointHandler:
         self._best_metric = math.nan if self._best_epoch == -1 else state["best_metric"]
         self._tell_evaluator()
         logging.getLogger(__name__).info("resumed from %s after epoch %d", path, state["epoch"])
+
+    def _replan(self, state: Mapping[str, Any]) -> None:
+        """Go on as a training of another number of epochs would, whose learning rates may be others."""
+        groups = state["optimizer"]["param_groups"]
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau):  # it follows from what was measured, not from a number
+            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        else:
+            with warnings.catch_warnings():
+                # what the optimizer did in these steps is in its state
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                for _ in range(state["lr_scheduler"]["last_epoch"]):
+                    self.lr_scheduler.step()
+            groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
 
     def _save(self, engine: Engine) -> None:
         if idist.get_rank() != 0:
@@ -198,8 +217,8 @@ class TrainingState:
     chosen_by: str | None
 
     def is_finished(self, wanted: int) -> bool:
-        """Whether it has all epochs that it was to have, or where that was not written, those that are wanted now."""
-        return self.epochs >= (self.max_epochs or wanted)
+        """Whether it has all epochs that it was to have, and that are wanted now."""
+        return self.epochs >= max(self.max_epochs or 0, wanted)
 
 
 def training_state(save_dir: str | Path) -> TrainingState | None:

@@ -22,7 +22,7 @@ __all__ = ["RECORD", "TrainingRecord", "TrainingRecordHandler", "read_record", "
 RECORD = "training.json"
 FORMAT = 2
 # what records of earlier versions lack
-_ADDED = {"images"}
+_ADDED = {"images", "trained_on"}
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,26 @@ class TrainingRecord:
     Attributes:
         cases: identities of the cases by part, ``training`` and ``validation``.
         settings: resolved value of every id that the training's objects use; None where they are not known.
-        starts_from: bundle and digest of the weights from which the training starts; None for random ones.
+        starts_from: bundle and digest of the weights from which the training starts, and the cases that they have
+            seen; of weights that were given, how, and which layers begin anew, too. None for random ones.
         seed: seed of the run, None where it is not known.
         debug: whether it was a run of seconds.
         overrides: what the user gave, by configuration id.
         images: what the images of the training are like, as of
             `medcalib.image_files.image_traits.ranges_of_traits`, with their ``channel_names``; None where it is not
             known.
+        trained_on: every time that it was given more epochs than it was to have: ``after_epoch``, after how many
+            finished ones, ``planned``, how many it was to have, and ``max_epochs``, how many since.
     """
 
     cases: dict[str, list[Identity]]
     settings: dict[str, Any] | None = None
-    starts_from: dict[str, str] | None = None
+    starts_from: dict[str, Any] | None = None
     seed: int | None = None
     debug: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
     images: dict[str, Any] | None = None
+    trained_on: list[dict[str, int | None]] = field(default_factory=list)
 
 
 def read_record(models_dir: str | Path) -> TrainingRecord | None:

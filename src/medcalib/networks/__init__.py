@@ -9,6 +9,7 @@ from medcalib.networks.layer_ensemble import LayerEnsemble
 from medcalib.networks.multi_head import MultiHead
 from medcalib.networks.reuse import reuse_deterministic
 from medcalib.networks.strides import suited_strides
+from medcalib.networks.weight_transfer import load_initial_weights
 from medcalib.networks.weights import load_weights, weights_digest
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "insert_dropout",
     "load_ensemble",
     "load_features",
+    "load_initial_weights",
     "load_weights",
     "plain_convolutions",
     "reuse_deterministic",

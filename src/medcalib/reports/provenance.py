@@ -18,7 +18,7 @@ from medcalib.calibrators import read_calibrator
 from medcalib.data.cases import split_digest
 from medcalib.files.writing import read_json
 from medcalib.handlers.checkpoint import training_state
-from medcalib.handlers.training_record import read_record
+from medcalib.handlers.training_record import TrainingRecord, read_record
 from medcalib.networks.weights import weights_digest
 
 __all__ = ["collect_provenance", "inference_settings"]
@@ -120,14 +120,30 @@ def inference_settings(inferer: Any) -> dict[str, Any]:
 def _training(models_dir: Path) -> dict[str, Any]:
     """How far a training came, by what its epoch was chosen, and a digest of the cases that it saw."""
     state, record = training_state(models_dir), read_record(models_dir)
-    cases = None if record is None else hashlib.sha256(json.dumps(record.cases, sort_keys=True).encode()).hexdigest()
+    cases = None if record is None else _digest(record.cases)
     return {
         "epochs": state and state.epochs,
         "max_epochs": state and state.max_epochs,
         "best_epoch": state and state.best_epoch,
         "chosen_by": state and state.chosen_by,
         "cases_digest": cases,
+        **_beginning(record),
+        **({"trained_on": record.trained_on} if record is not None and record.trained_on else {}),
     }
+
+
+def _beginning(record: TrainingRecord | None) -> dict[str, Any]:
+    """With which weights of another training it began, if they were given."""
+    origin = None if record is None else record.starts_from
+    if not origin or "given" not in origin:
+        return {}
+    seen = None if origin["cases"] is None else _digest(origin["cases"])
+    kept = {key: origin[key] for key in ("bundle", "file", "weights_digest", "replaced", "left_out")}
+    return {"starts_from": kept | {"cases_digest": seen}}
+
+
+def _digest(cases: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(cases, sort_keys=True).encode()).hexdigest()
 
 
 def _calibrator(path: str | Path | None) -> dict[str, Any] | None:

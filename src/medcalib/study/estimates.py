@@ -11,7 +11,7 @@ from statistics import mean
 
 from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.layout import COST, Mode
-from medcalib.bundle.record import EPOCHS
+from medcalib.bundle.training_on import EPOCHS
 from medcalib.errors import UserError
 from medcalib.files.writing import read_json
 from medcalib.study.planned_runs import Run

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.opened import Bundle, SiblingTraining
 from medcalib.bundle.overrides import FIRST_STAGE, check_overrides
-from medcalib.bundle.record import EPOCHS, ROOTS
+from medcalib.bundle.record import ROOTS
+from medcalib.bundle.training_on import EPOCHS
 from medcalib.bundle.used_settings import used_settings
 from medcalib.errors import UserError
 from medcalib.study.merged_configs import MergedConfigs
