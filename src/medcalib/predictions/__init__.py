@@ -1,6 +1,7 @@
 """Evaluate and calibrate predictions that lie in files, of bundles or of other programs."""
 
-from medcalib.predictions.calibrating import calibrate_predictions, make_calibrator
+from medcalib.predictions.calibrating import calibrate_predictions
+from medcalib.predictions.calibrator_fits import make_calibrator
 from medcalib.predictions.evaluating import evaluate_predictions
 from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder
 from medcalib.predictions.prediction_paths import read_case_list

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from monai.engines import SupervisedEvaluator
@@ -24,20 +24,34 @@ from medcalib.handlers import (
     RegionMetricHandler,
     ReleaseHandler,
     ResultFolder,
+    UncertaintyScoresHandler,
 )
-from medcalib.keys import Activation, CaseKeys
+from medcalib.keys import MEMBER_MAPS, Activation, CaseKeys, UncertaintyKeys
 from medcalib.metrics import BrierScoreMetric, NegativeLogLikelihoodMetric
-from medcalib.predictions.prediction_folder import PredictionFolder, most_probable
+from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder, most_probable
 from medcalib.predictions.prediction_paths import read_case_list
-from medcalib.reports import EvaluationReportHandler
+from medcalib.reports import EvaluationReportHandler, QualityControlHandler
 from medcalib.task import Task
 from medcalib.visualize import draw_dataset_reliability_diagrams, draw_dataset_reliability_histograms
 
-__all__ = ["evaluate_predictions"]
+__all__ = ["PredictionSource", "evaluate_predictions", "write_evaluation"]
 
 # A user's mistake ends an evaluation, too, and is told by whoever catches it, not also by the engine.
 _SILENT = logging.Logger("silent")
 _SILENT.addHandler(logging.NullHandler())
+AGREEMENT = UncertaintyKeys.AGREEMENT
+MEMBERS = "members_"
+
+
+class PredictionSource(Protocol):
+    """What reads predictions, such as a `PredictionFolder`."""
+
+    @property
+    def activation(self) -> Activation:
+        """How logits become probabilities."""
+
+    def read(self, case: str, with_label: bool = True) -> PredictedCase:
+        """Read a case."""
 
 
 def evaluate_predictions(
@@ -94,7 +108,7 @@ def evaluate_predictions(
 
 
 def write_evaluation(
-    predictions: PredictionFolder,
+    predictions: PredictionSource,
     cases: Sequence[str],
     folder: Path,
     *,
@@ -103,6 +117,7 @@ def write_evaluation(
     provenance: Mapping[str, Any] | None,
     device: torch.device,
     title: str = "evaluating",
+    quality_control: bool = False,
 ) -> None:
     """Do what :func:`evaluate_predictions` does in a folder that is part of another result.
 
@@ -115,6 +130,8 @@ def write_evaluation(
         provenance: what ``summary.json`` is to say about where the predictions come from.
         device: where metrics are computed.
         title: first word of the progress bar.
+        quality_control: whether the uncertainty scores of the cases are written to ``cases.csv``, too, and what they
+            tell of the quality to ``quality_control.json``.
 
     Raises:
         UserError: as :func:`evaluate_predictions`.
@@ -132,7 +149,7 @@ def write_evaluation(
         val_data_loader=_Batches(predictions, cases),
         # the predictions are made already
         network=nn.Identity(),
-        postprocessing=_decide_exclusive if task.exclusive else _decide_independent,
+        postprocessing=_Decided(task, with_maps=quality_control),
         key_val_metric={
             "mean_dice": MeanDice(
                 include_background=task.include_first_channel,
@@ -146,6 +163,7 @@ def write_evaluation(
             CalibrationErrorHandler(task, num_bins),
             ProgressBarHandler(title),
             EvaluationReportHandler(results),
+            *(([UncertaintyScoresHandler(task), QualityControlHandler(results, task)]) if quality_control else []),
             ReleaseHandler(),
         ],
     )
@@ -191,18 +209,28 @@ def activate_in_place(logits: Tensor, activation: Activation) -> Tensor:
     return logits
 
 
-def _decide_exclusive(data: dict[str, Any]) -> dict[str, Any]:
-    return {**data, "seg": most_probable(data[CommonKeys.PRED])[None]}
+class _Decided:
+    """Add to the probabilities of a case their segmentation, and where uncertainty is asked for their entropy."""
 
+    def __init__(self, task: Task, with_maps: bool) -> None:
+        self.task = task
+        self.with_maps = with_maps
 
-def _decide_independent(data: dict[str, Any]) -> dict[str, Any]:
-    return {**data, "seg": data[CommonKeys.PRED] >= 0.5}
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        probs = data[CommonKeys.PRED]
+        seg = most_probable(probs)[None] if self.task.exclusive else probs >= 0.5
+        case = {**data, "seg": seg}
+        if self.with_maps:
+            # under other names than in the batch, where they would stay
+            case |= {str(key): data[MEMBERS + key] for key in (*MEMBER_MAPS, AGREEMENT) if MEMBERS + key in data}
+            case[str(UncertaintyKeys.ENTROPY)] = self.task.entropy(probs)
+        return case
 
 
 class _Batches:
     """Batches of one case as an evaluator takes them, with probabilities in the place of the image."""
 
-    def __init__(self, predictions: PredictionFolder, cases: Sequence[str]) -> None:
+    def __init__(self, predictions: PredictionSource, cases: Sequence[str]) -> None:
         self.predictions = predictions
         self.cases = list(cases)
 
@@ -219,4 +247,5 @@ class _Batches:
             CaseKeys.CASE.value: [case],
             CommonKeys.IMAGE: activate_in_place(predicted.logits, self.predictions.activation),
             CommonKeys.LABEL: predicted.labels,
+            **{MEMBERS + name: values for name, values in predicted.maps.items()},
         }
