@@ -29,7 +29,8 @@ def write_before_and_after(
     num_bins: int,
     provenance: Mapping[str, Any],
     device: torch.device,
-    quality_control: bool = False,
+    poor_below: float | None = None,
+    of: str = "",
 ) -> dict[str, Any]:
     """Write the evaluations ``before`` and ``after`` and ``comparison.csv`` to a folder, and print them.
 
@@ -41,7 +42,8 @@ def write_before_and_after(
         num_bins: number of bins of the calibration errors.
         provenance: what ``summary.json`` says of both; of ``before`` without ``calibrator``.
         device: where metrics are computed.
-        quality_control: whether uncertainty scores are written, too, and what they tell of the quality.
+        poor_below: as of `write_evaluation`.
+        of: what is evaluated, where it must be said in the headings that are printed.
 
     Returns:
         The rows of ``comparison.csv`` by metric.
@@ -50,7 +52,7 @@ def write_before_and_after(
         UserError: as :func:`~medcalib.predictions.evaluate_predictions`.
     """
     for title, source in sources.items():
-        print(f"\n{title.capitalize()} calibration:")
+        print(f"\n{title.capitalize()} calibration{of and f', {of}'}:")
         write_evaluation(
             source,
             cases,
@@ -60,7 +62,7 @@ def write_before_and_after(
             provenance={**provenance, "calibrator": provenance["calibrator"] if title == "after" else None},
             device=device,
             title=f"evaluating {title}",
-            quality_control=quality_control,
+            poor_below=poor_below,
         )
     comparison = _comparison(folder)
     write_table(comparison, folder / "comparison.csv")

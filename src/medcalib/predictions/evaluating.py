@@ -39,7 +39,7 @@ __all__ = ["PredictionSource", "evaluate_predictions", "write_evaluation"]
 # A user's mistake ends an evaluation, too, and is told by whoever catches it, not also by the engine.
 _SILENT = logging.Logger("silent")
 _SILENT.addHandler(logging.NullHandler())
-AGREEMENT = UncertaintyKeys.AGREEMENT
+# begins the names of the maps of members in a batch
 MEMBERS = "members_"
 
 
@@ -117,7 +117,7 @@ def write_evaluation(
     provenance: Mapping[str, Any] | None,
     device: torch.device,
     title: str = "evaluating",
-    quality_control: bool = False,
+    poor_below: float | None = None,
 ) -> None:
     """Do what :func:`evaluate_predictions` does in a folder that is part of another result.
 
@@ -130,26 +130,29 @@ def write_evaluation(
         provenance: what ``summary.json`` is to say about where the predictions come from.
         device: where metrics are computed.
         title: first word of the progress bar.
-        quality_control: whether the uncertainty scores of the cases are written to ``cases.csv``, too, and what they
-            tell of the quality to ``quality_control.json``.
+        poor_below: cases of which Dice is below it are poor, and ``quality_control.json`` is to say how well the
+            uncertainty scores find them, which are in ``cases.csv`` then; None where nothing is to be said of them.
 
     Raises:
         UserError: as :func:`evaluate_predictions`.
     """
     settings = {"num_bins": num_bins, "include_background": task.include_background, "space": "original"}
-    results = ResultFolder(folder, {**(provenance or {}), **settings})
+    results = _QuietFolder(folder, {**(provenance or {}), **settings})
     metrics = {
         "nll": RegionMetricHandler(NegativeLogLikelihoodMetric(task.include_first_channel)),
         "brier": RegionMetricHandler(BrierScoreMetric(task.include_first_channel)),
     }
     if task.exclusive:
         metrics["nll_categorical"] = RegionMetricHandler(NegativeLogLikelihoodMetric(categorical=True))
+    uncertainty = []
+    if poor_below is not None:
+        uncertainty = [UncertaintyScoresHandler(task), QualityControlHandler(results, task, poor_below)]
     evaluator = SupervisedEvaluator(
         device=device,
         val_data_loader=_Batches(predictions, cases),
         # the predictions are made already
         network=nn.Identity(),
-        postprocessing=_Decided(task, with_maps=quality_control),
+        postprocessing=_Decided(task, with_maps=poor_below is not None),
         key_val_metric={
             "mean_dice": MeanDice(
                 include_background=task.include_first_channel,
@@ -163,7 +166,7 @@ def write_evaluation(
             CalibrationErrorHandler(task, num_bins),
             ProgressBarHandler(title),
             EvaluationReportHandler(results),
-            *(([UncertaintyScoresHandler(task), QualityControlHandler(results, task)]) if quality_control else []),
+            *uncertainty,
             ReleaseHandler(),
         ],
     )
@@ -209,6 +212,15 @@ def activate_in_place(logits: Tensor, activation: Activation) -> Tensor:
     return logits
 
 
+class _QuietFolder(ResultFolder):
+    """A folder of results inside of another one, which does not have its name yet."""
+
+    def save_figure(self, name: str, figure: Any, formats: Sequence[str], dpi: int) -> None:
+        """Write a figure in each format, and do not print where."""
+        for suffix in formats:
+            figure.savefig(self.file(f"{name}.{suffix}"), dpi=dpi)
+
+
 class _Decided:
     """Add to the probabilities of a case their segmentation, and where uncertainty is asked for their entropy."""
 
@@ -222,7 +234,8 @@ class _Decided:
         case = {**data, "seg": seg}
         if self.with_maps:
             # under other names than in the batch, where they would stay
-            case |= {str(key): data[MEMBERS + key] for key in (*MEMBER_MAPS, AGREEMENT) if MEMBERS + key in data}
+            for key in filter(lambda key: MEMBERS + key in data, (*MEMBER_MAPS, UncertaintyKeys.AGREEMENT)):
+                case[str(key)] = data[MEMBERS + key].to(probs.device)
             case[str(UncertaintyKeys.ENTROPY)] = self.task.entropy(probs)
         return case
 

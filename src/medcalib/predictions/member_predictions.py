@@ -100,7 +100,7 @@ def joined_members(members: Iterator[PredictedCase], activation: Activation) -> 
     sigmoid = activation is Activation.SIGMOID
     decisions = [_taken_in(moments, first, sigmoid)]
     num_classes = first.logits.shape[1]
-    first = first._replace(logits=first.logits[:0])
+    first = first._replace(logits=first.logits.new_empty(0))
     for member in members:
         if member.logits.shape[1] != num_classes:
             raise UserError(

@@ -66,7 +66,6 @@ def write_case(
     folder: Path,
     case: str,
     probabilities: Tensor,
-    *,
     geometry: Geometry,
     source: Path,
     dataset: DatasetDescription,

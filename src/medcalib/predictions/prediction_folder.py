@@ -16,6 +16,7 @@ from medcalib.calibrators import CalibrationCase
 from medcalib.errors import UserError, suggestion
 from medcalib.keys import Activation
 from medcalib.predictions.nnunet import (
+    Plans,
     check_label,
     check_segmentation,
     find_plans,
@@ -139,6 +140,16 @@ class PredictionFolder:
         """
         found = self._find(case)
         return [*found.paths, self._label_path(case, found)] if with_label else list(found.paths)
+
+    def known_plans(self) -> Plans:
+        """What ``plans_file`` says.
+
+        Raises:
+            ValueError: the folder was made without it.
+        """
+        if self.plans is None:
+            raise ValueError(f"{self.predictions_dir} was opened without plans_file.")
+        return self.plans
 
     def read(self, case: str, with_label: bool = True) -> PredictedCase:
         """Read a case.
