@@ -114,9 +114,7 @@ def main(
 def _check(options: dict[str, Any], of_the_other: tuple[str, ...], needed: tuple[str, ...], which: str) -> None:
     """Check that no option of the other kind of predictions was given, and all that are needed."""
     if misplaced := [name for name in of_the_other if options[name] is not None]:
-        raise UserError(
-            f"--{misplaced[0]} does not go with {which}; medcalib calibrate --help says which goes with it."
-        )
+        raise UserError(f"--{misplaced[0]} does not go with {which}; leave it out, or see medcalib calibrate --help.")
     if missing := [name for name in needed if options[name] is None]:
         raise UserError(f"--{missing[0]} is missing; medcalib calibrate --help says what it is.")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from medcalib.calibrators import Calibrator, FitReport, save_calibrator
 from medcalib.data.cases import split_digest
@@ -155,9 +156,9 @@ def cross_validate(
         digests[name], summary[name] = weights_digest(fitted.state_dict()), report.to_dict()
         after |= {case: MemberPredictions([sources[case]], fitted) for case in left_out}
     writer = Writer(folder, settings.dataset, settings.task)
-    for fold in folds:
-        for case in fold.cases:
-            writer.write(case, after[case], [Path(fold.name, "validation")])
+    place = {case: Path(fold.name, "validation") for fold in folds for case in fold.cases}
+    for case in tqdm(place, desc="calibrating", unit="case", leave=False, disable=None):
+        writer.write(case, after[case], [place[case]])
     writer.describe(Path(), plans)
     if not settings.evaluate:
         return {"fits": summary}

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from medcalib.calibrators import Calibrator
 from medcalib.errors import UserError
 from medcalib.predictions.before_after import write_before_and_after
@@ -76,7 +78,7 @@ def write_new_cases(
     if len(set(names)) < len(names):
         names = [f"member_{number}" for number in range(len(names))]
     writer = Writer(folder, settings.dataset, settings.task)
-    for case in cases:
+    for case in tqdm(cases, desc="calibrating", unit="case", leave=False, disable=None):
         writer.write(case, calibrated, list(map(Path, names)))
     for name, of_member in zip(names, own, strict=True):
         writer.describe(Path(name), of_member)

@@ -156,7 +156,7 @@ def write_probabilities(path: Path, channels: NDArray[np.float32], geometry: Geo
     """
     volumes = [_turn(volume, geometry, back=False) if plans.turns_axes else volume for volume in channels]
     array = np.stack([volume.transpose(2, 1, 0) for volume in volumes]).astype(np.float32, copy=False)
-    np.savez_compressed(path, **{ARRAY: array})
+    np.savez_compressed(path, probabilities=array)
 
 
 def predicted_box(channels: NDArray[np.float32], exclusive: bool) -> tuple[slice, slice, slice] | None:
@@ -183,12 +183,7 @@ def predicted_box(channels: NDArray[np.float32], exclusive: bool) -> tuple[slice
         predicted |= channel != 0
     if predicted.all() or not predicted.any():
         return None
-    ends = []
-    for axis in range(predicted.ndim):
-        others = tuple(other for other in range(predicted.ndim) if other != axis)
-        where = np.flatnonzero(predicted.any(others))
-        ends.append(slice(int(where[0]), int(where[-1]) + 1))
-    box = tuple(ends)
+    box = (_extent(predicted.any((1, 2))), _extent(predicted.any((0, 2))), _extent(predicted.any((0, 1))))
     whole = all(part.stop - part.start == size for part, size in zip(box, predicted.shape, strict=True))
     return None if whole else box
 
@@ -243,6 +238,11 @@ def check_label(
             f"Case {case}: {path} does not agree with its label {geometry.path}, {different} voxels differ; "
             f"{_advice(plans, True)}"
         )
+
+
+def _extent(taken: NDArray[np.bool_]) -> slice:
+    where = np.flatnonzero(taken)
+    return slice(int(where[0]), int(where[-1]) + 1)
 
 
 def _turn(volume: NDArray, geometry: Geometry, back: bool) -> NDArray:
