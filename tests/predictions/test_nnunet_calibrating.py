@@ -149,7 +149,7 @@ def test_members_are_averaged_and_compared(done):
 
 def test_without_calibrator_everything_comes_back(data, tmp_path):
     """A single member: no calibrator, and no maps of several; the archives are those that were given."""
-    calibrate_nnunet(None, tmp_path / "out", predictions=[data / MEMBERS[0]], calibrator="none")
+    calibrate_nnunet(None, tmp_path / "out", predictions=data / MEMBERS[0], calibrator="none")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["summary.json", "test"]
     for case in NEW:
         given, written = (
@@ -349,18 +349,25 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(mistake, data, tmp_path):
     ("options", "message"),
     [
         ({"folds": [3]}, "holds no fold_3; train it, or choose --folds among 0, 1"),
+        ({"predictions": MEMBERS[:1] * 2}, "--predictions names a folder twice"),
         ({"predictions": ["nowhere"]}, "nowhere of --predictions is not a folder"),
         ({"calibrator": "isotone"}, "no calibrator called 'isotone'; did you mean isotonic"),
         ({"calibrator": "none"}, "there is nothing to do but to take members together; give --predictions"),
         ({"test_labels_dir": "x"}, "test_labels_dir is for the cases of --predictions"),
         ({"poor_below": 80}, "poor_below must be a Dice from 0 to 1, not 80"),
         ({"splits_file": "x.json"}, "splits_file x.json does not exist"),
+        ({"test_labels_dir": "x", "predictions": MEMBERS[:1]}, "labels_dir x is not a folder"),
+        ({"test_labels_dir": "labels", "predictions": MEMBERS[:1]}, "gt_segmentations holds no label of case n_1"),
         ({"labels_dir": "x"}, "labels_dir x is not a folder"),
         ({"nnunet_results": "x"}, "nnunet_results x is not a folder"),
     ],
 )
 def test_wrong_options_are_named(options, message, data, tmp_path):
     settings = {"nnunet_results": results_dir(data), "output_dir": tmp_path / "out"} | options
+    if set(options.get("predictions", ())) == {MEMBERS[0]}:
+        settings["predictions"] = [data / name for name in options["predictions"]]
+    if options.get("test_labels_dir") == "labels":
+        settings["test_labels_dir"] = preprocessed_dir(data) / "gt_segmentations"
     with pytest.raises(UserError, match=message):
         calibrate_nnunet(**settings)
     assert list(tmp_path.iterdir()) == []

@@ -15,10 +15,12 @@ from medcalib.predictions.cross_validating import RunSettings, opened_folder
 from medcalib.predictions.evaluating import write_evaluation
 from medcalib.predictions.member_predictions import MemberPredictions
 from medcalib.predictions.nnunet import Plans, read_plans
-from medcalib.predictions.nnunet_archives import PLANS, archived_cases
+from medcalib.predictions.nnunet_archives import PLANS, archived_cases, check_archives
+from medcalib.predictions.nnunet_dataset import DATASET, DatasetDescription, read_dataset
 from medcalib.predictions.nnunet_results import Writer
+from medcalib.predictions.prediction_folder import PredictionFolder
 
-__all__ = ["cases_of_members", "write_new_cases"]
+__all__ = ["cases_of_members", "opened_members", "write_new_cases"]
 
 
 def cases_of_members(members: Sequence[Path]) -> list[str]:
@@ -40,14 +42,44 @@ def cases_of_members(members: Sequence[Path]) -> list[str]:
     return known
 
 
+def opened_members(
+    members: Sequence[Path],
+    cases: Sequence[str],
+    dataset: DatasetDescription,
+    plans: Plans,
+    labels: str | Path | None,
+) -> list[PredictionFolder]:
+    """Open the folder of each member, and look whether everything is there.
+
+    Args:
+        members: the folders.
+        cases: ids of the cases.
+        dataset: the classes.
+        plans: those of members that have none beside them.
+        labels: folder of the labels; None where there are none or they are not needed.
+
+    Raises:
+        UserError: naming the case: a member has other classes, or a file is missing.
+    """
+    folders = []
+    for path in members:
+        if (path / DATASET).is_file():
+            dataset.check_same_classes(read_dataset(path))
+        check_archives(path, cases, dataset)
+        own = read_plans(path / PLANS) if (path / PLANS).is_file() else plans
+        folder = opened_folder(path, labels, dataset, own, cases)
+        for case in cases:
+            folder.find(case, with_label=labels is not None)
+        folders.append(folder)
+    return folders
+
+
 def write_new_cases(
     folder: Path,
     settings: RunSettings,
-    members: Sequence[Path],
+    folders: Sequence[PredictionFolder],
     cases: Sequence[str],
-    plans: Plans,
     fitted: Calibrator | None,
-    labels: str | Path | None,
     told: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Calibrate the members of every new case, take them together, and evaluate them where there are labels.
@@ -55,11 +87,9 @@ def write_new_cases(
     Args:
         folder: where the results go.
         settings: what is shared.
-        members: the folder of each member.
+        folders: the predictions of each member, of the first one with labels, where there are any.
         cases: ids of the cases.
-        plans: those of members that have none beside them.
         fitted: the calibrator; none when None.
-        labels: folder of the labels; None where there are none.
         told: what evaluations say of where everything comes from.
 
     Returns:
@@ -68,23 +98,19 @@ def write_new_cases(
     Raises:
         UserError: a case cannot be read, or members lie on different grids.
     """
-    own = [read_plans(path / PLANS) if (path / PLANS).is_file() else plans for path in members]
-    folders = [
-        opened_folder(path, labels, settings.dataset, of_member, cases)
-        for path, of_member in zip(members, own, strict=True)
-    ]
     calibrated = MemberPredictions(folders, fitted)
+    members = [member.predictions_dir for member in folders]
     names = [path.resolve().name for path in members]
     if len(set(names)) < len(names):
         names = [f"member_{number}" for number in range(len(names))]
     writer = Writer(folder, settings.dataset, settings.task)
     for case in tqdm(cases, desc="calibrating", unit="case", leave=False, disable=None):
         writer.write(case, calibrated, list(map(Path, names)))
-    for name, of_member in zip(names, own, strict=True):
-        writer.describe(Path(name), of_member)
+    for name, member in zip(names, folders, strict=True):
+        writer.describe(Path(name), member.known_plans())
     writer.write_scores("scores.csv")
     summary: dict[str, Any] = {"members": dict(zip(names, map(str, members), strict=True)), "cases": list(cases)}
-    if not settings.evaluate or labels is None:
+    if not settings.evaluate or folders[0].labels_dir is None:
         return summary
     shared: dict[str, Any] = {
         "task": settings.task,

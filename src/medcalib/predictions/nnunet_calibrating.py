@@ -25,11 +25,12 @@ from medcalib.predictions.cross_validating import (
     opened_folder,
     write_calibrator,
 )
-from medcalib.predictions.new_case_members import cases_of_members, write_new_cases
+from medcalib.predictions.new_case_members import cases_of_members, opened_members, write_new_cases
 from medcalib.predictions.nnunet import read_plans
 from medcalib.predictions.nnunet_archives import PLANS, check_archives
-from medcalib.predictions.nnunet_dataset import DATASET, read_dataset
+from medcalib.predictions.nnunet_dataset import read_dataset
 from medcalib.predictions.nnunet_folds import Fold, check_new, find_labels, find_splits, read_folds, read_splits
+from medcalib.predictions.prediction_folder import PredictionFolder
 from medcalib.task import Task
 
 __all__ = ["NO_CALIBRATOR", "calibrate_nnunet"]
@@ -41,7 +42,7 @@ def calibrate_nnunet(
     nnunet_results: str | Path | None,
     output_dir: str | Path,
     *,
-    predictions: Sequence[str | Path] = (),
+    predictions: str | Path | Sequence[str | Path] = (),
     splits_file: str | Path | None = None,
     folds: Sequence[int] | None = None,
     labels_dir: str | Path | None = None,
@@ -78,7 +79,7 @@ def calibrate_nnunet(
         nnunet_results: the folder of a training, with ``fold_0`` and so on, ``dataset.json`` and ``plans.json``; it can
             be None where there is no calibrator.
         output_dir: the folder of the results; it must not exist, and appears when it is complete.
-        predictions: folders with the probabilities of new cases, one for each member, all of the same cases.
+        predictions: folder with the probabilities of new cases, or one for each member, all of the same cases.
         splits_file: the ``splits_final.json`` of the training; looked for in ``nnUNet_preprocessed`` when None.
         folds: numbers of the folds; all that are there when None.
         labels_dir: labels of the training; ``gt_segmentations`` beside the splits or ``labelsTr`` when None.
@@ -105,7 +106,8 @@ def calibrate_nnunet(
         UserWarning: as :func:`medcalib.calibrators.fit_calibrator`.
     """
     fits = calibrator != NO_CALIBRATOR
-    members = [Path(folder).expanduser() for folder in predictions]
+    given = [predictions] if isinstance(predictions, str | Path) else predictions
+    members = [Path(folder).expanduser() for folder in given]
     if fits:
         check_name(calibrator)
     check_number("num_bins", num_bins, least=1)
@@ -118,6 +120,7 @@ def calibrate_nnunet(
         raise UserError("test_labels_dir is for the cases of --predictions; give these, too, or leave it out.")
     if fits and nnunet_results is None:
         raise UserError("nnunet_results is missing: the folder of the training, on whose folds a calibrator is fitted.")
+    cases = cases_of_members(members)
     results = members[0] if nnunet_results is None else Path(nnunet_results).expanduser()
     if not results.is_dir():
         raise UserError(f"nnunet_results {nnunet_results} is not a folder; give that of a training of nnU-Net.")
@@ -135,6 +138,7 @@ def calibrate_nnunet(
         "versions": {"medcalib": medcalib.__version__, **{name: version(name) for name in ("monai", "torch")}},
     }
     found: list[Fold] = []
+    sources: dict[str, PredictionFolder] = {}
     labels, splits = labels_dir, None
     if fits:
         splits_path = find_splits(results, splits_file)
@@ -143,13 +147,13 @@ def calibrate_nnunet(
         labels = labels_dir or find_labels(splits_path, results)
         for fold in found:
             check_archives(fold.folder, fold.cases, dataset)
+            of_fold = opened_folder(fold.folder, labels, dataset, plans, fold.cases)
+            for case in fold.cases:
+                of_fold.find(case)
+                sources[case] = of_fold
         known = {str(SplitKeys.CALIBRATION): [{CaseKeys.CASE.value: case} for fold in found for case in fold.cases]}
         told |= {"splits_file": str(splits_path), "labels_dir": str(labels), "split_digest": split_digest(known)}
-    cases = cases_of_members(members)
-    for folder in members:
-        if (folder / DATASET).is_file():
-            dataset.check_same_classes(read_dataset(folder))
-        check_archives(folder, cases, dataset)
+    opened = opened_members(members, cases, dataset, plans, test_labels_dir if evaluate else None)
     if splits is not None:
         check_new(cases, splits, splits_path)
     with complete_folder(output_dir) as draft:
@@ -157,9 +161,7 @@ def calibrate_nnunet(
         summary: dict[str, Any] = {"class_names": dataset.class_names}
         fitted, report = None, None
         if fits:
-            by_fold = {fold.name: opened_folder(fold.folder, labels, dataset, plans, fold.cases) for fold in found}
-            sources = {case: by_fold[fold.name] for fold in found for case in fold.cases}
-            everyone = [case for fold in found for case in fold.cases]
+            everyone = list(sources)
             fitted, report = fit_on_folds(settings, sources, everyone)
             print(report)
             summary |= {"fit": report.to_dict(), "folds": {fold.name: fold.cases for fold in found}}
@@ -170,9 +172,7 @@ def calibrate_nnunet(
             told["calibrator"] = {"kind": fitted.kind, "digest": weights_digest(fitted.state_dict())}
         if members:
             told["test_labels_dir"] = None if test_labels_dir is None else str(test_labels_dir)
-            summary["test"] = write_new_cases(
-                draft / "test", settings, members, cases, plans, fitted, test_labels_dir, told
-            )
+            summary["test"] = write_new_cases(draft / "test", settings, opened, cases, fitted, told)
         write_json(draft / "summary.json", summary | {"provenance": told})
     print(f"\nResults: {output_dir}")
     return report
