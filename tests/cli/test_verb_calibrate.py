@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from tests.conftest import REPOSITORY
+from tests.predictions.nnunet_on_disk import MEMBERS, NEW, results_dir, write_nnunet
 from tests.predictions.predictions_on_disk import AFFINE, labels, save, write_archives, write_labels, write_volumes
 
 from medcalib.cli.command_line import run_command
@@ -169,3 +170,43 @@ def test_options_reach_the_function(data, tmp_path):
     assert after["provenance"]["num_bins"] == 5
     assert after["provenance"]["include_background"] is True
     assert after["mean_dice"] == 1
+
+
+@pytest.fixture(scope="module")
+def nnunet(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cross_validation")
+    write_nnunet(root)
+    return root
+
+
+def test_folds_and_members_of_nnunet(nnunet, tmp_path, capsys):
+    members = ",".join(str(nnunet / name) for name in MEMBERS[:2])
+    words = [f"--nnunet_results={results_dir(nnunet)}", f"--predictions={members}", "--folds=0,fold_1"]
+    command(*words, f"--output_dir={tmp_path / 'out'}", "--evaluate=False", "--calibrator=vector_scaling")
+    assert "vector_scaling: fitted on 768 voxels of 4 cases" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["test"]["members"] == {name: str(nnunet / name) for name in MEMBERS[:2]}
+    assert summary["test"]["cases"] == NEW
+    assert list(summary["folds"]) == ["fold_0", "fold_1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--nnunet_results=x"], "--output_dir is missing; medcalib calibrate --help"),
+        (["--nnunet_results=x", "--kind=probabilities"], "--kind does not go with --nnunet_results; leave it out"),
+        (["--predictions=x", "--cases=a"], "--cases does not go with --predictions; leave it out"),
+        (["--predictions_dir=x", "--folds=0"], "--folds does not go with --predictions_dir; leave it out"),
+        (["--predictions=x", "--output_dir=y"], "nnunet_results is missing: the folder of the training"),
+        (["--nnunet_results=x", "--output_dir=y", "--folds=all"], "The fold all was trained on all cases"),
+        (["--nnunet_results=x", "--output_dir=y", "--folds=0;1"], "folds lists '0;1', but they are numbers"),
+        (["--nnunet_results=x", "--output_dir=y"], "nnunet_results x is not a folder"),
+    ],
+)
+def test_the_two_kinds_of_predictions_are_told_apart(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command(*words)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1

@@ -26,7 +26,7 @@ from medcalib.calibrators import TemperatureScaling, fit_calibrator, load_calibr
 from medcalib.compare import bootstrap_interval, read_evaluation
 from medcalib.errors import UserError
 from medcalib.predictions import PredictionFolder, calibrate_predictions, make_calibrator
-from medcalib.predictions.calibrating import CALIBRATORS
+from medcalib.predictions.calibrator_fits import CALIBRATORS
 
 FIT, USE = ["case_1", "case_2", "007"], ["NA", "case_10"]
 CASES = [*FIT, *USE]

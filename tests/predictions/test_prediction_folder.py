@@ -22,7 +22,9 @@ from tests.predictions.predictions_on_disk import (
 )
 
 from medcalib.errors import UserError
+from medcalib.image_files.volumes_in_files import open_volume
 from medcalib.predictions import PredictionFolder, read_case_list
+from medcalib.predictions.nnunet import Plans, read_probabilities, write_probabilities
 
 CASE = "case_1"
 
@@ -108,6 +110,49 @@ def test_a_reader_that_turns_the_axes(reader, values, with_segmentation, tmp_pat
     logits = read(root, labels_dir, activation=activation).logits
     probs = logits.softmax(1) if activation == "softmax" else logits.sigmoid()
     np.testing.assert_allclose(probs[0], values(CASE), atol=1e-6)
+
+
+@pytest.mark.parametrize("reader", [*TURNING, "SimpleITKIO", "NibabelIO"])
+def test_an_archive_is_written_as_nnunet_has_it(reader, tmp_path, labels_dir):
+    """The other way round, on axes that point in any direction, of different lengths and voxel sizes."""
+    plain = [np.asarray(channel) for channel in probabilities(CASE)]
+    volumes = [turned(channel) for channel in plain] if reader in TURNING else plain
+    expected = np.stack(volumes).transpose(0, 3, 2, 1)
+    grid = open_volume(labels_dir / f"{CASE}.nii.gz").grid
+    plans = Plans(tmp_path, reader)
+    write_probabilities(tmp_path / "a.npz", probabilities(CASE), grid, plans)
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert arrays.files == ["probabilities"]
+        np.testing.assert_array_equal(arrays["probabilities"], expected)
+        assert arrays["probabilities"].dtype == np.float32
+    np.testing.assert_array_equal(read_probabilities(tmp_path / "a.npz", grid, CASE, plans), probabilities(CASE))
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_what_nnunet_puts_around_its_crop_is_no_prediction(activation, tmp_path, labels_dir):
+    channels = np.zeros((2, *labels(CASE).shape), np.float32)
+    box = (slice(2, 6), slice(0, 6), slice(1, 3))
+    channels[:, *box] = probabilities(CASE, 2)[:, *box] if activation == "softmax" else independent(CASE)[:, *box]
+    if activation == "softmax":
+        channels[0] = 1 - channels[1]
+        # certain inside of the crop is a prediction
+        channels[:, 3, 3, 1] = 1, 0
+    np.savez(tmp_path / f"{CASE}.npz", probabilities=channels.transpose(0, 3, 2, 1))
+    label = np.where(labels(CASE) > 1, 1, labels(CASE))
+    save(tmp_path / "labels" / f"{CASE}.nii.gz", label)
+    predicted = read(tmp_path, tmp_path / "labels", activation=activation)
+    assert predicted.box == box
+    part = predicted.calibration_case()
+    assert part.logits.shape == (1, 2, 4, 6, 2)
+    np.testing.assert_array_equal(part.logits, predicted.logits[:, :, *box])
+    np.testing.assert_array_equal(part.labels[0, 0], label[box] if activation == "softmax" else label[box] == 1)
+
+
+@pytest.mark.parametrize("write", [write_volumes, write_archives])
+def test_a_prediction_of_the_whole_volume_counts_as_a_whole(write, tmp_path, labels_dir):
+    predicted = read(write(tmp_path), labels_dir)
+    assert predicted.box is None
+    assert predicted.calibration_case().logits.shape == predicted.logits.shape
 
 
 def test_where_nnunet_puts_its_plans(tmp_path, labels_dir):

@@ -1,19 +1,41 @@
 """``medcalib calibrate``: evaluate and calibrate what another program predicted."""
 
-from medcalib.errors import StoppedError
+from typing import Any
+
+from medcalib.bundle.option_values import read_texts
+from medcalib.errors import StoppedError, UserError
 
 __all__ = ["main"]
 
+_OF_FILES = (
+    "predictions_dir",
+    "kind",
+    "calibration_cases",
+    "cases",
+    "activation",
+    "regions",
+    "plans_file",
+    "class_names",
+)
+_NEEDED = ("predictions_dir", "labels_dir", "kind", "calibration_cases", "cases", "output_dir")
+_OF_NNUNET = ("nnunet_results", "predictions", "splits_file", "folds", "test_labels_dir", "poor_below")
+
 
 def main(
-    predictions_dir: str,
-    labels_dir: str,
-    kind: str,
-    calibration_cases: str,
-    cases: str,
-    output_dir: str,
+    predictions_dir: str | None = None,
+    labels_dir: str | None = None,
+    kind: str | None = None,
+    calibration_cases: str | None = None,
+    cases: str | None = None,
+    output_dir: str | None = None,
+    nnunet_results: str | None = None,
+    predictions: str | None = None,
+    splits_file: str | None = None,
+    folds: str | None = None,
+    test_labels_dir: str | None = None,
+    poor_below: float | None = None,
     calibrator: str = "temperature_scaling",
-    activation: str = "softmax",
+    activation: str | None = None,
     regions: dict[str, list[int]] | None = None,
     plans_file: str | None = None,
     class_names: str | None = None,
@@ -27,18 +49,29 @@ def main(
     """Evaluate and calibrate probabilities or logits that another program predicted.
 
     A calibrator is fitted on the predictions of some cases; those of others are written calibrated, with tables and
-    figures.
+    figures. Give predictions_dir with kind, calibration_cases and cases; or, of nnU-Net, nnunet_results, whose folds
+    say which cases it was not trained on.
 
     Args:
         predictions_dir: folder of the predictions.
-        labels_dir: folder of the labels.
+        labels_dir: folder of the labels; of nnU-Net found where it has them, unless it is given.
         kind: probabilities or logits; what the files hold.
         calibration_cases: text file with one case id a line, or ids with commas; the calibrator is fitted on them.
         cases: the same of the cases that are calibrated and evaluated.
         output_dir: folder of the results; it must not exist.
+        nnunet_results: folder of a training of nnU-Net, such as
+            nnUNet_results/Dataset004_Heart/nnUNetTrainer__nnUNetPlans__3d_fullres; the calibrator is fitted on what its
+            folds predict of their validation cases.
+        predictions: with nnunet_results, folder with the probabilities of new cases, or several with commas, which are
+            the members of one prediction.
+        splits_file: with nnunet_results, its splits_final.json, where nnUNet_preprocessed is not set.
+        folds: with nnunet_results, numbers of the folds, with commas; all that are there when left out.
+        test_labels_dir: folder of the labels of the new cases, which are evaluated then.
+        poor_below: with nnunet_results, cases of which Dice is below it are poor, and quality control says how well
+            uncertainty finds them; 0.8 when left out.
         calibrator: temperature_scaling, vector_scaling, platt_scaling, auxiliary, isotonic, histogram_binning or
-            local_temperature_scaling.
-        activation: softmax for classes that exclude each other, sigmoid for independent ones.
+            local_temperature_scaling; with predictions also none, to take members together as they are.
+        activation: softmax (the default) for classes that exclude each other, sigmoid for independent ones.
         regions: with sigmoid, the labels of each channel, such as "{'whole': [1, 2], 'core': [2]}".
         plans_file: plans.json of nnU-Net's training, where it does not lie beside the predictions or above them.
         class_names: names of the predicted classes, with commas.
@@ -49,13 +82,49 @@ def main(
         seed: fixes whatever is random in the fit.
         device: cpu, cuda or cuda:1, for example; the first GPU, or the CPU where there is none, when left out.
     """
-    options = dict(locals())
-    if class_names is not None:
-        options["class_names"] = [name.strip() for name in class_names.split(",")]
-
-    from medcalib.predictions import calibrate_predictions
-
+    options: dict[str, Any] = dict(locals())
+    given = [name for name, value in options.items() if value is not None]
+    is_nnunet = not {"nnunet_results", "predictions"}.isdisjoint(given)
+    which = "--nnunet_results" if "nnunet_results" in given else "--predictions" if is_nnunet else "--predictions_dir"
+    _check(options, _OF_FILES if is_nnunet else _OF_NNUNET, ("output_dir",) if is_nnunet else _NEEDED, which)
+    for name in _OF_FILES if is_nnunet else _OF_NNUNET:
+        del options[name]
     try:
+        if is_nnunet:
+            options["predictions"] = read_texts("predictions", predictions) or [] if predictions is not None else []
+            options["folds"] = None if folds is None else [_fold(word) for word in read_texts("folds", folds) or []]
+
+            options["poor_below"] = 0.8 if poor_below is None else poor_below
+
+            from medcalib.predictions import calibrate_nnunet
+
+            calibrate_nnunet(**options)
+            return
+        options["activation"] = activation or "softmax"
+        if class_names is not None:
+            options["class_names"] = [name.strip() for name in class_names.split(",")]
+
+        from medcalib.predictions import calibrate_predictions
+
         calibrate_predictions(**options)
     except KeyboardInterrupt as stop:
         raise StoppedError.by(stop, "nothing was written") from None
+
+
+def _check(options: dict[str, Any], of_the_other: tuple[str, ...], needed: tuple[str, ...], which: str) -> None:
+    """Check that no option of the other kind of predictions was given, and all that are needed."""
+    if misplaced := [name for name in of_the_other if options[name] is not None]:
+        raise UserError(f"--{misplaced[0]} does not go with {which}; leave it out, or see medcalib calibrate --help.")
+    if missing := [name for name in needed if options[name] is None]:
+        raise UserError(f"--{missing[0]} is missing; medcalib calibrate --help says what it is.")
+
+
+def _fold(word: str) -> int:
+    number = str(word).removeprefix("fold_")
+    if number == "all":
+        raise UserError(
+            "The fold all was trained on all cases, so that a calibrator has nothing new to see; give others."
+        )
+    if not number.isdecimal():
+        raise UserError(f"folds lists {word!r}, but they are numbers with commas, such as 0,1,2.")
+    return int(number)

@@ -1,15 +1,20 @@
 """Evaluate and calibrate predictions that lie in files, of bundles or of other programs."""
 
-from medcalib.predictions.calibrating import calibrate_predictions, make_calibrator
+from medcalib.predictions.calibrating import calibrate_predictions
+from medcalib.predictions.calibrator_fits import make_calibrator
 from medcalib.predictions.evaluating import evaluate_predictions
+from medcalib.predictions.member_predictions import MemberPredictions
+from medcalib.predictions.nnunet_calibrating import calibrate_nnunet
 from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder
 from medcalib.predictions.prediction_paths import read_case_list
 from medcalib.predictions.prediction_values import PredictionKind
 
 __all__ = [
+    "MemberPredictions",
     "PredictedCase",
     "PredictionFolder",
     "PredictionKind",
+    "calibrate_nnunet",
     "calibrate_predictions",
     "evaluate_predictions",
     "make_calibrator",

@@ -2,68 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 import medcalib
-from medcalib.calibrators import (
-    AuxiliaryCalibrator,
-    CalibrationCase,
-    Calibrator,
-    FitReport,
-    HistogramBinningCalibrator,
-    IsotonicCalibrator,
-    LocalTemperatureScaling,
-    PlattScaling,
-    TemperatureScaling,
-    VectorScaling,
-    fit_calibrator,
-    save_calibrator,
-)
-from medcalib.compare.bootstrap import bootstrap_interval
-from medcalib.compare.evaluations import read_evaluation
+from medcalib.calibrators import Calibrator, FitReport, save_calibrator
 from medcalib.data.cases import split_digest
 from medcalib.devices import named_device
-from medcalib.errors import UserError, suggestion
+from medcalib.errors import UserError
 from medcalib.files.folders import complete_folder
-from medcalib.files.result_tables import write_table
 from medcalib.files.writing import write_json
 from medcalib.keys import Activation, CaseKeys, SplitKeys
 from medcalib.networks.weights import weights_digest
-from medcalib.predictions.evaluating import activate_in_place, checked_class_names, write_evaluation
-from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder
+from medcalib.predictions.before_after import write_before_and_after
+from medcalib.predictions.calibrator_fits import calibrated_logits, check_name, fit_on, make_calibrator
+from medcalib.predictions.evaluating import activate_in_place, checked_class_names
+from medcalib.predictions.prediction_folder import PredictionFolder
 from medcalib.predictions.prediction_paths import read_case_list
 from medcalib.predictions.prediction_values import PredictionKind
-from medcalib.predictions.volumes import Geometry, write_channels
+from medcalib.predictions.volumes import write_channels
 from medcalib.task import Task
 
-__all__ = ["calibrate_predictions", "make_calibrator"]
-
-CALIBRATORS: dict[str, type[Calibrator]] = {
-    calibrator.kind: calibrator
-    for calibrator in (
-        TemperatureScaling,
-        VectorScaling,
-        PlattScaling,
-        AuxiliaryCalibrator,
-        IsotonicCalibrator,
-        HistogramBinningCalibrator,
-        LocalTemperatureScaling,
-    )
-}
-# Scales are fitted on as many at the most; they hardly vary with the sample, and it must stay small beside a case.
-MAX_VOXELS = 500_000
-# Calibrators that are trained look at each case many times; to the others reading it twice is cheaper than memory.
-CACHE_BYTES = 1 << 31
-METRICS = ("mean_dice", "nll", "nll_categorical", "brier", "macro_ece", "macro_ace", "macro_mce")
+__all__ = ["calibrate_predictions", "check_number"]
 
 
 def calibrate_predictions(
@@ -134,9 +98,9 @@ def calibrate_predictions(
     case_ids = {case for listed in lists.values() for case in listed}
     predictions = PredictionFolder(predictions_dir, labels_dir, kind, activation, regions, plans_file, case_ids)
     split = _checked_split(lists)
-    _check_name(calibrator)
-    _check_number("num_bins", num_bins, least=1)
-    _check_number("seed", seed, least=0)
+    check_name(calibrator)
+    check_number("num_bins", num_bins, least=1)
+    check_number("seed", seed, least=0)
     chosen = named_device(device)
     with complete_folder(output_dir) as draft:
         for case in lists[SplitKeys.CALIBRATION]:
@@ -146,15 +110,12 @@ def calibrate_predictions(
         names = checked_class_names(predictions, lists[SplitKeys.CALIBRATION][0], class_names)
         task = Task(names, predictions.activation, include_background=include_background)
         fitted = make_calibrator(calibrator, task.num_classes, task.activation, keep_argmax, num_bins)
-        report = fit_calibrator(
+        report = fit_on(
             fitted.to(chosen),
-            lambda: (predictions.read(case).calibration_case() for case in lists[SplitKeys.CALIBRATION]),
-            max_voxels=MAX_VOXELS,
-            seed=seed,
+            lambda: map(predictions.read, lists[SplitKeys.CALIBRATION]),
             num_bins=num_bins,
             include_background=include_background,
-            cache_bytes=CACHE_BYTES if isinstance(fitted, AuxiliaryCalibrator | LocalTemperatureScaling) else 0,
-            progress=True,
+            seed=seed,
         )
         print(report)
         digest = split_digest(split)
@@ -181,68 +142,27 @@ def calibrate_predictions(
                 regions,
                 case_ids=case_ids,
             )
-            for title, source, by in (("before", predictions, None), ("after", calibrated, told["calibrator"])):
-                print(f"\n{title.capitalize()} calibration:")
-                write_evaluation(
-                    source,
-                    lists[SplitKeys.TEST],
-                    draft / title,
-                    task=task,
-                    num_bins=num_bins,
-                    provenance=told | {"calibrator": by},
-                    device=chosen,
-                    title=f"evaluating {title}",
-                )
-            comparison = _comparison(draft)
-            write_table(comparison, draft / "comparison.csv")
-            summary["comparison"] = comparison.set_index("metric").to_dict("index")
-            print(f"\n{comparison.to_string(index=False, float_format=lambda value: f'{value:.4f}', na_rep='-')}")
+            summary["comparison"] = write_before_and_after(
+                draft,
+                {"before": predictions, "after": calibrated},
+                lists[SplitKeys.TEST],
+                task=task,
+                num_bins=num_bins,
+                provenance=told,
+                device=chosen,
+            )
         split_ids = {str(part): ids for part, ids in lists.items()}
         write_json(draft / "summary.json", summary | {"split": split_ids, "provenance": told})
     print(f"\nResults: {output_dir}")
     return report
 
 
-def make_calibrator(
-    name: str,
-    num_classes: int,
-    activation: Activation | str = Activation.SOFTMAX,
-    keep_argmax: bool = False,
-    num_bins: int = 20,
-) -> Calibrator:
-    """A calibrator of volumes that needs nothing but logits, by its name.
-
-    Args:
-        name: as in :func:`calibrate_predictions`.
-        num_classes: number of predicted classes.
-        activation: ``"softmax"`` or ``"sigmoid"``.
-        keep_argmax: keep every decision; some calibrators do so anyhow.
-        num_bins: number of bins of histogram binning.
+def check_number(name: str, number: int, least: int) -> None:
+    """Check that an option is a whole number, at least the least.
 
     Raises:
-        UserError: there is no such calibrator.
-
-    Example:
-        >>> make_calibrator("vector_scaling", num_classes=3).describe()
-        {'scale': [1.0, 1.0, 1.0], 'bias': [0.0, 0.0, 0.0]}
+        UserError: it is none.
     """
-    _check_name(name)
-    kind = CALIBRATORS[name]
-    options: dict[str, Any] = {"spatial_dims": 3, "keep_argmax": keep_argmax}
-    if kind is HistogramBinningCalibrator:
-        options["num_bins"] = num_bins
-    known = inspect.signature(kind).parameters
-    return kind(num_classes, activation=activation, **{key: value for key, value in options.items() if key in known})
-
-
-def _check_name(name: str) -> None:
-    if name == "fine_tune":
-        raise UserError("The calibrator fine_tune trains a network on, so it needs a bundle instead of predictions.")
-    if name not in CALIBRATORS:
-        raise UserError(f"There is no calibrator called {name!r}{suggestion(name, CALIBRATORS, list_all=True)}")
-
-
-def _check_number(name: str, number: int, least: int) -> None:
     if not isinstance(number, int) or isinstance(number, bool) or number < least:
         raise UserError(f"{name} must be a whole number from {least} on, not {number!r}.")
 
@@ -261,36 +181,9 @@ def _write_calibrated(
     predictions: PredictionFolder, cases: Sequence[str], calibrator: Calibrator, folder: Path
 ) -> None:
     for case in tqdm(cases, desc="calibrating", unit="case", leave=False, disable=None):
-        with torch.no_grad():
-            calibrated, geometry = _calibrate(predictions.read(case, with_label=False), calibrator)
-            activate_in_place(calibrated, predictions.activation)
+        predicted = predictions.read(case, with_label=False)
+        geometry = predicted.geometry
+        calibrated = activate_in_place(calibrated_logits(predicted, calibrator), predictions.activation)
+        del predicted
         write_channels(folder / case / f"{case}_prob.nii.gz", calibrated[0], geometry)
         del calibrated
-
-
-def _calibrate(predicted: PredictedCase, calibrator: Calibrator) -> tuple[Tensor, Geometry]:
-    logits = predicted.logits.to(calibrator.device())
-    return calibrator.calibrate_case(CalibrationCase(logits, logits, name=predicted.case)).float(), predicted.geometry
-
-
-def _comparison(folder: Path) -> pd.DataFrame:
-    """Every metric before and after, and how far their difference could have turned out otherwise."""
-    before, after = (read_evaluation(folder / name) for name in ("before", "after"))
-    earlier, later = before.summary or {}, after.summary or {}
-    rows = []
-    for metric in METRICS:
-        if before.cases is None or metric not in before.cases:
-            continue
-        interval = bootstrap_interval(after.values(metric) - before.values(metric))
-        rows.append(
-            {
-                "metric": metric,
-                "before": earlier[metric],
-                "after": later[metric],
-                "difference": interval.estimate,
-                "low": interval.low,
-                "high": interval.high,
-                "num_cases": interval.num_cases,
-            }
-        )
-    return pd.DataFrame(rows)

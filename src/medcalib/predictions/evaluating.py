@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from monai.engines import SupervisedEvaluator
@@ -24,20 +24,34 @@ from medcalib.handlers import (
     RegionMetricHandler,
     ReleaseHandler,
     ResultFolder,
+    UncertaintyScoresHandler,
 )
-from medcalib.keys import Activation, CaseKeys
+from medcalib.keys import MEMBER_MAPS, Activation, CaseKeys, UncertaintyKeys
 from medcalib.metrics import BrierScoreMetric, NegativeLogLikelihoodMetric
-from medcalib.predictions.prediction_folder import PredictionFolder, most_probable
+from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder, most_probable
 from medcalib.predictions.prediction_paths import read_case_list
-from medcalib.reports import EvaluationReportHandler
+from medcalib.reports import EvaluationReportHandler, QualityControlHandler
 from medcalib.task import Task
 from medcalib.visualize import draw_dataset_reliability_diagrams, draw_dataset_reliability_histograms
 
-__all__ = ["evaluate_predictions"]
+__all__ = ["PredictionSource", "evaluate_predictions", "write_evaluation"]
 
 # A user's mistake ends an evaluation, too, and is told by whoever catches it, not also by the engine.
 _SILENT = logging.Logger("silent")
 _SILENT.addHandler(logging.NullHandler())
+# begins the names of the maps of members in a batch
+MEMBERS = "members_"
+
+
+class PredictionSource(Protocol):
+    """What reads predictions, such as a `PredictionFolder`."""
+
+    @property
+    def activation(self) -> Activation:
+        """How logits become probabilities."""
+
+    def read(self, case: str, with_label: bool = True) -> PredictedCase:
+        """Read a case."""
 
 
 def evaluate_predictions(
@@ -94,7 +108,7 @@ def evaluate_predictions(
 
 
 def write_evaluation(
-    predictions: PredictionFolder,
+    predictions: PredictionSource,
     cases: Sequence[str],
     folder: Path,
     *,
@@ -103,6 +117,7 @@ def write_evaluation(
     provenance: Mapping[str, Any] | None,
     device: torch.device,
     title: str = "evaluating",
+    poor_below: float | None = None,
 ) -> None:
     """Do what :func:`evaluate_predictions` does in a folder that is part of another result.
 
@@ -115,24 +130,29 @@ def write_evaluation(
         provenance: what ``summary.json`` is to say about where the predictions come from.
         device: where metrics are computed.
         title: first word of the progress bar.
+        poor_below: cases of which Dice is below it are poor, and ``quality_control.json`` is to say how well the
+            uncertainty scores find them, which are in ``cases.csv`` then; None where nothing is to be said of them.
 
     Raises:
         UserError: as :func:`evaluate_predictions`.
     """
     settings = {"num_bins": num_bins, "include_background": task.include_background, "space": "original"}
-    results = ResultFolder(folder, {**(provenance or {}), **settings})
+    results = _QuietFolder(folder, {**(provenance or {}), **settings})
     metrics = {
         "nll": RegionMetricHandler(NegativeLogLikelihoodMetric(task.include_first_channel)),
         "brier": RegionMetricHandler(BrierScoreMetric(task.include_first_channel)),
     }
     if task.exclusive:
         metrics["nll_categorical"] = RegionMetricHandler(NegativeLogLikelihoodMetric(categorical=True))
+    uncertainty = []
+    if poor_below is not None:
+        uncertainty = [UncertaintyScoresHandler(task), QualityControlHandler(results, task, poor_below)]
     evaluator = SupervisedEvaluator(
         device=device,
         val_data_loader=_Batches(predictions, cases),
         # the predictions are made already
         network=nn.Identity(),
-        postprocessing=_decide_exclusive if task.exclusive else _decide_independent,
+        postprocessing=_Decided(task, with_maps=poor_below is not None),
         key_val_metric={
             "mean_dice": MeanDice(
                 include_background=task.include_first_channel,
@@ -146,6 +166,7 @@ def write_evaluation(
             CalibrationErrorHandler(task, num_bins),
             ProgressBarHandler(title),
             EvaluationReportHandler(results),
+            *uncertainty,
             ReleaseHandler(),
         ],
     )
@@ -191,18 +212,38 @@ def activate_in_place(logits: Tensor, activation: Activation) -> Tensor:
     return logits
 
 
-def _decide_exclusive(data: dict[str, Any]) -> dict[str, Any]:
-    return {**data, "seg": most_probable(data[CommonKeys.PRED])[None]}
+class _QuietFolder(ResultFolder):
+    """A folder of results inside of another one, which does not have its name yet."""
+
+    def save_figure(self, name: str, figure: Any, formats: Sequence[str], dpi: int) -> None:
+        """Write a figure in each format, and do not print where."""
+        for suffix in formats:
+            figure.savefig(self.file(f"{name}.{suffix}"), dpi=dpi)
 
 
-def _decide_independent(data: dict[str, Any]) -> dict[str, Any]:
-    return {**data, "seg": data[CommonKeys.PRED] >= 0.5}
+class _Decided:
+    """Add to the probabilities of a case their segmentation, and where uncertainty is asked for their entropy."""
+
+    def __init__(self, task: Task, with_maps: bool) -> None:
+        self.task = task
+        self.with_maps = with_maps
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        probs = data[CommonKeys.PRED]
+        seg = most_probable(probs)[None] if self.task.exclusive else probs >= 0.5
+        case = {**data, "seg": seg}
+        if self.with_maps:
+            # under other names than in the batch, where they would stay
+            for key in filter(lambda key: MEMBERS + key in data, (*MEMBER_MAPS, UncertaintyKeys.AGREEMENT)):
+                case[str(key)] = data[MEMBERS + key].to(probs.device)
+            case[str(UncertaintyKeys.ENTROPY)] = self.task.entropy(probs)
+        return case
 
 
 class _Batches:
     """Batches of one case as an evaluator takes them, with probabilities in the place of the image."""
 
-    def __init__(self, predictions: PredictionFolder, cases: Sequence[str]) -> None:
+    def __init__(self, predictions: PredictionSource, cases: Sequence[str]) -> None:
         self.predictions = predictions
         self.cases = list(cases)
 
@@ -219,4 +260,5 @@ class _Batches:
             CaseKeys.CASE.value: [case],
             CommonKeys.IMAGE: activate_in_place(predicted.logits, self.predictions.activation),
             CommonKeys.LABEL: predicted.labels,
+            **{MEMBERS + name: values for name, values in predicted.maps.items()},
         }

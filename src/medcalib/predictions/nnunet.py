@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from medcalib.errors import UserError, plain_reason
 from medcalib.predictions.volumes import Geometry
 
-__all__ = ["Plans", "check_label", "check_segmentation", "find_plans", "read_plans", "read_probabilities"]
+__all__ = [
+    "Plans",
+    "check_label",
+    "check_segmentation",
+    "find_plans",
+    "predicted_box",
+    "read_plans",
+    "read_probabilities",
+    "write_probabilities",
+]
 
 ARRAY = "probabilities"
 PLANS = "plans.json"
@@ -136,6 +145,49 @@ def read_probabilities(path: Path, geometry: Geometry, case: str, plans: Plans |
     return channels
 
 
+def write_probabilities(path: Path, channels: NDArray[np.float32], geometry: Geometry, plans: Plans) -> None:
+    """Write an archive as nnU-Net has it, from which `read_probabilities` reads the same.
+
+    Args:
+        path: the archive.
+        channels: probabilities (class, X, Y, Z) on the grid.
+        geometry: the grid.
+        plans: what the plans of the training say.
+    """
+    volumes = [_turn(volume, geometry, back=False) if plans.turns_axes else volume for volume in channels]
+    array = np.stack([volume.transpose(2, 1, 0) for volume in volumes]).astype(np.float32, copy=False)
+    np.savez_compressed(path, probabilities=array)
+
+
+def predicted_box(channels: NDArray[np.float32], exclusive: bool) -> tuple[slice, slice, slice] | None:
+    """The part of a volume for which nnU-Net predicted anything.
+
+    It crops images to what is not zero, and around that puts a probability of exactly 1 for the background, or of 0
+    for all regions. Its ``.pkl`` says what the crop was, but reading it could run any code.
+
+    Args:
+        channels: probabilities (class, X, Y, Z).
+        exclusive: whether classes exclude each other, with the background first.
+
+    Returns:
+        Its slices; None if it is the whole volume or nothing.
+
+    Example:
+        >>> foreground = np.zeros((4, 3, 2), np.float32)
+        >>> foreground[1:3, 1] = 0.25
+        >>> predicted_box(np.stack([1 - foreground, foreground]), exclusive=True)
+        (slice(1, 3, None), slice(1, 2, None), slice(0, 2, None))
+    """
+    predicted = channels[0] != (1 if exclusive else 0)
+    for channel in channels[1:]:
+        predicted |= channel != 0
+    if predicted.all() or not predicted.any():
+        return None
+    box = (_extent(predicted.any((1, 2))), _extent(predicted.any((0, 2))), _extent(predicted.any((0, 1))))
+    whole = all(part.stop - part.start == size for part, size in zip(box, predicted.shape, strict=True))
+    return None if whole else box
+
+
 def check_segmentation(
     decided: NDArray, segmentation: NDArray, geometry: Geometry, path: Path, case: str, plans: Plans | None
 ) -> None:
@@ -186,6 +238,11 @@ def check_label(
             f"Case {case}: {path} does not agree with its label {geometry.path}, {different} voxels differ; "
             f"{_advice(plans, True)}"
         )
+
+
+def _extent(taken: NDArray[np.bool_]) -> slice:
+    where = np.flatnonzero(taken)
+    return slice(int(where[0]), int(where[-1]) + 1)
 
 
 def _turn(volume: NDArray, geometry: Geometry, back: bool) -> NDArray:

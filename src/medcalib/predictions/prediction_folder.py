@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import EllipsisType
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -15,9 +16,11 @@ from medcalib.calibrators import CalibrationCase
 from medcalib.errors import UserError, suggestion
 from medcalib.keys import Activation
 from medcalib.predictions.nnunet import (
+    Plans,
     check_label,
     check_segmentation,
     find_plans,
+    predicted_box,
     read_plans,
     read_probabilities,
 )
@@ -39,22 +42,33 @@ class PredictedCase(NamedTuple):
         labels: label map (1, 1, X, Y, Z) of exclusive classes or targets (1, C, X, Y, Z) of independent ones, uint8;
             None where they were not asked for.
         geometry: the grid of the prediction.
+        box: slices of the axes of space between which there is a prediction; nnU-Net crops images, and what it puts
+            around is none. None if it is the whole volume.
+        maps: of several members, what they say together: ``mutual_information`` and ``variance`` (1, 1, X, Y, Z), and
+            ``agreement`` (1, C, member, member); else empty.
     """
 
     case: str
     logits: Tensor
     labels: Tensor | None
     geometry: Geometry
+    box: tuple[slice, slice, slice] | None = None
+    maps: Mapping[str, Tensor] = {}
+
+    @property
+    def region(self) -> tuple[slice | EllipsisType, ...]:
+        """Index of the voxels (..., X, Y, Z) for which there is a prediction."""
+        return (...,) if self.box is None else (..., *self.box)
 
     def calibration_case(self) -> CalibrationCase:
-        """The case as :func:`medcalib.calibrators.fit_calibrator` takes it.
+        """The part for which there is a prediction, as :func:`medcalib.calibrators.fit_calibrator` takes it.
 
         Raises:
             ValueError: it was read without its label.
         """
         if self.labels is None:
             raise ValueError(f"The case {self.case} was read without its label.")
-        return CalibrationCase(self.logits, self.labels, name=self.case)
+        return CalibrationCase(self.logits[self.region], self.labels[self.region], name=self.case)
 
 
 class PredictionFolder:
@@ -127,6 +141,16 @@ class PredictionFolder:
         found = self._find(case)
         return [*found.paths, self._label_path(case, found)] if with_label else list(found.paths)
 
+    def known_plans(self) -> Plans:
+        """What ``plans_file`` says.
+
+        Raises:
+            ValueError: the folder was made without it.
+        """
+        if self.plans is None:
+            raise ValueError(f"{self.predictions_dir} was opened without plans_file.")
+        return self.plans
+
     def read(self, case: str, with_label: bool = True) -> PredictedCase:
         """Read a case.
 
@@ -141,6 +165,8 @@ class PredictionFolder:
         found = self._find(case)
         label_path = self._label_path(case, found) if with_label else None
         channels, geometry = self._channels(case, found, label_path)
+        exclusive = self.activation is Activation.SOFTMAX
+        box = predicted_box(channels.numpy(), exclusive) if found.layout is Layout.ARCHIVE else None
         what = f"Case {case}: {found.paths[0]}"
         logits = logits_of_values(channels, self.kind, self.activation, what)
         self._check_num_classes(case, len(logits), what)
@@ -151,7 +177,7 @@ class PredictionFolder:
             check_same_geometry(geometry, label.geometry, case)
             on_disk = f"Case {case}: {label.geometry.path}"
             targets = label_targets(_channel_first(label), len(logits), self.activation, self.regions, on_disk)[None]
-        return PredictedCase(case, logits[None], targets, geometry)
+        return PredictedCase(case, logits[None], targets, geometry, box)
 
     def _check_num_classes(self, case: str, num_classes: int, what: str) -> None:
         if self.regions is not None and len(self.regions) != num_classes:
