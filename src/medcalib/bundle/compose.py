@@ -23,6 +23,7 @@ from medcalib.bundle.layout import (
     DIGEST_PREFIX_LENGTH,
     IMAGES,
     INFERENCE_CONFIGS,
+    LABEL_FILES,
     METADATA,
     MULTI_GPU,
     SHARED_CONFIGS,
@@ -205,6 +206,8 @@ def _write(
             file.write(f"\n# what suits the data, as {sources[FragmentKind.DATA].name} says\n")
             yaml.safe_dump(network_settings, file, sort_keys=False, allow_unicode=True)
     shutil.copyfile(templates_dir / CONFIGS / MULTI_GPU, configs_dir / MULTI_GPU)
+    if CLASSIFICATION not in sources:
+        shutil.copyfile(templates_dir / CONFIGS / LABEL_FILES, configs_dir / LABEL_FILES)
     shutil.copyfile(images_config(templates_dir, CLASSIFICATION in sources), configs_dir / IMAGES)
     shutil.copyfile(templates_dir / CONFIGS / "logging.conf", configs_dir / "logging.conf")
     shutil.copyfile(templates_dir / "LICENSE", folder / "LICENSE")

@@ -15,6 +15,7 @@ __all__ = [
     "DIGEST_PREFIX_LENGTH",
     "IMAGES",
     "INFERENCE_CONFIGS",
+    "LABEL_FILES",
     "METADATA",
     "MULTI_GPU",
     "SHARED_CONFIGS",
@@ -30,6 +31,9 @@ IMAGES = "images.yaml"
 
 MULTI_GPU = "multi_gpu.yaml"
 """File of `CONFIGS` that is merged, before that of debug runs, where several processes share a run; as `IMAGES`."""
+
+LABEL_FILES = "label_files.yaml"
+"""File of `CONFIGS` that is merged after the mode's own to predict maps, not classes of images; as `IMAGES`."""
 
 METADATA = "metadata.json"
 COST = "cost"
@@ -76,7 +80,10 @@ def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Pat
     """
     names = [*SHARED_CONFIGS, CLASSIFICATION]
     if mode is not Mode.TRAIN:
-        names += [*INFERENCE_CONFIGS, mode, "calibration"]
+        names += [*INFERENCE_CONFIGS, mode]
+        if mode is Mode.INFERENCE_PRED:
+            names.append(Path(LABEL_FILES).stem)
+        names.append("calibration")
     elif (configs_dir / "calibration_fit.yaml").exists():
         names += ["weights", *CALIBRATION_CONFIGS]
     names += FragmentKind

@@ -20,6 +20,7 @@ from medcalib.bundle.fragments import FragmentKind
 from medcalib.bundle.layout import (
     CLASSIFICATION,
     CONFIGS,
+    LABEL_FILES,
     METADATA,
     MULTI_GPU,
     Mode,
@@ -267,6 +268,10 @@ class Bundle:
 
     def _files(self, mode: Mode, debug: bool = False, images: bool = False) -> list[Path]:
         files = config_files(self.folder / CONFIGS, mode, debug)
+        if mode is Mode.INFERENCE_PRED and not self.classifies and not (self.folder / CONFIGS / LABEL_FILES).exists():
+            # a bundle of an earlier version
+            after = [path.stem for path in files].index(mode) + 1
+            files.insert(after, find_templates() / CONFIGS / LABEL_FILES)
         if num_processes() > 1:
             files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / MULTI_GPU))
         if images:

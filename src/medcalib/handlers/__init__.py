@@ -6,6 +6,7 @@ from medcalib.handlers.case_overlay import CaseOverlayHandler
 from medcalib.handlers.checkpoint import CheckpointHandler
 from medcalib.handlers.epoch_seed import EpochSeedHandler
 from medcalib.handlers.image_predictions import ImagePredictions, ImagePredictionsHandler, PredictionTableHandler
+from medcalib.handlers.label_files import LabelFilesHandler
 from medcalib.handlers.prediction_saver import PredictionSaver
 from medcalib.handlers.progress_bar import ProgressBarHandler
 from medcalib.handlers.region_metric import RegionMetricHandler
@@ -25,6 +26,7 @@ __all__ = [
     "EpochSeedHandler",
     "ImagePredictions",
     "ImagePredictionsHandler",
+    "LabelFilesHandler",
     "PredictionSaver",
     "PredictionTableHandler",
     "ProgressBarHandler",
