@@ -2,6 +2,7 @@
 
 from medcalib.predictions.calibrating import calibrate_predictions, make_calibrator
 from medcalib.predictions.evaluating import evaluate_predictions
+from medcalib.predictions.labeling_order import ScoredImages, score_images
 from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder
 from medcalib.predictions.prediction_paths import read_case_list
 from medcalib.predictions.prediction_values import PredictionKind
@@ -10,8 +11,10 @@ __all__ = [
     "PredictedCase",
     "PredictionFolder",
     "PredictionKind",
+    "ScoredImages",
     "calibrate_predictions",
     "evaluate_predictions",
     "make_calibrator",
     "read_case_list",
+    "score_images",
 ]
