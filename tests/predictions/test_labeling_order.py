@@ -80,7 +80,11 @@ def test_the_strategy_of_monai_label_serves_them_in_this_order(studies, predicti
         ("datastore_v2.json", "{", "v2.json is damaged"),
         ("datastore_v2.json", "{}", "no objects"),
         ("out/predictions.csv", None, "cannot be read"),
-        ("out/predictions.csv", "case,image,entropy\nx,x.nii,1\n", "no numbers in a column 'entropy_fore.*: entropy"),
+        (
+            "out/predictions.csv",
+            "case,image,entropy\nx,x.nii,1\n",
+            "no numbers in a column 'entropy_f.*; there is entropy",
+        ),
         ("out/predictions.csv", "case,image,entropy_foreground_mean\nx,x.nii,1\n", "has none of the images"),
         ("out/predictions.csv", "name\nx\n", "has no cases"),
     ],

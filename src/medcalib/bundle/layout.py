@@ -17,6 +17,7 @@ __all__ = [
     "INFERENCE_CONFIGS",
     "LABEL_FILES",
     "METADATA",
+    "MLFLOW",
     "MULTI_GPU",
     "SHARED_CONFIGS",
     "Mode",
@@ -34,6 +35,9 @@ MULTI_GPU = "multi_gpu.yaml"
 
 LABEL_FILES = "label_files.yaml"
 """File of `CONFIGS` that is merged after the mode's own to predict maps, not classes of images; as `IMAGES`."""
+
+MLFLOW = "mlflow.yaml"
+"""File of `CONFIGS` that is merged, before `MULTI_GPU`, to record a training in MLflow; as `IMAGES`."""
 
 METADATA = "metadata.json"
 COST = "cost"

@@ -22,6 +22,7 @@ from medcalib.bundle.layout import (
     CONFIGS,
     LABEL_FILES,
     METADATA,
+    MLFLOW,
     MULTI_GPU,
     Mode,
     config_files,
@@ -45,6 +46,8 @@ __all__ = ["Bundle", "SiblingTraining"]
 BUNDLES = Path("bundles")
 LOGGING = "logging.conf"
 
+# how options begin that ask for a record in MLflow
+_OF_MLFLOW = "mlflow::"
 # a bundle's folder, seed, weights and method are its own affair
 _OWN_AFFAIRS = {"allow_unfinished", "seed", "method", "calibrator"}
 _OWN_AFFAIRS |= {"output_dir", "models_dir", "weights_dir", "checkpoint", "checkpoints"}
@@ -198,7 +201,8 @@ class Bundle:
         _check_logging(self.folder / CONFIGS / LOGGING)
         if images is not None:
             settings["images"] = images
-        files = self._files(mode, debug, images is not None)
+        current = current_ids(overrides or {})
+        files = self._files(mode, debug, images is not None, any(id_.startswith(_OF_MLFLOW) for id_ in current))
         workflow = ConfigWorkflow(
             config_file=[str(path) for path in files],
             meta_file=str(self.folder / CONFIGS / METADATA),
@@ -206,7 +210,6 @@ class Bundle:
             workflow_type="train" if mode is Mode.TRAIN else "infer",
             **settings | ({} if seed is None else {"seed": seed}),
         )
-        current = current_ids(overrides or {})
         check_overrides(
             plain_config(workflow.parser),
             overrides or {},
@@ -254,6 +257,8 @@ class Bundle:
         own_affairs = _OWN_AFFAIRS - ({"method"} if self._has_method_of(sibling) else set())
         for_both = {id_: value for id_, value in for_both.items() if id_.partition("::")[0] not in own_affairs}
         known = known_overrides(sibling.config(Mode.TRAIN, debug), for_both) | for_first
+        # which no configuration has unless it is asked for
+        known |= {id_: value for id_, value in overrides.items() if id_.startswith(_OF_MLFLOW)}
         trainings = []
         for seed in seeds:
             trainings += sibling._trainings_before([seed], known, debug)
@@ -266,12 +271,16 @@ class Bundle:
         method, plus, _ = self.fragments["method"].partition("+")
         return bool(plus) and method == sibling.fragments["method"]
 
-    def _files(self, mode: Mode, debug: bool = False, images: bool = False) -> list[Path]:
+    def _files(self, mode: Mode, debug: bool = False, images: bool = False, mlflow: bool = False) -> list[Path]:
         files = config_files(self.folder / CONFIGS, mode, debug)
         if mode is Mode.INFERENCE_PRED and not self.classifies and not (self.folder / CONFIGS / LABEL_FILES).exists():
             # a bundle of an earlier version
             after = [path.stem for path in files].index(mode) + 1
             files.insert(after, find_templates() / CONFIGS / LABEL_FILES)
+        if mlflow:
+            if mode is not Mode.TRAIN:
+                raise UserError(f"--{_OF_MLFLOW}... records a training, so leave it out of --mode {mode}.")
+            files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / MLFLOW))
         if num_processes() > 1:
             files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / MULTI_GPU))
         if images:

@@ -7,6 +7,7 @@ from medcalib.handlers.checkpoint import CheckpointHandler
 from medcalib.handlers.epoch_seed import EpochSeedHandler
 from medcalib.handlers.image_predictions import ImagePredictions, ImagePredictionsHandler, PredictionTableHandler
 from medcalib.handlers.label_files import LabelFilesHandler
+from medcalib.handlers.mlflow_run import MLFlowRunHandler
 from medcalib.handlers.prediction_saver import PredictionSaver
 from medcalib.handlers.progress_bar import ProgressBarHandler
 from medcalib.handlers.region_metric import RegionMetricHandler
@@ -27,6 +28,7 @@ __all__ = [
     "ImagePredictions",
     "ImagePredictionsHandler",
     "LabelFilesHandler",
+    "MLFlowRunHandler",
     "PredictionSaver",
     "PredictionTableHandler",
     "ProgressBarHandler",
