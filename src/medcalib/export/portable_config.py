@@ -79,6 +79,9 @@ def portable_config(
         "device": config["device"] if str(config["device"])[:1] == "$" else _DEVICE,
     }
     made["data"]["dataset_dir"] = "@dataset_dir"
+    if config["debug"]:
+        # elsewhere it predicts as any other
+        made["limit_cases"] = None
     for name in _OF_TRAINING:
         made["data"].pop(name, None)
     # that the training is finished was seen when the bundle was exported
