@@ -219,7 +219,7 @@ def all_ids() -> str:
     """The tables of ids of every shared file, of every file of a mode and of every network."""
     files = [*SHARED_CONFIGS, *INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, CLASSIFICATION]
     files += [f"{CLASSIFICATION}/{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)]
-    files += [*CALIBRATION_CONFIGS, "multi_gpu", "initial_weights", "debug", "images"]
+    files += [*CALIBRATION_CONFIGS, "label_files", "mlflow", "multi_gpu", "initial_weights", "debug", "images"]
     files += [f"{FragmentKind.NETWORK}/{name}" for name in fragment_names(CONFIGS, FragmentKind.NETWORK)]
     parts, known = [], {}
     for name in files:

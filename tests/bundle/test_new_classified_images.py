@@ -1,12 +1,16 @@
 """Images of no dataset through a trained bundle that classifies: the numbers of test images, flags, going on."""
 
+import ast
 import json
+import re
+import shlex
 import shutil
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from monai.bundle import run as monai_run
 from PIL import Image
 from tests.bundle.test_classification import CLASSES, SIZES, SMALL_NETWORK
 from tests.conftest import TEMPLATES
@@ -16,6 +20,7 @@ from medcalib.bundle.layout import Mode
 from medcalib.bundle.run import run
 from medcalib.data import phantom_cells_cases
 from medcalib.errors import UserError
+from medcalib.export import export
 
 CASE, OTHER = 0, 1
 
@@ -66,6 +71,22 @@ def test_rows_hold_what_the_table_of_the_test_images_holds(trained, predicted):
             np.testing.assert_allclose(table[column], wanted, rtol=1e-4, atol=1e-7, err_msg=column)
     np.testing.assert_allclose(table["confidence"], table[[f"probability_{name}" for name in CLASSES]].max(axis=1))
     assert table["warning"].isna().all()
+
+
+def test_an_exported_classifier_gives_the_same_table(trained, images, predicted, tmp_path, monkeypatch):
+    """The command of its README, with the flags of the evaluation that it brings along."""
+    folder = export(trained[0], "bundle", output=tmp_path)
+    (command,) = re.findall(
+        r"^    (python -m monai.bundle run .*images.yaml.*)$", (folder / "README.md").read_text(), re.M
+    )
+    words = shlex.split(command.replace("--images <folder>", "--images @ --output_dir").partition(" --output_dir")[0])
+    assert words[:5] == ["python", "-m", "monai.bundle", "run", "--config_file"]
+    assert words[6:] == ["--images", "@"]
+    monkeypatch.chdir(folder)
+    monai_run(config_file=ast.literal_eval(words[5]), images=str(images), output_dir=str(tmp_path / "new"))
+    table = pd.read_csv(tmp_path / "new" / "predictions.csv")
+    pd.testing.assert_frame_equal(table, pd.read_csv(predicted / "predictions.csv"))
+    assert table["flagged"].notna().all()
 
 
 def test_the_threshold_lets_few_wrong_test_images_pass(trained, predicted):

@@ -130,6 +130,19 @@ def test_a_changed_network_is_stored_with_its_changes(tmp_path):
         torch.testing.assert_close(network(windows), own_prediction(trained, windows), atol=1e-5, rtol=0)
 
 
+def test_weights_of_a_debug_run(tmp_path):
+    """They lie in a folder of their own; what is exported is not limited to the cases of such a run."""
+    _, bundle, settings = made(tmp_path, method="deterministic")
+    (bundle / "seed_12345").rename(bundle / "seed_12345_debug")
+    with pytest.raises(UserError, match="is not trained with seed 12345 yet"):
+        export(bundle, "bundle", overrides=settings)
+    folder = export(bundle, "bundle", overrides=settings, debug=True)
+    assert folder.parent == bundle / "seed_12345_debug" / "export"
+    config = parsed(folder)
+    assert (config["limit_cases"], config["debug"]) == (None, False)
+    assert config["output_dir"] == "$@bundle_root + '/output'"
+
+
 def test_what_belongs_to_this_machine_stays_here(tmp_path):
     bundle = generate(TEMPLATES, tmp_path / "bundles", "phantom", "baseline_ce", "deterministic")[0]
     settings = small_settings(bundle)

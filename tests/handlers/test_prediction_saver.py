@@ -10,8 +10,10 @@ from monai.transforms import Compose, CropForegroundd, Orientationd, Spacingd
 from PIL import Image
 from tests.image_files.headers import KINDS, SIZES, write
 from tests.image_files.test_grids import same_header
+from tests.image_files.written import OBLIQUE, orthogonal, write_meta_image, write_nrrd
 
 from medcalib.handlers import PredictionSaver, ResultFolder
+from medcalib.image_files.label_descriptions import NamedLabel, slicer_segmentation
 from medcalib.task import Task
 from medcalib.transforms import CheckLabeld, InvertProbabilitiesd, LoadCased
 
@@ -115,6 +117,32 @@ def test_an_image_with_a_slope_and_a_frame_of_a_recording(tmp_path):
     assert nib.load(results / "a_entropy.nii.gz").get_data_dtype() == np.float32
     np.testing.assert_array_equal(seg.affine, recording.affine)
     assert dice(np.asarray(seg.dataobj) > 0, blob() > 0) > 0.95
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", "mha", "nrrd"])
+def test_every_output_opens_where_the_oblique_image_does(ending, tmp_path):
+    """As ITK has it, and so 3D Slicer and ITK-SNAP: size, spacing, origin and direction of the input."""
+    sitk = pytest.importorskip("SimpleITK")
+    affine, values = orthogonal(OBLIQUE), blob().astype(np.int16) * 50
+    image = tmp_path / f"i.{ending}"
+    if ending == "nii.gz":
+        nib.save(nib.Nifti1Image(values, affine), image)
+    else:
+        (write_meta_image if ending == "mha" else write_nrrd)(image, values, affine)
+    nib.save(nib.Nifti1Image(blob(), affine), tmp_path / "l.nii.gz")
+    results = predict(tmp_path, str(image), str(tmp_path / "l.nii.gz"))
+    seg = nib.load(results / "a_seg.nii.gz")
+    slicer_segmentation(results / "a.seg.nrrd", seg, [NamedLabel(1, "shell", (1.0, 0.0, 0.0))])
+    source = sitk.ReadImage(str(image))
+    assert np.abs(np.array(source.GetDirection()) - np.eye(3).ravel()).max() > 0.2
+    for name in ("a_seg.nii.gz", "a_entropy.nii.gz", "a.seg.nrrd"):
+        output = sitk.ReadImage(str(results / name))
+        assert output.GetSize() == source.GetSize()
+        for place in ("GetSpacing", "GetOrigin", "GetDirection"):
+            np.testing.assert_allclose(getattr(output, place)(), getattr(source, place)(), atol=1e-4)
+    prob = nib.load(results / "a_prob.nii.gz")
+    assert prob.shape[:3] == source.GetSize()
+    np.testing.assert_array_equal(prob.affine, seg.affine)
 
 
 class TestPictures:

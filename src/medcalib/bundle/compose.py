@@ -23,7 +23,9 @@ from medcalib.bundle.layout import (
     DIGEST_PREFIX_LENGTH,
     IMAGES,
     INFERENCE_CONFIGS,
+    LABEL_FILES,
     METADATA,
+    MLFLOW,
     MULTI_GPU,
     SHARED_CONFIGS,
     Mode,
@@ -204,7 +206,10 @@ def _write(
         with (configs_dir / f"{FragmentKind.NETWORK}.yaml").open("a", encoding="utf-8") as file:
             file.write(f"\n# what suits the data, as {sources[FragmentKind.DATA].name} says\n")
             yaml.safe_dump(network_settings, file, sort_keys=False, allow_unicode=True)
-    shutil.copyfile(templates_dir / CONFIGS / MULTI_GPU, configs_dir / MULTI_GPU)
+    for name in (MLFLOW, MULTI_GPU):
+        shutil.copyfile(templates_dir / CONFIGS / name, configs_dir / name)
+    if CLASSIFICATION not in sources:
+        shutil.copyfile(templates_dir / CONFIGS / LABEL_FILES, configs_dir / LABEL_FILES)
     shutil.copyfile(images_config(templates_dir, CLASSIFICATION in sources), configs_dir / IMAGES)
     shutil.copyfile(templates_dir / CONFIGS / "logging.conf", configs_dir / "logging.conf")
     shutil.copyfile(templates_dir / "LICENSE", folder / "LICENSE")

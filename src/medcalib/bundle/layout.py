@@ -16,7 +16,9 @@ __all__ = [
     "IMAGES",
     "INFERENCE_CONFIGS",
     "INITIAL_WEIGHTS",
+    "LABEL_FILES",
     "METADATA",
+    "MLFLOW",
     "MULTI_GPU",
     "SHARED_CONFIGS",
     "Mode",
@@ -34,6 +36,11 @@ MULTI_GPU = "multi_gpu.yaml"
 
 INITIAL_WEIGHTS = "initial_weights.yaml"
 """File of the templates' `CONFIGS` that is merged, as `MULTI_GPU`, where a training begins with weights of another."""
+LABEL_FILES = "label_files.yaml"
+"""File of `CONFIGS` that is merged after the mode's own to predict maps, not classes of images; as `IMAGES`."""
+
+MLFLOW = "mlflow.yaml"
+"""File of `CONFIGS` that is merged, before `MULTI_GPU`, to record a training in MLflow; as `IMAGES`."""
 
 METADATA = "metadata.json"
 COST = "cost"
@@ -80,7 +87,10 @@ def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Pat
     """
     names = [*SHARED_CONFIGS, CLASSIFICATION]
     if mode is not Mode.TRAIN:
-        names += [*INFERENCE_CONFIGS, mode, "calibration"]
+        names += [*INFERENCE_CONFIGS, mode]
+        if mode is Mode.INFERENCE_PRED:
+            names.append(Path(LABEL_FILES).stem)
+        names.append("calibration")
     elif (configs_dir / "calibration_fit.yaml").exists():
         names += ["weights", *CALIBRATION_CONFIGS]
     names += FragmentKind

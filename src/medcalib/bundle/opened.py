@@ -21,7 +21,9 @@ from medcalib.bundle.layout import (
     CLASSIFICATION,
     CONFIGS,
     INITIAL_WEIGHTS,
+    LABEL_FILES,
     METADATA,
+    MLFLOW,
     MULTI_GPU,
     Mode,
     config_files,
@@ -45,6 +47,8 @@ __all__ = ["Bundle", "SiblingTraining"]
 BUNDLES = Path("bundles")
 LOGGING = "logging.conf"
 
+# how options begin that ask for a record in MLflow
+_OF_MLFLOW = "mlflow::"
 # a bundle's folder, seed, weights and method are its own affair
 _OWN_AFFAIRS = {"allow_unfinished", "seed", "method", "calibrator"}
 _OWN_AFFAIRS |= {"output_dir", "models_dir", "weights_dir", "checkpoint", "checkpoints"}
@@ -207,7 +211,14 @@ class Bundle:
             settings["images"] = images
         if initial_weights is not None:
             settings["initial_weights"] = str(initial_weights)
-        files = self._files(mode, debug, images is not None, initial_weights is not None)
+        current = current_ids(overrides or {})
+        files = self._files(
+            mode,
+            debug,
+            images=images is not None,
+            initial_weights=initial_weights is not None,
+            mlflow=any(id_.startswith(_OF_MLFLOW) for id_ in current),
+        )
         workflow = ConfigWorkflow(
             config_file=[str(path) for path in files],
             meta_file=str(self.folder / CONFIGS / METADATA),
@@ -215,7 +226,6 @@ class Bundle:
             workflow_type="train" if mode is Mode.TRAIN else "infer",
             **settings | ({} if seed is None else {"seed": seed}),
         )
-        current = current_ids(overrides or {})
         if images is not None:
             self._check_overlay(workflow.parser, current)
         check_overrides(
@@ -265,6 +275,8 @@ class Bundle:
         own_affairs = _OWN_AFFAIRS - ({"method"} if self._has_method_of(sibling) else set())
         for_both = {id_: value for id_, value in for_both.items() if id_.partition("::")[0] not in own_affairs}
         known = known_overrides(sibling.config(Mode.TRAIN, debug), for_both) | for_first
+        # which no configuration has unless it is asked for
+        known |= {id_: value for id_, value in overrides.items() if id_.startswith(_OF_MLFLOW)}
         trainings = []
         for seed in seeds:
             trainings += sibling._trainings_before([seed], known, debug)
@@ -278,11 +290,24 @@ class Bundle:
         return bool(plus) and method == sibling.fragments["method"]
 
     def _files(
-        self, mode: Mode, debug: bool = False, images: bool = False, initial_weights: bool = False
+        self,
+        mode: Mode,
+        debug: bool = False,
+        images: bool = False,
+        initial_weights: bool = False,
+        mlflow: bool = False,
     ) -> list[Path]:
         files = config_files(self.folder / CONFIGS, mode, debug)
+        if mode is Mode.INFERENCE_PRED and not self.classifies and not (self.folder / CONFIGS / LABEL_FILES).exists():
+            # a bundle of an earlier version
+            after = [path.stem for path in files].index(mode) + 1
+            files.insert(after, find_templates() / CONFIGS / LABEL_FILES)
         if initial_weights:
             files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / INITIAL_WEIGHTS))
+        if mlflow:
+            if mode is not Mode.TRAIN:
+                raise UserError(f"--{_OF_MLFLOW}... records a training, so leave it out of --mode {mode}.")
+            files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / MLFLOW))
         if num_processes() > 1:
             files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / MULTI_GPU))
         if images:

@@ -25,6 +25,7 @@ PLACE_AND_PACE = {
     "how fast it goes": r"memory_format|(.*::)?(device|num_workers)|.*::(cache_rate|cache_num|progress)",
     "how prepared cases are kept": r"(train|validate)::dataset::(_target_|hash_func|cache_.*)",
     "compared as weights instead": r"initial_weights|begun_network(::.*)?",
+    "where else a training is recorded": r"mlflow(::.*)?",
     "compared as cases instead": r"(.*::)?calibration_cases(::.*)?",
 }
 """Ids that decide where or how fast something is computed, but not what; they are not compared. By reason."""
@@ -41,6 +42,7 @@ _ONLY_TELL = {
     "monai.handlers.LogfileHandler",
     "monai.handlers.StatsHandler",
     "monai.handlers.TensorBoardStatsHandler",
+    "medcalib.handlers.MLFlowRunHandler",
     "medcalib.handlers.ProgressBarHandler",
     "medcalib.handlers.TrainingRecordHandler",
 }

@@ -13,6 +13,7 @@ def main(
     seed: int | None = None,
     output: str | None = None,
     allow_edited: bool = False,
+    debug: bool = False,
     **overrides: Any,
 ) -> None:
     """Write a trained bundle in a form that works elsewhere: as a bundle, or as one file for other programs.
@@ -26,6 +27,7 @@ def main(
         seed: seed of the training whose weights are taken; 12345 when left out.
         output: folder to write to; export in the folder of the seed when left out.
         allow_edited: export a bundle whose configs were edited after it was generated.
+        debug: take the weights of a run with --debug, to see whether an export works; they are worth nothing.
         **overrides: replaces a value of the configuration, such as --inferer::overlap=0.25; options of the training are
             known.
     """
@@ -36,4 +38,4 @@ def main(
 
     from medcalib.export import export
 
-    print(export(bundle, format, seed, output, overrides, allow_edited))
+    print(export(bundle, format, seed, output, overrides, allow_edited, debug))

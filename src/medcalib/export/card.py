@@ -104,11 +104,15 @@ def _use(trained: TrainedBundle, metadata: Mapping[str, Any]) -> str:
         "    python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir <folder of the dataset>",
     ]
     text = "\n".join(lines) + "\n\npredicts the test cases of a dataset of the same layout into `output/`."
-    if not trained.bundle.classifies:
+    text += (
+        " Images of no dataset, NIfTI files or pictures as in the training:\n\n"
+        "    python -m monai.bundle run --config_file \"['configs/inference.yaml','configs/images.yaml']\" "
+        "--images <folder> --output_dir <folder>\n\n"
+    )
+    if trained.bundle.classifies:
+        text += "writes `predictions.csv`: classes, probabilities, scores, and which images a person should look at."
+    else:
         text += (
-            " Images of no dataset, NIfTI files or pictures as in the training:\n\n"
-            "    python -m monai.bundle run --config_file \"['configs/inference.yaml','configs/images.yaml']\" "
-            "--images <folder> --output_dir <folder>\n\n"
             "writes probabilities, segmentation and uncertainty of each, and `predictions.csv`: volumes with intervals,"
             " scores, and which cases a person should look at."
         )

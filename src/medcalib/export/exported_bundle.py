@@ -31,6 +31,8 @@ CALIBRATOR = "models/calibrator.pt"
 DIAGRAM = "evaluation/reliability/dataset_diagram.png"
 # of an evaluation: what thresholds and the card are read from
 _EVALUATION = ("summary.json", "quality_control.json", "provenance.json", "metrics.csv")
+# what the threshold of classified images is read from
+_SCORES = ("cases.csv",)
 _HEADER = """\
 # Prediction with trained weights, made by medcalib export: run it with
 #   python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir <dataset>
@@ -41,20 +43,18 @@ _IMAGES_HEADER = "# Predict images that belong to no dataset, with --images. Mer
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def configs_of(trained: TrainedBundle) -> tuple[PortableConfig, PortableConfig | None]:
-    """The configuration of a bundle that is exported, and its overlay for new images, which classifiers lack."""
-    overlay = None
-    if not trained.bundle.classifies:
-        overlay = ConfigParser.load_config_file(str(trained.bundle.images_overlay))
+def configs_of(trained: TrainedBundle) -> tuple[PortableConfig, PortableConfig]:
+    """The configuration of a bundle that is exported, and its overlay for new images."""
+    overlay = ConfigParser.load_config_file(str(trained.bundle.images_overlay))
     generated = trained.bundle.config(Mode.INFERENCE_PRED)
     config = portable_config(
         trained.config,
         {"data_dir": generated["data_dir"], "dataset_dir": generated["data"]["dataset_dir"]},
         trained.num_networks,
         trained.provenance["calibrator"] if trained.prepared else None,
-        [] if overlay is None else [overlay],
+        [overlay],
     )
-    return config, None if overlay is None else portable_images(overlay)
+    return config, portable_images(overlay)
 
 
 def exported_metadata(trained: TrainedBundle) -> dict[str, Any]:
@@ -90,8 +90,7 @@ def write_bundle(trained: TrainedBundle, folder: Path) -> None:
         (folder / name).mkdir(parents=True)
     config, overlay = configs_of(trained)
     _write_yaml(folder / CONFIGS / "inference.yaml", config, _HEADER)
-    if overlay is not None:
-        _write_yaml(folder / CONFIGS / IMAGES, overlay, _IMAGES_HEADER)
+    _write_yaml(folder / CONFIGS / IMAGES, overlay, _IMAGES_HEADER)
     shutil.copyfile(source / CONFIGS / LOGGING, folder / CONFIGS / LOGGING)
     shutil.copyfile(source / "LICENSE", folder / "LICENSE")
     metadata = exported_metadata(trained)
@@ -102,7 +101,8 @@ def write_bundle(trained: TrainedBundle, folder: Path) -> None:
     if trained.record is not None:
         write_record(folder / "models", trained.record)
     if trained.evaluation is not None:
-        for name in (*_EVALUATION, DIAGRAM.removeprefix("evaluation/")):
+        names = (*_EVALUATION, *_SCORES) if trained.bundle.classifies else _EVALUATION
+        for name in (*names, DIAGRAM.removeprefix("evaluation/")):
             file, target = trained.output_dir / "evaluation" / name, folder / "evaluation" / name
             if file.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,7 @@ def export(
     output: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     allow_edited: bool = False,
+    debug: bool = False,
 ) -> Path:
     """Write a trained bundle in a form in which others can use it.
 
@@ -55,6 +56,7 @@ def export(
         output: folder to write to; ``export`` in the folder of the seed when None.
         overrides: values by configuration id; those of the training are known.
         allow_edited: accept a bundle whose configs were edited after it was generated.
+        debug: take the weights of a debug run, to see whether an export works; they are worth nothing.
 
     Returns:
         The file, or the folder of the bundle, beside which its archive lies.
@@ -68,7 +70,7 @@ def export(
     """
     if format not in FORMATS:
         raise UserError(f"--format {format!r} is unknown{suggestion(str(format), FORMATS, list_all=True)}")
-    trained = open_trained(bundle, seed, overrides, allow_edited)
+    trained = open_trained(bundle, seed, overrides, allow_edited, debug)
     place = trained.output_dir / "export" if output is None else Path(output).expanduser()
     if place.exists() and not place.is_dir():
         raise UserError(f"{place} is a file; --output names the folder to write to.")

@@ -23,11 +23,13 @@ _RENAMED = {"network_def": "architecture", "inferer": "windows", "sampling_infer
 _REFERENCE = re.compile(rf"([@%])({'|'.join(sorted(_RENAMED, key=len, reverse=True))})(?!\w)")
 # an expression that asks a group for one key would make all of the group, and look for the dataset
 _ASKED_KEY = re.compile(r"@(\w+)\.get\('(\w+)'\)")
+# what MONAI Label takes for postprocessing if it is there; its prediction is one label map, not probabilities
+_OF_MONAI_LABEL = "post_transforms"
 # what is there although nothing refers to it
 _ROOTS = (
     "imports", "bundle_root", "seed", "device", "dataset_dir", "output_dir", "network_def", "inferer",
-    "sampling_inferer", "preprocessing", "postprocessing", "dataset", "dataloader", "evaluator", "key_metric",
-    "initialize", "run", "finalize",
+    "sampling_inferer", "preprocessing", "postprocessing", _OF_MONAI_LABEL, "dataset", "dataloader", "evaluator",
+    "key_metric", "initialize", "run", "finalize",
 )  # fmt: skip
 # what only a training asks of the data
 _OF_TRAINING = ("augmentation", "batch_size", "max_epochs", "network", "networks", "default_network")
@@ -77,6 +79,9 @@ def portable_config(
         "device": config["device"] if str(config["device"])[:1] == "$" else _DEVICE,
     }
     made["data"]["dataset_dir"] = "@dataset_dir"
+    if config["debug"]:
+        # elsewhere it predicts as any other
+        made["limit_cases"] = None
     for name in _OF_TRAINING:
         made["data"].pop(name, None)
     # that the training is finished was seen when the bundle was exported
@@ -106,6 +111,12 @@ def portable_config(
             "calibrator": "@calibrator::module",
         }
         inside["calibrate"] = "@calibrator::calibrate"
+    if "to_segmentation" in made:
+        as_prediction = {"_target_": "monai.transforms.Lambdad", "keys": "seg", "func": "$lambda seg: seg"}
+        made[_OF_MONAI_LABEL] = {
+            "_target_": "monai.transforms.Compose",
+            "transforms": ["@postprocessing", as_prediction | {"overwrite": "pred"}],
+        }
     made = _renamed(made)
     made["network_def"] = inside
     made = _changed(made, lambda text: _ASKED_KEY.sub(lambda match: _direct(match, made), text))

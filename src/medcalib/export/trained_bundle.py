@@ -160,6 +160,7 @@ def open_trained(
     seed: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     allow_edited: bool = False,
+    debug: bool = False,
 ) -> TrainedBundle:
     """Open a bundle whose weights are to be taken elsewhere.
 
@@ -170,6 +171,7 @@ def open_trained(
         seed: seed of its training; the bundle's own when None.
         overrides: values by configuration id.
         allow_edited: accept a bundle whose configs were edited after it was generated.
+        debug: take the weights of a debug run.
 
     Raises:
         UserError: there is no such bundle, it is not trained, its training is not finished or had other settings, or
@@ -177,13 +179,13 @@ def open_trained(
     """
     opened = Bundle.open(bundle, allow_edited)
     given = current_ids(overrides or {})
-    parser = opened.workflow(Mode.INFERENCE_PRED, given, seed).parser
+    parser = opened.workflow(Mode.INFERENCE_PRED, given, seed, debug).parser
     with one_sentence(parser):
         folders = list(dict.fromkeys(Path(path).parent for path in parser.get_parsed_content("checkpoints")))
     records = [record for record in map(read_record, folders) if record is not None]
     settings = {} if not records else _settings_of_training(records[0])
     settings = known_overrides(plain_config(parser), settings) | given
-    parser = opened.workflow(Mode.INFERENCE_PRED, settings, seed).parser
+    parser = opened.workflow(Mode.INFERENCE_PRED, settings, seed, debug).parser
     with one_sentence(parser), warnings.catch_warnings():
         check_trained(parser)
         check_settings(parser, given)

@@ -7,6 +7,8 @@ from medcalib.handlers.checkpoint import CheckpointHandler
 from medcalib.handlers.dicom_saver import DicomSaver
 from medcalib.handlers.epoch_seed import EpochSeedHandler
 from medcalib.handlers.image_predictions import ImagePredictions, ImagePredictionsHandler, PredictionTableHandler
+from medcalib.handlers.label_files import LabelFilesHandler
+from medcalib.handlers.mlflow_run import MLFlowRunHandler
 from medcalib.handlers.prediction_saver import PredictionSaver
 from medcalib.handlers.progress_bar import ProgressBarHandler
 from medcalib.handlers.region_metric import RegionMetricHandler
@@ -27,6 +29,8 @@ __all__ = [
     "EpochSeedHandler",
     "ImagePredictions",
     "ImagePredictionsHandler",
+    "LabelFilesHandler",
+    "MLFlowRunHandler",
     "PredictionSaver",
     "PredictionTableHandler",
     "ProgressBarHandler",

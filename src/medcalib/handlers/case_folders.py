@@ -14,17 +14,19 @@ from medcalib.data.case_identity import Identity, case_identities
 from medcalib.errors import UserError, environment_message
 from medcalib.files.folders import FolderDraft
 from medcalib.files.result_tables import write_table
-from medcalib.files.writing import complete_file, read_json, write_json
+from medcalib.files.writing import complete_file, read_json, write_json, write_text
 from medcalib.gathering import from_first, gathered
 from medcalib.handlers.result_folder import PROVENANCE, ResultFolder
 from medcalib.keys import CaseKeys
 
-__all__ = ["TABLE", "CaseFolders"]
+__all__ = ["ITK_SNAP_LABELS", "SLICER_COLORS", "TABLE", "CaseFolders"]
 
 TABLE = "predictions.csv"
+SLICER_COLORS = "labels.ctbl"
+ITK_SNAP_LABELS = "labels_itksnap.txt"
 
 # what a run writes there beside results
-_BESIDE = ("configs", "cost", PROVENANCE, TABLE)
+_BESIDE = ("configs", "cost", PROVENANCE, TABLE, SLICER_COLORS, ITK_SNAP_LABELS)
 
 
 class CaseFolders(ResultFolder):
@@ -75,6 +77,10 @@ class CaseFolders(ResultFolder):
         path = self._drafts[case].folder / rest
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def write_beside_cases(self, name: str, text: str) -> None:
+        """Write a text as ``<path>/<name>``, in place of one that is there."""
+        write_text(self.path / name, text)
 
     def waiting(self, cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Those cases that are not there yet, in their order.

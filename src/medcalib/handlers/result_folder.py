@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from medcalib.errors import UserError, environment_message
 from medcalib.files.folders import FolderDraft
-from medcalib.files.writing import write_json
+from medcalib.files.writing import write_json, write_text
 from medcalib.gathering import from_first, gathered
 from medcalib.process_group import is_first, is_peer_loss
 
@@ -78,6 +78,10 @@ class ResultFolder:
         path = self._draft.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def write_beside_cases(self, name: str, text: str) -> None:
+        """Write a text so that it ends up as ``<path>/<name>``."""
+        write_text(self.file(name), text)
 
     def save_figure(self, name: str, figure: Figure, formats: Sequence[str], dpi: int) -> None:
         """Write a figure in each format; its paths are printed when the results have their name."""

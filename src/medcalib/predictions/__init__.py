@@ -3,6 +3,7 @@
 from medcalib.predictions.calibrating import calibrate_predictions
 from medcalib.predictions.calibrator_fits import make_calibrator
 from medcalib.predictions.evaluating import evaluate_predictions
+from medcalib.predictions.labeling_order import ScoredImages, score_images
 from medcalib.predictions.member_predictions import MemberPredictions
 from medcalib.predictions.nnunet_calibrating import calibrate_nnunet
 from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder
@@ -14,9 +15,11 @@ __all__ = [
     "PredictedCase",
     "PredictionFolder",
     "PredictionKind",
+    "ScoredImages",
     "calibrate_nnunet",
     "calibrate_predictions",
     "evaluate_predictions",
     "make_calibrator",
     "read_case_list",
+    "score_images",
 ]
