@@ -104,14 +104,12 @@ def main(
             if options[option] is not None:
                 raise UserError(f"--{option} means nothing beside --{chosen[0]}, whose layout says it; leave it out.")
 
-    from medcalib.planning.dataset_source import fragment_name
     from medcalib.planning.new_dataset import fragment_place, plan_new_dataset
 
     if name is not None:
         # before anything is read
         fragment_place(name, output_dir)
     source = _source(given, options)
-    fragment_place(name or fragment_name(source.root), output_dir)
     made = plan_new_dataset(
         source,
         _budget(gpu_memory, cpu),

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,15 +50,16 @@ class NewDataset(NamedTuple):
     remembered: int
 
 
-def fragment_place(name: str, output_dir: str | Path | None = None) -> Path:
+def fragment_place(name: str, output_dir: str | Path | None = None, is_given: bool = True) -> Path:
     """Where a new fragment is written: among those of a checkout, or in the folder ``data_fragments``.
 
     Args:
         name: name of the fragment.
         output_dir: another folder.
+        is_given: whether the user chose the name; otherwise a number is added to one that is taken.
 
     Raises:
-        UserError: it cannot be a name, or there is a fragment of that name.
+        UserError: it cannot be a name, or the user chose that of another fragment.
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"A fragment cannot be called {name!r}: give --name letters, digits, dots, - and _ alone.")
@@ -68,13 +70,14 @@ def fragment_place(name: str, output_dir: str | Path | None = None) -> Path:
         folder = templates / CONFIGS / "data"
     else:
         folder = own_fragments()
-    path = folder / f"{name}.yaml"
-    taken = name in fragment_names(templates / CONFIGS, FragmentKind.DATA)
-    if path.exists() or taken:
+    taken = {*fragment_names(templates / CONFIGS, FragmentKind.DATA), *(path.stem for path in folder.glob("*.yaml"))}
+    free = next(one for one in (name, *(f"{name}_{number}" for number in count(2))) if one not in taken)
+    if is_given and free != name:
         raise UserError(
-            f"There is a data fragment called {name} already, which is left as it is: choose another --name."
+            f"There is a data fragment called {name} already, which is left as it is: choose another --name, such as "
+            f"{free}."
         )
-    return path
+    return folder / f"{free}.yaml"
 
 
 def plan_new_dataset(
@@ -101,8 +104,8 @@ def plan_new_dataset(
     Raises:
         UserError: there is a fragment of that name, the dataset cannot be used, or something cannot be written.
     """
-    name = fragment_name(source.root) if name is None else name
-    path = fragment_place(name, output_dir)
+    path = fragment_place(name or fragment_name(source.root), output_dir, is_given=name is not None)
+    name = path.stem
     reports = Path(_REPORTS) / name if report_dir is None else Path(report_dir).expanduser()
     measures = measure_dataset(source.cases, source.has_pictures, reports / "measures.json", num_workers, progress)
     plan = plan_fragment(source, measures, budget, machine_memory())
