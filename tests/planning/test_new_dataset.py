@@ -4,10 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from tests.data.layouts import make_hippocampus, write_volume
+from tests.data.layouts import make_hippocampus
 from tests.data.layouts_2d import write_table
 from tests.planning.made_datasets import ORGANS, as_nnunet, describe_decathlon, make_abdomen, make_pictures
 
@@ -120,7 +121,7 @@ def test_classes_of_whole_images_by_a_table_that_divides_them(made, tmp_path):
     assert (data["task"], data["class_names"]) == ("classification", ["benign", "malign"])
     assert data["cases"]["split_column"] == "part"
     assert "test_fraction" not in data["cases"]
-    assert data["patch_size"] == [64, 32]
+    assert data["patch_size"] == [32, 64]
     bundle, _ = generate(find_templates(), tmp_path / "bundles", "findings", "baseline_ce", "deterministic")
     assert (bundle / "configs" / "data.yaml").read_text() == newest().read_text()
 
@@ -210,9 +211,11 @@ def test_options_that_cannot_be(options, message, place):
 
 
 def spoilt_value(folder):
-    label = np.zeros((12, 14, 12), np.uint8)
-    label[0, 0, 0] = 7
-    write_volume(folder / "labelsTr" / "hippocampus_004.nii.gz", label)
+    path = folder / "labelsTr" / "hippocampus_004.nii.gz"
+    label = nib.load(path)
+    values = np.asarray(label.dataobj).copy()
+    values[0, 0, 0] = 7
+    nib.save(nib.Nifti1Image(values, label.affine, label.header), path)
 
 
 def one_case(folder):

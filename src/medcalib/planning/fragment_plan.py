@@ -63,7 +63,6 @@ class FragmentPlan:
         max_epochs: epochs.
         network: name and settings of the network.
         learning_rate: of the optimizer.
-        evaluates_regions: whether results are reported on regions.
         modality: of the images, in a word.
         on_disk: why prepared cases are kept on disk and not in memory; empty if they are kept in memory.
         memory: bytes of a training step as foretold; None if it was not.

@@ -15,6 +15,7 @@ from medcalib.planning.fragment_plan import Choice, FragmentPlan
 __all__ = ["fragment_text"]
 
 _WIDTH = 120
+_LISTED_CLASSES = 5
 _UNKNOWN = "unknown; ask whoever gave you the data"
 _RULES = (
     "The rules are those of the planners of nnU-Net (doi:10.1038/s41592-020-01008-z) and of MONAI's Auto3DSeg; every "
@@ -94,7 +95,8 @@ def _body(name: str, source: DatasetSource, plan: FragmentPlan) -> Iterator[str]
 def _metadata(name: str, source: DatasetSource, plan: FragmentPlan) -> dict[str, str]:
     about = source.metadata
     kind = "Classification" if source.classification else "Segmentation"
-    what = ", ".join(plan.labels.class_names[0 if source.classification else 1 :])
+    names = plan.labels.class_names[0 if source.classification else 1 :]
+    what = ", ".join(names) if len(names) <= _LISTED_CLASSES else f"{len(names)} classes"
     found = {
         "title": name,
         "task": f"{kind} of {what} in {plan.modality}",

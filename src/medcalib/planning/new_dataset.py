@@ -71,7 +71,8 @@ def fragment_place(name: str, output_dir: str | Path | None = None, is_given: bo
     else:
         folder = own_fragments()
     taken = {*fragment_names(templates / CONFIGS, FragmentKind.DATA), *(path.stem for path in folder.glob("*.yaml"))}
-    free = next(one for one in (name, *(f"{name}_{number}" for number in count(2))) if one not in taken)
+    others = (f"{name}_{number}" for number in count(2))
+    free = name if name not in taken else next(other for other in others if other not in taken)
     if is_given and free != name:
         raise UserError(
             f"There is a data fragment called {name} already, which is left as it is: choose another --name, such as "
