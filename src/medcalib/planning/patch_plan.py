@@ -196,7 +196,7 @@ def _shortened(
     axis = next(axis for axis in order if patch[axis] > _SHORTEST_EDGE)
     while shorter[axis] > 1:
         shorter[axis] = max(1.0, shorter[axis] - _SHORTEST_EDGE)
-        found, _ = _fitting(shorter, median + np.inf, spacing, filters, on_gpu)
+        found, _ = _fitting(shorter, median, spacing, filters, on_gpu)
         if math.prod(found) < math.prod(patch):
             break
     return shorter
