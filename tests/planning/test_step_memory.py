@@ -1,13 +1,17 @@
 """What is foretold is what autograd keeps on a real device, and what a plan says fits."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from monai.networks.nets import SegResNetDS
+from monai.networks.nets.segresnet_ds import scales_for_resolution
 from torch.autograd.graph import saved_tensors_hooks
 
 from medcalib.errors import UserError
 from medcalib.planning.patch_plan import axis_halvings, plan_patch
-from medcalib.planning.step_memory import Budget, step_memory
+from medcalib.planning.step_memory import Budget, StepMemory, step_memory
 
 
 @pytest.mark.parametrize(
@@ -80,3 +84,26 @@ def test_a_budget_that_is_too_small():
         UserError, match=r"--gpu_memory 1 is too small for any patch: 2 of .* give more, or plan with --cpu"
     ):
         plan_patch([[300, 300, 300]] * 9, [1, 1, 1], 1, 2, 6, Budget.of_gpu(1))
+
+
+def test_every_plan_ends_and_its_network_takes_its_patches(monkeypatch):
+    """Whatever the sizes are; memory is taken to grow with the voxels, which is quicker than to count it."""
+
+    def proportional(_network, _settings, patch_size, *_others):
+        return StepMemory(weights=1e9, case=2250.0 * math.prod(patch_size))
+
+    monkeypatch.setattr("medcalib.planning.patch_plan.step_memory", proportional)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        dims = int(rng.choice([2, 3]))
+        median = rng.integers(1, rng.choice([20, 600]), dims)
+        spacing = rng.choice([0.5, 0.8, 1.0, 1.5, 3.0, 5.0], dims).tolist()
+        budget = Budget.of_gpu(float(rng.choice([4, 8, 24]))) if rng.random() < 0.8 else Budget(8e9, False, "--cpu")
+        plan = plan_patch([median.tolist()] * 5, spacing, 1, 3, 3, budget)
+        levels = len(plan.settings["blocks_down"])
+        if resolution := plan.settings.get("resolution"):
+            factor = np.prod(np.array(scales_for_resolution(resolution, levels)[:-1]), axis=0)
+        else:
+            factor = np.array([2 ** (levels - 1)] * dims)
+        assert (np.asarray(plan.patch_size) % factor == 0).all(), (median, spacing, plan)
+        assert plan.memory.of_batch(plan.batch_size) <= budget.usable

@@ -170,6 +170,9 @@ def _fitting(
         (math.ceil if limit >= size else math.floor)(extent / 2**times) * 2**times or 2**times
         for extent, limit, size, times in zip(whole, limits, median, halvings, strict=True)
     ]
+    if all(size == 2**times for size, times in zip(patch, halvings, strict=True)):
+        # a single voxel on the deepest level has no mean and deviation of its own
+        patch = [2 * size for size in patch]
     levels = max(halvings) + 1
     settings: dict[str, Any] = {
         "init_filters": filters,
