@@ -53,7 +53,8 @@ def measure_case(case: Case, has_pictures: bool) -> dict[str, Any]:
         >>> found["spacing"], found["channels"][0]["mean"], found["classes"]["1"]
         ([1.0, 1.0, 3.0], 6.0, {'voxels': 2, 'objects': 1, 'smallest': 2})
     """
-    loaded = (LoadPictured() if has_pictures else LoadCased())(dict(case))
+    files: dict[Any, Any] = dict(case)
+    loaded = (LoadPictured() if has_pictures else LoadCased())(files)
     image = loaded[CaseKeys.IMAGE]
     affine = None if has_pictures or image.ndim != 4 else np.asarray(image.affine, dtype=float)
     values = image.numpy()

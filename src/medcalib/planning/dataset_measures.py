@@ -86,7 +86,7 @@ def measure_dataset(
     missing = [(key, case) for key, case in zip(keys, cases, strict=True) if key not in known]
     remembered = len(cases) - len(missing)
     loader: DataLoader = DataLoader(
-        _Measuring([case for _, case in missing], has_pictures),  # type: ignore[arg-type]
+        _Measuring([case for _, case in missing], has_pictures),
         batch_size=None,
         num_workers=min(num_workers, len(missing)),
         collate_fn=_unchanged,
