@@ -18,7 +18,7 @@ FLOORS = [
     {"reports"},
     {"bundle"},
     {"data_check", "compare"},
-    {"export"},
+    {"export", "planning"},
     {"comparison_page"},
     {"predictions"},
     {"study"},

@@ -128,7 +128,7 @@ def list_fragments(configs_dir: Path) -> dict[FragmentKind, dict[str, str]]:
     for kind in FragmentKind:
         listing[kind] = {}
         for name in fragment_names(configs_dir, kind):
-            body = read_yaml(configs_dir / kind / f"{name}.yaml").get(kind, {})
+            body = read_yaml(fragment_path(configs_dir, kind, name)).get(kind, {})
             listing[kind][name] = str(body.get("description") or body.get("metadata", {}).get("task", ""))
     return listing
 

@@ -13,8 +13,8 @@ import yaml
 from medcalib.errors import UserError, suggestion
 
 __all__ = [
-    "FragmentKind", "UniqueKeyLoader", "fragment_names", "fragment_path", "lookup", "names_as_written", "read_yaml",
-    "walk",
+    "FragmentKind", "UniqueKeyLoader", "fragment_names", "fragment_path", "lookup", "names_as_written", "own_fragments",
+    "read_yaml", "walk",
 ]  # fmt: skip
 
 # whatever stands below these is a text, even one that looks like a number
@@ -135,13 +135,19 @@ def lookup(config: Any, id_: str) -> tuple[bool, Any]:
     return True, value
 
 
+def own_fragments() -> Path:
+    """The folder of data fragments of one's own, in the current folder; there need not be one."""
+    return Path("data_fragments")
+
+
 def fragment_names(configs_dir: Path, kind: FragmentKind) -> list[str]:
-    """Names of the fragments of one kind, sorted."""
-    return sorted(path.stem for path in (configs_dir / kind).glob("*.yaml"))
+    """Names of the fragments of one kind, sorted; of data also those of `own_fragments`."""
+    folders = [configs_dir / kind, *([own_fragments()] if kind is FragmentKind.DATA else [])]
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
 
 
 def fragment_path(configs_dir: Path, kind: FragmentKind, name: str) -> Path:
-    """Path of a fragment.
+    """Path of a fragment; of two of one name, that of the templates.
 
     Raises:
         UserError: there is no fragment of that name; the message names the nearest ones.
@@ -152,7 +158,8 @@ def fragment_path(configs_dir: Path, kind: FragmentKind, name: str) -> Path:
             f"There is no {kind} fragment called {name!r} in {configs_dir / kind}"
             f"{suggestion(name, names, list_all=True)}"
         )
-    return configs_dir / kind / f"{name}.yaml"
+    path = configs_dir / kind / f"{name}.yaml"
+    return path if path.exists() else own_fragments() / f"{name}.yaml"
 
 
 def _as_yaml_number(text: str) -> str:

@@ -120,8 +120,9 @@ def _plain_warnings() -> Iterator[None]:
 
     def sentence(message: Warning | str, *_where: Any) -> str:
         text = f"warning: {' '.join(str(message).split())}\n"
-        # MONAI's trainer makes its gradient scaler in a way that torch means to drop, which no user can mend
-        if text in told or "torch.cuda.amp.GradScaler" in text:
+        # MONAI's trainer makes its gradient scaler in a way that torch means to drop, which no user can mend; pictures
+        # that are not resized need no inverse
+        if text in told or "torch.cuda.amp.GradScaler" in text or "no invertible transforms" in text:
             return ""
         told.add(text)
         if in_several():

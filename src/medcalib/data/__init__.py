@@ -16,6 +16,7 @@ from medcalib.data.sets.isic import isic_cases
 from medcalib.data.sets.isles import isles_cases
 from medcalib.data.sets.kits import kits_cases
 from medcalib.data.sets.mnms import mnms_cases
+from medcalib.data.sets.nnunet_raw import nnunet_cases
 from medcalib.data.splits import set_aside, split_fold, split_groups
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "make_phantom_cells",
     "mnms_cases",
     "new_image_cases",
+    "nnunet_cases",
     "pattern_cases",
     "phantom_cases",
     "phantom_cells_cases",

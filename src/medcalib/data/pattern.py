@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medcalib.data.cases import Case, Split
 from medcalib.data.dataset_folders import Download, make_case, packed_otherwise, visible
+from medcalib.data.given_splits import fold_parts, listed_parts, named_part, split_by_parts
 from medcalib.data.splits import split_fold, split_groups
 from medcalib.errors import UserError
 from medcalib.files.tables import read_table
@@ -35,6 +36,10 @@ def pattern_cases(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.2,
     seed: int = 0,
+    split_column: str | None = None,
+    lists: Mapping[str, str] | None = None,
+    splits: str | None = None,
+    skip_unlabelled: bool = False,
 ) -> Split:
     """List the cases of a dataset whose files are named by a pattern, and divide them.
 
@@ -57,6 +62,12 @@ def pattern_cases(
         validation_fraction: share of the cases, or groups, that is for validation; with folds, of those in the others.
         test_fraction: share of the cases, or groups, that is for testing; of no use with folds.
         seed: another seed, another division.
+        split_column: column of the table with the part of each case, ``training``, ``validation``, ``test`` or
+            ``calibration``, in the place of a division by chance.
+        lists: path of a text file with ids, one a line, for each part; cases in none are left out.
+        splits: path of a ``splits_final.json`` of nnU-Net, whose ``val`` in the ``fold``, 0 if that is left out, is the
+            test part.
+        skip_unlabelled: whether images without a file of their label are passed over, not refused.
 
     Returns:
         The split.
@@ -83,7 +94,10 @@ def pattern_cases(
     if label in images:
         raise UserError(f"data::cases has the same pattern '{label}' for image and label: give each its own.")
     names = _names(root, [*images, *([label] if label else ())], {images[0], label or images[0]})
-    rows = _rows(root, table, [column for column in (group, *attributes, class_column) if column], sorted(names))
+    if skip_unlabelled and label is not None:
+        names = {name for name in names if _is_there(root / label.replace(_MARK, name))}
+    columns = [column for column in (group, *attributes, class_column, split_column) if column]
+    rows = _rows(root, table, columns, sorted(names))
     found = []
     for name in names:
         paths = [root / pattern.replace(_MARK, name) for pattern in images]
@@ -101,9 +115,37 @@ def pattern_cases(
     def group_of(case: Case) -> str:
         return case[CaseKeys.CASE] if group is None else rows[case[CaseKeys.CASE]][group]
 
+    if len(given := [name for name in (split_column, lists, splits) if name]) > 1:
+        raise UserError(f"data::cases divides the cases in {len(given)} ways: keep one of split_column, lists, splits.")
+    if given:
+        where, parts = _parts(root, rows, split_column, lists, splits, fold or 0)
+        return split_by_parts(cases, parts, where, validation_fraction, seed, group_of)
     if fold is None:
         return split_groups(cases, validation_fraction, test_fraction, seed, group_of)
     return split_fold(cases, fold, num_folds, validation_fraction, seed, group_of)
+
+
+def _parts(
+    root: Path,
+    rows: Mapping[str, dict[str, str]],
+    column: str | None,
+    lists: Mapping[str, str] | None,
+    splits: str | None,
+    fold: int,
+) -> tuple[str, dict[str, str]]:
+    """What divides the cases, and the part of each by its id."""
+    if column:
+        where = f"The column '{column}' of the table"
+        return where, {name: named_part(row[column], where) for name, row in rows.items() if row.get(column)}
+    if lists:
+        return "data::cases::lists", listed_parts(root, lists)
+    path = root / Path(str(splits)).expanduser()
+    return f"'{path}'", fold_parts(path, fold)
+
+
+def _is_there(path: Path) -> bool:
+    other = packed_otherwise(str(path))
+    return path.exists() or bool(other and Path(other).exists())
 
 
 def _pattern(root: Path, text: str) -> str:

@@ -1,7 +1,7 @@
 """Case lists of the Medical Segmentation Decathlon."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medcalib.data.cases import Case, Split, split_cases
@@ -10,7 +10,7 @@ from medcalib.data.splits import split_groups
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
-__all__ = ["decathlon_cases"]
+__all__ = ["decathlon_cases", "patient_of"]
 
 _DOWNLOAD = Download(
     "the folder of one Decathlon task, which holds imagesTr and labelsTr",
@@ -50,25 +50,39 @@ def decathlon_cases(
         UserError: if the folder is missing or laid out differently, if an image has no label or a label no image, if
             the cases cannot fill every part of the split, or if ``cases_per_patient`` is no whole number of at least 1.
     """
-    if cases_per_patient is not None and (
-        isinstance(cases_per_patient, bool) or not isinstance(cases_per_patient, int) or cases_per_patient < 1
-    ):
-        raise UserError(f"cases_per_patient is {cases_per_patient!r}: give a whole number of at least 1.")
     root = _DOWNLOAD.root(dataset_dir)
     images, labels = root / "imagesTr", root / "labelsTr"
     names = {name for folder in (images, labels) for name in nifti_names(folder)}
     cases = [make_case(name, images / f"{name}{_SUFFIX}", labels / f"{name}{_SUFFIX}") for name in names]
     complete = _DOWNLOAD.complete(cases, root, f"imagesTr/*{_SUFFIX} with labelsTr/*{_SUFFIX}")
+    patient = patient_of(complete, cases_per_patient)
     by_case = split_cases(complete, fractions, seed)
-    if cases_per_patient is None:
-        cases_per_patient = 2 if all(_BOTH_SIDES.fullmatch(case[CaseKeys.CASE]) for case in complete) else 1
-    if cases_per_patient == 1:
-        return by_case
+    return by_case if patient is None else split_groups(complete, fractions[1], fractions[2], seed, patient)
 
-    def patient(case: Case) -> str:
-        return str((_number(case) - 1) // cases_per_patient)
 
-    return split_groups(complete, fractions[1], fractions[2], seed, patient)
+def patient_of(cases: Sequence[Case], cases_per_patient: int | None = None) -> Callable[[Case], str] | None:
+    """The patient of a case where patients have cases of consecutive numbers; None where every case is a patient.
+
+    Args:
+        cases: all cases of a dataset.
+        cases_per_patient: as of `decathlon_cases`.
+
+    Raises:
+        UserError: ``cases_per_patient`` is no whole number of at least 1; on call, that a name has no number.
+
+    Example:
+        >>> patient = patient_of([{"case": "hippocampus_003"}, {"case": "hippocampus_004"}])
+        >>> patient({"case": "hippocampus_003"}) == patient({"case": "hippocampus_004"})
+        True
+    """
+    if cases_per_patient is not None and (
+        isinstance(cases_per_patient, bool) or not isinstance(cases_per_patient, int) or cases_per_patient < 1
+    ):
+        raise UserError(f"cases_per_patient is {cases_per_patient!r}: give a whole number of at least 1.")
+    number = cases_per_patient
+    if number is None:
+        number = 2 if all(_BOTH_SIDES.fullmatch(case[CaseKeys.CASE]) for case in cases) else 1
+    return None if number == 1 else lambda case: str((_number(case) - 1) // number)
 
 
 def _number(case: Case) -> int:

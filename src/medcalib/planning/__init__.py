@@ -1,0 +1,1 @@
+"""Plan a data fragment: read what a dataset is, measure its cases, choose, and write the YAML with its reasons."""

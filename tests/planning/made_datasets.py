@@ -1,0 +1,78 @@
+"""Tiny datasets in the layouts that people have."""
+
+import json
+import shutil
+
+import numpy as np
+from PIL import Image
+from tests.data.layouts import blobs, scan, write_volume
+from tests.data.layouts_2d import ellipse
+
+ORGANS = (
+    *("spleen", "right_kidney", "left_kidney", "gallbladder", "esophagus", "liver", "stomach", "aorta"),
+    *("inferior_vena_cava", "pancreas", "right_adrenal_gland", "left_adrenal_gland", "duodenum", "bladder", "prostate"),
+)
+
+
+def as_nnunet(task, folder, channel_names):
+    """A Decathlon task in nnU-Net's layout, with the names that nnU-Net asks for."""
+    description = json.loads((task / "dataset.json").read_text()) if (task / "dataset.json").exists() else {}
+    for kind, suffix in (("images", "_0000"), ("labels", "")):
+        (folder / f"{kind}Tr").mkdir(parents=True)
+        for file in (task / f"{kind}Tr").glob("[!.]*.nii.gz"):
+            name = file.name.removesuffix(".nii.gz")
+            shutil.copyfile(file, folder / f"{kind}Tr" / f"{name}{suffix}.nii.gz")
+    labels = description.get("labels", {"0": "background", "1": "Anterior", "2": "Posterior"})
+    content = {
+        "channel_names": channel_names,
+        "labels": {name: int(value) for value, name in labels.items()},
+        "numTraining": len(list((folder / "labelsTr").iterdir())),
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def describe_decathlon(task, labels=("background", "Anterior", "Posterior"), **changes):
+    """Write the ``dataset.json`` of a Decathlon task."""
+    names = sorted(file.name for file in (task / "imagesTr").glob("[!.]*.nii.gz"))
+    content = {
+        "name": "Hippocampus",
+        "licence": "CC-BY-SA 4.0",
+        "modality": {"0": "MRI"},
+        "labels": {str(value): name for value, name in enumerate(labels)},
+        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
+    }
+    (task / "dataset.json").write_text(json.dumps(content | changes))
+    return task
+
+
+def make_abdomen(folder, num_cases=6, shape=(40, 40, 10)):
+    """CT of 15 organs with left and right ones, slices 5 mm apart and pixels of 0.8 mm, in nnU-Net's layout."""
+    rng = np.random.default_rng(0)
+    for number in range(num_cases):
+        label = blobs(rng, shape, range(1, len(ORGANS) + 1))
+        image = np.rint(scan(rng, label, background=-1000, tissue=-50, step=10)).astype(np.int16)
+        for path, volume in ((f"imagesTr/a_{number}_0000", image), (f"labelsTr/a_{number}", label)):
+            write_volume(folder / f"{path}.nii.gz", volume, (0.8, 0.8, 5.0))
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, **{name: value for value, name in enumerate(ORGANS, 1)}},
+        "numTraining": num_cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def make_pictures(folder, num_cases=8, size=(40, 32)):
+    """Colour pictures with masks of 0 and 255."""
+    rng = np.random.default_rng(0)
+    for kind in ("pictures", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(num_cases):
+        lesion = ellipse(rng, size)
+        skin = np.where(lesion[..., None], (120, 70, 60), (225, 180, 160)) + rng.normal(0, 6, (*size, 3))
+        Image.fromarray(skin.clip(0, 255).astype(np.uint8)).save(folder / "pictures" / f"p{number}.png")
+        Image.fromarray(lesion.astype(np.uint8) * 255).save(folder / "masks" / f"p{number}.png")
+    return folder
