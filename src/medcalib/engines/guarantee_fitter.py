@@ -111,6 +111,8 @@ class GuaranteeFitter:
 
     def _tell(self, num_cases: int) -> None:
         for part in self.guarantees.fitted_parts:
+            if part.kind in self.guarantees.lacking:
+                continue
             promised = part.promise()
             print(f"Guarantee {part.kind}, fitted on {num_cases} cases: {promised}.")
             for note in part.notes():

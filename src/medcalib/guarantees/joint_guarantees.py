@@ -24,11 +24,13 @@ class AppliedGuarantees(NamedTuple):
         sets: sets of voxels (C, ...), bool, by name.
         values: numbers, words and booleans by the name of a column.
         losses: by the kind of the guarantee (units,), float64; empty for a case without target.
+        set_names: names of the sets of each guarantee, by its kind.
     """
 
     sets: dict[str, Tensor]
     values: dict[str, Any]
     losses: dict[str, Tensor]
+    set_names: dict[str, list[str]]
 
 
 class JointGuarantees:
@@ -118,9 +120,12 @@ class JointGuarantees:
         sets: dict[str, Tensor] = {}
         values: dict[str, Any] = {}
         losses: dict[str, Tensor] = {}
+        names: dict[str, list[str]] = {}
         for part in self.fitted_parts:
-            sets |= part.sets(case)
+            of_part = part.sets(case)
+            names[part.kind] = list(of_part)
+            sets |= of_part
             values |= part.values(case)
             if case.target is not None:
                 losses[part.kind] = part.losses(case)
-        return AppliedGuarantees(sets, values, losses)
+        return AppliedGuarantees(sets, values, losses, names)

@@ -133,6 +133,7 @@ class ApplyGuaranteesd(Transform):
             "losses": {kind: losses.tolist() for kind, losses in applied.losses.items()},
             "unit": "pixels" if pictures else "ml",
             "segmentation": _sizes(case.segmentation, case.spacing),
+            "set_names": applied.set_names,
             "sets": {key: _sizes(voxels, case.spacing) for key, voxels in applied.sets.items()},
         }
         return {**data, GUARANTEED: found, **({SETS: applied.sets} if self.keep_sets else {})}
