@@ -60,7 +60,7 @@ def passing_rule(scores: Tensor, poor: Tensor, max_poor: float, delta: float) ->
     Example:
         >>> scores = torch.arange(100.0)
         >>> passing_rule(scores, scores >= 70, max_poor=0.05, delta=0.05)
-        PassingRule(threshold=71.0, passed=71, poor=1)
+        PassingRule(threshold=70.0, passed=70, poor=0)
     """
     known = ~scores.isnan()
     scores, order = scores[known].double().sort()
