@@ -214,6 +214,12 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
         "max_poor": Field(
             _NUMBER, "share of the cases that pass which may be poor", required=False, above=0, below=1
         ),
+        "scores": Field(
+            (list, NoneType),
+            "uncertainty scores among which one is chosen on the calibration cases; null for the default",
+            required=False,
+            texts=True,
+        ),
         "poor_below": Field(_NUMBER, "a case whose Dice is below this is poor", required=False, least=0, most=1),
         "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
     },

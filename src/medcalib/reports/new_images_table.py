@@ -36,7 +36,7 @@ class NewImagesHandler:
     Columns: ``image``, its files; of every class but a background ``<class>_ml``, the volume of the exported
     segmentation, ``<class>_expected_ml``, ``<class>_low_ml`` and ``<class>_high_ml`` of
     `medcalib.functional.class_volumes`, of pictures in pixels with the ending ``_pixels``; in bundles
-    with a guarantee what it says of the case; every score of `medcalib.handlers.UncertaintyScoresHandler`, mean over classes; ``flagged`` and ``reason`` of `FlaggingRule`;
+    with a guarantee what it says of the case, with the beginning ``guaranteed_``; every score of `medcalib.handlers.UncertaintyScoresHandler`, mean over classes; ``flagged`` and ``reason`` of `FlaggingRule`;
     ``warning``, in what the image is far from those of the training. Attach it last.
 
     Args:
@@ -107,7 +107,7 @@ class NewImagesHandler:
         return {
             "image": "; ".join(map(str, [files] if isinstance(files, str) else files)),
             **self._results(output, image),
-            **output.get(GUARANTEED, {}).get("values", {}),
+            **{f"guaranteed_{name}": v for name, v in output.get(GUARANTEED, {}).get("values", {}).items()},
             **{name: None if np.isnan(value) else value for name, value in scores.items()},
             "flagged": flag.flagged,
             "reason": flag.reason,
