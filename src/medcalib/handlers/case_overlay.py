@@ -23,6 +23,8 @@ __all__ = ["CaseOverlayHandler"]
 class CaseOverlayHandler:
     """Write ``<case>/<case>_overlay``: image, outlines of prediction and label, map of uncertainty, in one slice.
 
+    Where outputs hold the sets of voxels of a guarantee, ``inner`` or ``outer``, they are a band around the outlines.
+
     Predictions and maps must lie in the geometry of the image file already. A case without label is drawn without it.
 
     Args:
@@ -111,6 +113,7 @@ class CaseOverlayHandler:
             origin="upper" if picture else "lower",
             maximum=self.task.max_entropy,
             title=case,
+            **{name: output[name].cpu().numpy() for name in ("inner", "outer") if name in output},
         )
         self.folder.save_figure(f"{case}/{case}_overlay", figure, self.formats, self.dpi)
 
