@@ -100,6 +100,8 @@ def run(
     if mode is not Mode.TRAIN:
         _use_network(workflow, mode, overrides, cache)
         return
+    if opened.fits_guarantee:
+        first_decides(partial(_check_guarantee, workflow))
     for training in opened.trainings_before(workflow.parser, overrides):
         print(f"{opened.name} uses the weights of {training.bundle.name} with seed {training.seed}.")
         before = training.bundle.workflow(mode, training.overrides, training.seed, debug)
@@ -107,7 +109,7 @@ def run(
         _train_network(before, training.overrides, is_sibling=True, is_first_stage=training.is_first_stage)
     if opened.trains_network:
         _train_network(workflow, overrides)
-    elif opened.fits_calibrator:
+    elif opened.makes_models:
         # the fit reads every case many times, from the memory of one process
         first_decides(lambda: _use_network(workflow, mode, overrides, cache))
 
@@ -154,7 +156,7 @@ def _train_network(
 def _use_network(
     workflow: ConfigWorkflow, mode: Mode, overrides: Mapping[str, Any], cache: PredictionCache | None
 ) -> None:
-    """Fit a calibrator of a trained network, predict or evaluate."""
+    """Fit a calibrator or a guarantee of a trained network, predict or evaluate."""
     content = workflow.parser.get_parsed_content
     hint = "nothing was written"
     with _one_sentence(workflow, hint):
@@ -201,6 +203,13 @@ def _check_cases(workflow: ConfigWorkflow, mode: Mode, *parts: str) -> None:
                 f"The {part} part of the dataset {content('dataset_dir')} is empty, so there is nothing for --mode "
                 f"{mode} to do; data::cases says which cases belong to it."
             )
+
+
+def _check_guarantee(workflow: ConfigWorkflow) -> None:
+    """Refuse a training at whose end nothing could be promised."""
+    with _one_sentence(workflow, "nothing was written"):
+        _check_cases(workflow, Mode.TRAIN, "calibration")
+        workflow.parser.get_parsed_content("guarantee_fit::check")
 
 
 @contextmanager

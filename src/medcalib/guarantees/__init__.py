@@ -5,6 +5,13 @@ are exchangeable, and nothing else is assumed.
 """
 
 from medcalib.guarantees.guarantee import Guarantee, GuaranteeCase
+from medcalib.guarantees.guarantee_storage import (
+    guarantee_origin,
+    load_guarantees,
+    read_guarantees,
+    save_guarantees,
+)
+from medcalib.guarantees.joint_guarantees import AppliedGuarantees, JointGuarantees
 from medcalib.guarantees.kinds import GUARANTEES, guarantee_from_state
 from medcalib.guarantees.margin_control import MarginControl
 from medcalib.guarantees.margins import grown, margin_losses
@@ -17,8 +24,10 @@ from medcalib.guarantees.volume_interval import PredictedVolumes, VolumeInterval
 
 __all__ = [
     "GUARANTEES",
+    "AppliedGuarantees",
     "Guarantee",
     "GuaranteeCase",
+    "JointGuarantees",
     "MarginControl",
     "PassingRule",
     "PrecisionControl",
@@ -30,7 +39,11 @@ __all__ = [
     "VolumeInterval",
     "grown",
     "guarantee_from_state",
+    "guarantee_origin",
+    "load_guarantees",
     "margin_losses",
     "passing_rule",
     "predicted_volumes",
+    "read_guarantees",
+    "save_guarantees",
 ]

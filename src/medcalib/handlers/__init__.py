@@ -5,6 +5,7 @@ from medcalib.handlers.case_folders import CaseFolders
 from medcalib.handlers.case_overlay import CaseOverlayHandler
 from medcalib.handlers.checkpoint import CheckpointHandler
 from medcalib.handlers.epoch_seed import EpochSeedHandler
+from medcalib.handlers.guaranteed_sets import GuaranteedSetsHandler
 from medcalib.handlers.image_predictions import ImagePredictions, ImagePredictionsHandler, PredictionTableHandler
 from medcalib.handlers.prediction_saver import PredictionSaver
 from medcalib.handlers.progress_bar import ProgressBarHandler
@@ -23,6 +24,7 @@ __all__ = [
     "CaseOverlayHandler",
     "CheckpointHandler",
     "EpochSeedHandler",
+    "GuaranteedSetsHandler",
     "ImagePredictions",
     "ImagePredictionsHandler",
     "PredictionSaver",

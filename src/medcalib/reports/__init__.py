@@ -3,6 +3,7 @@
 from medcalib.reports.classification_report import ClassificationReportHandler, ClassificationScoresHandler
 from medcalib.reports.evaluation_report import EvaluationReportHandler
 from medcalib.reports.flagging_rule import FlaggingRule
+from medcalib.reports.guarantee_report import GuaranteeReportHandler
 from medcalib.reports.image_flagging_rule import ImageFlaggingRule
 from medcalib.reports.new_images_table import NewClassifiedImagesHandler, NewImagesHandler
 from medcalib.reports.provenance import collect_provenance, inference_settings
@@ -15,6 +16,7 @@ __all__ = [
     "ClassificationScoresHandler",
     "EvaluationReportHandler",
     "FlaggingRule",
+    "GuaranteeReportHandler",
     "ImageFlaggingRule",
     "NewClassifiedImagesHandler",
     "NewImagesHandler",

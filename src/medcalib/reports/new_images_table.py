@@ -22,6 +22,7 @@ from medcalib.image_files.image_traits import image_traits, unlike_others
 from medcalib.keys import MEMBER_MAPS, CaseKeys, SplitKeys
 from medcalib.reports.flagging_rule import FlaggingRule
 from medcalib.task import Task
+from medcalib.transforms.guaranteed_cases import GUARANTEED
 from medcalib.transforms.scores import SCORES
 
 __all__ = ["NewClassifiedImagesHandler", "NewImagesHandler"]
@@ -34,8 +35,8 @@ class NewImagesHandler:
 
     Columns: ``image``, its files; of every class but a background ``<class>_ml``, the volume of the exported
     segmentation, ``<class>_expected_ml``, ``<class>_low_ml`` and ``<class>_high_ml`` of
-    `medcalib.functional.class_volumes`, of pictures in pixels with the ending ``_pixels``; every score of
-    `medcalib.handlers.UncertaintyScoresHandler`, mean over classes; ``flagged`` and ``reason`` of `FlaggingRule`;
+    `medcalib.functional.class_volumes`, of pictures in pixels with the ending ``_pixels``; in bundles
+    with a guarantee what it says of the case; every score of `medcalib.handlers.UncertaintyScoresHandler`, mean over classes; ``flagged`` and ``reason`` of `FlaggingRule`;
     ``warning``, in what the image is far from those of the training. Attach it last.
 
     Args:
@@ -106,6 +107,7 @@ class NewImagesHandler:
         return {
             "image": "; ".join(map(str, [files] if isinstance(files, str) else files)),
             **self._results(output, image),
+            **output.get(GUARANTEED, {}).get("values", {}),
             **{name: None if np.isnan(value) else value for name, value in scores.items()},
             "flagged": flag.flagged,
             "reason": flag.reason,

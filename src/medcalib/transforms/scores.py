@@ -22,7 +22,10 @@ from medcalib.functional.uncertainty import sample_mean_uncertainty
 from medcalib.keys import MEMBER_MAPS, UncertaintyKeys
 from medcalib.task import Task
 
-__all__ = ["SCORES", "UncertaintyScoresd", "uncertainty_scores"]
+__all__ = ["CONFIDENCE_SCORES", "SCORES", "UncertaintyScoresd", "uncertainty_scores"]
+
+CONFIDENCE_SCORES = ("pairwise_dice", "mean_foreground_confidence")
+"""Scores that are high where a prediction can be trusted; all others are high where it cannot."""
 
 SCORES = "scores"
 """Key of a case under which `UncertaintyScoresd` leaves its scores."""
