@@ -23,8 +23,8 @@ from medcalib.guarantees.selective_control import PassingRule, SelectiveControl,
 from medcalib.guarantees.volume_interval import PredictedVolumes, VolumeInterval, predicted_volumes
 
 __all__ = [
-    "AppliedGuarantees",
     "GUARANTEES",
+    "AppliedGuarantees",
     "Guarantee",
     "GuaranteeCase",
     "JointGuarantees",

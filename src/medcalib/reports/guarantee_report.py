@@ -31,10 +31,10 @@ class GuaranteeReportHandler:
     """Write ``guarantees.json``, ``guarantees.csv`` and a figure for each guarantee, and say it in plain words.
 
     ``guarantees.json`` holds of every guarantee what it promises, and of every class the level that is promised, the
-    mean loss of the cases of the evaluation with its interval (`medcalib.metrics.mean_risk`), over how many cases it was
-    taken, and the same for every group; of sets of voxels by how much they are larger than the segmentation, as a ratio
-    (``stretch``) and as a volume (``added``), median over cases; where cases are sent to a human, how many. ``guarantees.csv`` has one row a case: its group, what
-    was said of it, and its losses.
+    mean loss of the cases of the evaluation with its interval (`medcalib.metrics.mean_risk`), over how many cases it
+    was taken, and the same for every group; of sets of voxels by how much they are larger than the segmentation, as a
+    ratio (``stretch``) and as a volume (``added``), median over cases; where cases are sent to a human, how many.
+    ``guarantees.csv`` has one row a case: its group, what was said of it, and its losses.
 
     Args:
         folder: where the files go.

@@ -35,9 +35,11 @@ class NewImagesHandler:
 
     Columns: ``image``, its files; of every class but a background ``<class>_ml``, the volume of the exported
     segmentation, ``<class>_expected_ml``, ``<class>_low_ml`` and ``<class>_high_ml`` of
-    `medcalib.functional.class_volumes`, of pictures in pixels with the ending ``_pixels``; in bundles
-    with a guarantee what it says of the case, with the beginning ``guaranteed_``; every score of `medcalib.handlers.UncertaintyScoresHandler`, mean over classes; ``flagged`` and ``reason`` of `FlaggingRule`;
-    ``warning``, in what the image is far from those of the training. Attach it last.
+    `medcalib.functional.class_volumes`, of pictures in pixels with the ending ``_pixels``; in bundles with a guarantee
+    what it says of the case, with the beginning ``guaranteed_``; every score of
+    `medcalib.handlers.UncertaintyScoresHandler`, mean over classes; ``flagged`` and ``reason`` of `FlaggingRule`, or of
+    a guarantee on the cases that pass; ``warning``, in what the image is far from those of the training. Attach it
+    last.
 
     Args:
         folder: where the cases go.

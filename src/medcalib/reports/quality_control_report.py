@@ -306,8 +306,8 @@ def _text(report: dict[str, Any]) -> str:
             else "since no score can tell"
         )
         text += (
-            f"\nThe rule of {rule['guarantee']} flags {len(rule['flagged_cases'])} of {rule['num_cases']} cases ({by}); "
-            f"{len(rule['poor_passing'])} of the other {rule['passing']} are poor."
+            f"\nThe rule of {rule['guarantee']} flags {len(rule['flagged_cases'])} of {rule['num_cases']} cases "
+            f"({by}); {len(rule['poor_passing'])} of the other {rule['passing']} are poor."
         )
     if report["poor"] in (0.0, 1.0):
         text += (
