@@ -53,5 +53,5 @@ def test_state_returns_exactly(cases, observed):
 
 
 def test_too_few_cases_are_named(observed):
-    with pytest.raises(UserError, match="for organ: it needs 9 calibration cases, and there are 8"):
+    with pytest.raises(UserError, match="for organ: it needs 9 calibration cases that have the class, and there are 8"):
         RecallControl(["organ", "lesion"]).fit(observed[:8])

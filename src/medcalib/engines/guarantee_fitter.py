@@ -86,9 +86,7 @@ class GuaranteeFitter:
             groups.append(found["group"])
             rows.append(identity | {key: found[key] for key in ("group", "dice", "scores")})
         self.guarantees.fit(observed, groups, self.promises_nothing)
-        save_guarantees(
-            self.path, self.guarantees, rows, self.origin, split_digest(self.split), self.promises_nothing
-        )
+        save_guarantees(self.path, self.guarantees, rows, self.origin, split_digest(self.split), self.promises_nothing)
         self._tell(len(observed))
         return self.guarantees
 
@@ -124,4 +122,3 @@ class GuaranteeFitter:
                     stacklevel=2,
                 )
         print(f"Guarantee: {self.path}")
-

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.functional import num_cases_needed
+from medcalib.functional.inputs import plain
 
 __all__ = ["Guarantee", "GuaranteeCase", "Observed"]
 
@@ -52,6 +53,36 @@ class GuaranteeCase(NamedTuple):
     dice: float = float("nan")
     group: str | None = None
 
+    def known_probs(self) -> Tensor:
+        """Probabilities (C, ...), float32.
+
+        Raises:
+            UserError: the case has none.
+        """
+        if self.probs is None:
+            raise UserError(f"Case {self.case} has no probabilities, which this guarantee needs: use margin_control.")
+        return plain(self.probs).float()
+
+    def known_segmentation(self) -> Tensor:
+        """The segmentation (C, ...), bool.
+
+        Raises:
+            UserError: the case has none.
+        """
+        if self.segmentation is None:
+            raise UserError(f"Case {self.case} has no segmentation, which this guarantee needs: give one.")
+        return plain(self.segmentation) != 0
+
+    def known_target(self) -> Tensor:
+        """The target (C, ...), bool.
+
+        Raises:
+            UserError: the case has none.
+        """
+        if self.target is None:
+            raise UserError(f"Case {self.case} has no label, which is needed to fit or check a guarantee: give one.")
+        return plain(self.target) != 0
+
 
 class Guarantee(ABC):
     """A promise on new cases, fitted on calibration cases with which they are exchangeable.
@@ -86,6 +117,8 @@ class Guarantee(ABC):
     """What `losses` are, as the label of an axis has it."""
     binary_losses: ClassVar[bool] = False
     """Whether a loss is either 0 or 1."""
+    counted_cases: ClassVar[str] = "calibration cases"
+    """Cases that count, in words."""
     delta: float | None = None
     """Probability that the promise does not hold; None where it is one on the average over calibration cases, too."""
 
@@ -127,6 +160,17 @@ class Guarantee(ABC):
         return self.alpha
 
     @property
+    def given_delta(self) -> float:
+        """``delta``, where there is one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.delta is None:
+            raise ValueError(f"{self.kind} has no delta.")
+        return self.delta
+
+    @property
     def num_cases_needed(self) -> int:
         """The number of calibration cases that the level needs in every class, however good the predictions are."""
         return num_cases_needed(self.alpha)
@@ -164,17 +208,18 @@ class Guarantee(ABC):
     def shortage(self, number: int) -> str:
         """The end of a sentence that says how many cases there are and how many are needed."""
         return (
-            f"needs {self.num_cases_needed} calibration cases, and there are {number}: add cases to the calibration "
-            f"split or allow a larger {self.level_key()}"
+            f"needs {self.num_cases_needed} {self.counted_cases}, and there are {number}: add cases to the calibration "
+            f"split or allow a larger {self.level_key}"
         )
 
+    @property
     def level_key(self) -> str:
         """Name of the setting that is the level."""
         return "alpha"
 
     def level_words(self) -> str:
         """The level as settings have it."""
-        words = f"{self.level_key()} {self.level:g}"
+        words = f"{self.level_key} {self.level:g}"
         return words if self.delta is None else f"{words} and delta {self.delta:g}"
 
     def fit(self, observed: Sequence[Observed], groups: Sequence[str | None] | None = None) -> None:
@@ -214,7 +259,7 @@ class Guarantee(ABC):
         names = sorted(observed[0]) if observed else []
         return {
             name: torch.stack(
-                [torch.as_tensor(one[name]).double().reshape(len(self.unit_names), -1)[index] for one in observed]
+                [torch.as_tensor(one[name]).double().cpu().reshape(len(self.unit_names), -1)[index] for one in observed]
             )
             for name in names
         }

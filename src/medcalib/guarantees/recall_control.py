@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medcalib.functional import controlled_index, set_losses, set_thresholds
 from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase
-from medcalib.guarantees.voxel_sets import millilitres, missed_shares, within
+from medcalib.guarantees.voxel_sets import missed_shares, set_volumes, within
 
 __all__ = ["RecallControl"]
 
@@ -42,12 +42,12 @@ class RecallControl(Guarantee):
     """
 
     kind = "recall_control"
+    counted_cases = "calibration cases that have the class"
     loss_name = "share of the class that is missed"
 
     def observe(self, case: GuaranteeCase) -> dict[str, Tensor | float]:
         """Missed share of every class at every threshold, (C, T)."""
-        assert case.target is not None
-        return {"missed": set_losses(raised(case), case.target, set_thresholds(), case.mask)[0]}
+        return {"missed": set_losses(raised(case), case.known_target(), set_thresholds(), case.mask)[0]}
 
     def fit_unit(self, values: Mapping[str, Tensor]) -> Fitted:
         """The threshold of a class, and the mean loss of the calibration cases there."""
@@ -63,14 +63,11 @@ class RecallControl(Guarantee):
 
     def values(self, case: GuaranteeCase) -> dict[str, Any]:
         """Volume of the outer set of each class, in ml."""
-        sizes = self.sets(case)["outer"].flatten(1).sum(1)
-        volumes = millilitres(sizes, case.spacing).tolist()
-        return {f"{name}_outer_ml": volume for name, volume in zip(self.class_names, volumes, strict=True)}
+        return set_volumes(self.class_names, "outer", self.sets(case)["outer"], case.spacing)
 
     def losses(self, case: GuaranteeCase) -> Tensor:
         """Share of each class that the outer set misses, (C,); NaN where the case does not have it."""
-        assert case.target is not None
-        return missed_shares(self.sets(case)["outer"], case.target, case.mask)
+        return missed_shares(self.sets(case)["outer"], case.known_target(), case.mask)
 
     def promise(self) -> str:
         """What is promised, in plain words."""
@@ -79,6 +76,5 @@ class RecallControl(Guarantee):
 
 def raised(case: GuaranteeCase) -> Tensor:
     """Probabilities (C, ...), float32, that are 1 in the segmentation, so that it is in every set."""
-    assert case.probs is not None
-    probs = case.probs.float()
+    probs = case.known_probs()
     return probs if case.segmentation is None else torch.where(case.segmentation.bool(), 1.0, probs)

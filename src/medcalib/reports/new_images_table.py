@@ -20,7 +20,7 @@ from medcalib.handlers.image_predictions import image_uncertainties
 from medcalib.handlers.training_record import read_record
 from medcalib.image_files.image_traits import image_traits, unlike_others
 from medcalib.keys import MEMBER_MAPS, CaseKeys, SplitKeys
-from medcalib.reports.flagging_rule import FlaggingRule
+from medcalib.reports.flagging_rule import Flag, FlaggingRule
 from medcalib.reports.shift_check import ShiftCheck
 from medcalib.task import Task
 from medcalib.transforms.guaranteed_cases import GUARANTEED
@@ -37,9 +37,10 @@ class NewImagesHandler:
     Columns: ``image``, its files; of every class but a background ``<class>_ml``, the volume of the exported
     segmentation, ``<class>_expected_ml``, ``<class>_low_ml`` and ``<class>_high_ml`` of
     `medcalib.functional.class_volumes`, of pictures in pixels with the ending ``_pixels``; in bundles with a guarantee
-    what it says of the case, and ``shift_p`` of `ShiftCheck`; every score of
-    `medcalib.handlers.UncertaintyScoresHandler`, mean over classes; ``flagged`` and ``reason`` of `FlaggingRule`;
-    ``warning``, in what the image is far from those of the training. Attach it last.
+    what it says of the case, with the beginning ``guaranteed_``, and ``shift_p`` of `ShiftCheck`; every score of
+    `medcalib.handlers.UncertaintyScoresHandler`, mean over classes; ``flagged`` and ``reason`` of `FlaggingRule`, or of
+    a guarantee on the cases that pass; ``warning``, in what the image is far from those of the training. Attach it
+    last.
 
     Args:
         folder: where the cases go.
@@ -108,12 +109,13 @@ class NewImagesHandler:
         files = self.files[case][CaseKeys.IMAGE]
         image = self.load({CaseKeys.CASE: case, CaseKeys.IMAGE: files})[CaseKeys.IMAGE]
         scores = self._scores(output)
-        flag = self.rule.flag(scores)
+        guaranteed = output.get(GUARANTEED, {}).get("values", {})
+        flag = _flag_of(guaranteed) or self.rule.flag(scores)
         warning = self._warning(case, image)
         return {
             "image": "; ".join(map(str, [files] if isinstance(files, str) else files)),
             **self._results(output, image),
-            **output.get(GUARANTEED, {}).get("values", {}),
+            **{f"guaranteed_{name}": value for name, value in guaranteed.items()},
             **self._shift(output),
             **{name: None if np.isnan(value) else value for name, value in scores.items()},
             "flagged": flag.flagged,
@@ -159,6 +161,17 @@ class NewImagesHandler:
         told = ", ".join(found[0])
         warnings.warn(f"Case {case} is unlike the images of the training: {told}.", stacklevel=2)
         return told
+
+
+def _flag_of(guaranteed: Mapping[str, Any]) -> Flag | None:
+    """What a guarantee on the cases that pass says; None without one."""
+    if "send_to_human" not in guaranteed:
+        return None
+    sent, score = guaranteed["send_to_human"], guaranteed["score"]
+    if score is None:
+        return Flag(True, "no score lets any case pass at the level of the guarantee")
+    side = "not below" if sent else "below"
+    return Flag(sent, f"{score} {guaranteed['score_value']:.4g} is {side} the threshold of the guarantee")
 
 
 class NewClassifiedImagesHandler(NewImagesHandler):

@@ -32,8 +32,8 @@ def guarantee_case(case: Mapping[Any, Any], task: Task, group: str | None = None
     """What guarantees see of a case.
 
     Args:
-        case: its id ``case``; probabilities ``pred``, segmentation ``seg``, ``entropy`` and, if it has one, ``label`` on
-            the grid of its files, of regions where results are reported on them; and what several members say.
+        case: its id ``case``; probabilities ``pred``, segmentation ``seg``, ``entropy`` and, if it has one, ``label``
+            on the grid of its files, of regions where results are reported on them; and what several members say.
         task: what the channels are.
         group: the group of the case.
 
