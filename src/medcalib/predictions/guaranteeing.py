@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from ignite.engine import Engine
 from tqdm import tqdm
 
 import medcalib
@@ -29,7 +26,6 @@ from medcalib.guarantees import (
     RecallControl,
     guarantee_from_state,
 )
-from medcalib.handlers import ResultFolder
 from medcalib.handlers.guaranteed_sets import file_endings
 from medcalib.image_files.grids import image_like
 from medcalib.keys import Activation, CaseKeys
@@ -37,8 +33,7 @@ from medcalib.predictions.guarantee_inputs import GuaranteeInputs, MaskInputs, P
 from medcalib.predictions.prediction_folder import PredictionFolder
 from medcalib.predictions.prediction_paths import read_case_list
 from medcalib.predictions.prediction_values import PredictionKind
-from medcalib.reports import GuaranteeReportHandler
-from medcalib.reports.guarantee_report import guarantee_text
+from medcalib.reports.guarantee_evaluation import write_guarantee_evaluation
 from medcalib.transforms.guaranteed_cases import GUARANTEED, said_of
 
 __all__ = ["MASKS", "guarantee_predictions"]
@@ -145,7 +140,7 @@ def guarantee_predictions(
             draft / "predictions.csv",
         )
         if evaluate:
-            _evaluate(joint, inputs, rows, draft / "evaluation")
+            print(write_guarantee_evaluation(draft / "evaluation", joint, inputs.class_names, rows))
     print(f"\nResults: {output_dir}")
     return joint
 
@@ -195,17 +190,6 @@ def _apply(
                 image = image_like(geometry, voxels.numpy().astype(np.uint8))
                 nib.save(image, folder / case / f"{case}_{name}{ending}.nii.gz")
     return rows
-
-
-def _evaluate(joint: JointGuarantees, inputs: GuaranteeInputs, rows: list[dict[str, Any]], folder: Path) -> None:
-    engine = Engine(lambda _engine, batch: batch)
-    results = ResultFolder(folder, {"guarantee": joint.settings()})
-    results.attach(engine)
-    GuaranteeReportHandler(results, joint, inputs.class_names).attach(engine)
-    # paths that it prints are those of a draft
-    with contextlib.redirect_stdout(io.StringIO()):
-        engine.run([[row] for row in rows])
-    print(guarantee_text(read_json(folder / "guarantees.json", "write it again")))
 
 
 def _write(
