@@ -96,7 +96,9 @@ class GuaranteeFitter:
                 images = batch[CommonKeys.IMAGE].to(self.device)
                 with torch.no_grad(), torch.autocast(self.device.type, enabled=self.amp, **self.amp_kwargs):
                     batch |= self.inferer.predict(images, self.network)
-                batch[CommonKeys.IMAGE] = images
+                # where the memory of a device does not hold a prediction, it lies on the CPU
+                device = batch[CommonKeys.PRED].device
+                batch[CommonKeys.IMAGE], batch[CommonKeys.LABEL] = images.to(device), batch[CommonKeys.LABEL].to(device)
                 cases = decollate_batch(batch)
                 del batch, images
                 while cases:
