@@ -256,13 +256,12 @@ class Guarantee(ABC):
         self._pooled, self._groups = pooled, by_group
 
     def _stacked(self, observed: Sequence[Observed], index: int) -> dict[str, Tensor]:
+        def of_unit(value: Tensor | float) -> Tensor:
+            # a number without a dtype would become float32
+            return torch.as_tensor(value, dtype=torch.float64).cpu().reshape(len(self.unit_names), -1)[index]
+
         names = sorted(observed[0]) if observed else []
-        return {
-            name: torch.stack(
-                [torch.as_tensor(one[name]).double().cpu().reshape(len(self.unit_names), -1)[index] for one in observed]
-            )
-            for name in names
-        }
+        return {name: torch.stack([of_unit(one[name]) for one in observed]) for name in names}
 
     def _fitted(self, values: Mapping[str, Tensor], counted: Tensor) -> Fitted:
         number = int(counted.sum())

@@ -100,7 +100,9 @@ class JointGuarantees:
         """
         self.lacking = {}
         if not observed:
-            raise UserError("There is no case on which the guarantee can be fitted; add cases to the calibration split.")
+            raise UserError(
+                "There is no case on which the guarantee can be fitted; add cases to the calibration split."
+            )
         for part in self.parts:
             of_part = [one[part.kind] for one in observed]
             try:
