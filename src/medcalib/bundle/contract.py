@@ -211,8 +211,12 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             _NUMBER, "loss that is allowed, of which the promise says what it is", required=False, above=0, below=1
         ),
         "delta": Field(_NUMBER, "probability with which the promise may fail", required=False, above=0, below=1),
-        "max_poor": Field(
-            _NUMBER, "share of the cases that pass which may be poor", required=False, above=0, below=1
+        "max_poor": Field(_NUMBER, "share of the cases that pass which may be poor", required=False, above=0, below=1),
+        "scores": Field(
+            (list, NoneType),
+            "uncertainty scores among which one is chosen on the calibration cases; null for the default",
+            required=False,
+            texts=True,
         ),
         "poor_below": Field(_NUMBER, "a case whose Dice is below this is poor", required=False, least=0, most=1),
         "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
@@ -238,7 +242,10 @@ SHARED: dict[str, Field] = {
         "not fitted on, or `all`, with which the promise is approximate",
         choices=("half", "all"),
     ),
-    "guarantee_group_by": Field((str, NoneType), "attribute of the cases, such as vendor, for each value of which the promise holds; null for none"),
+    "guarantee_group_by": Field(
+        (str, NoneType),
+        "attribute of the cases, such as vendor, for each value of which the promise holds; null for none",
+    ),
     "guarantee_min_group_cases": Field((int,), "cases from which on a group gets values of its own", least=1),
     "inferer::overlap": Field(_NUMBER, "part of a window that the next one covers, too", least=0, below=1),
     "inferer::sw_batch_size": Field((int,), "windows that are predicted at a time", least=1),

@@ -8,14 +8,14 @@ from pathlib import Path
 from medcalib.bundle.fragments import FragmentKind
 
 __all__ = [
-    "CALIBRATION_CONFIGS",
     "CALIBRATED_GUARANTEE_FIT",
+    "CALIBRATION_CONFIGS",
     "CLASSIFICATION",
     "CONFIGS",
     "COST",
     "DIGEST_PREFIX_LENGTH",
-    "GUARANTEE_CONFIGS",
     "GUARANTEED_IMAGES",
+    "GUARANTEE_CONFIGS",
     "IMAGES",
     "INFERENCE_CONFIGS",
     "METADATA",

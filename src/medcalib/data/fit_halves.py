@@ -20,8 +20,8 @@ def calibration_halves(cases: Sequence[Case], share: str = "half") -> dict[str, 
     """The cases on which a calibrator is fitted, and those on which a guarantee is.
 
     A promise holds for new cases if those on which it was fitted were new to all that predicts, so a calibrator has
-    cases of its own. The halves depend on the ids of the cases alone; those of one patient, if the attribute ``patient``
-    of the cases names it, stay together.
+    cases of its own. The halves depend on the ids of the cases alone; those of one patient, if the attribute
+    ``patient`` of the cases names it, stay together.
 
     Args:
         cases: the calibration part of a split.
@@ -44,8 +44,8 @@ def calibration_halves(cases: Sequence[Case], share: str = "half") -> dict[str, 
         raise UserError(f"guarantee_cases is {share!r}: it must be half or all.")
     if len({_patient(case) for case in cases}) < 2:
         raise UserError(
-            f"The calibration split has {len(cases)} case(s), which cannot be divided between calibrator and guarantee; "
-            f"add cases, leave one of the two out, or use all for both with --guarantee_cases=all."
+            f"The calibration split has {len(cases)} case(s), which cannot be divided between calibrator and "
+            f"guarantee; add cases, leave one of the two out, or use all for both with --guarantee_cases=all."
         )
     guarantee, calibrator = set_aside(cases, 0.499, _SEED, _patient)
     return {"calibrator": calibrator, "guarantee": guarantee}

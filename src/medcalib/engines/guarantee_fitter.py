@@ -86,9 +86,7 @@ class GuaranteeFitter:
             groups.append(found["group"])
             rows.append(identity | {key: found[key] for key in ("group", "dice", "scores")})
         self.guarantees.fit(observed, groups, self.promises_nothing)
-        save_guarantees(
-            self.path, self.guarantees, rows, self.origin, split_digest(self.split), self.promises_nothing
-        )
+        save_guarantees(self.path, self.guarantees, rows, self.origin, split_digest(self.split), self.promises_nothing)
         self._tell(len(observed))
         return self.guarantees
 
@@ -98,7 +96,9 @@ class GuaranteeFitter:
                 images = batch[CommonKeys.IMAGE].to(self.device)
                 with torch.no_grad(), torch.autocast(self.device.type, enabled=self.amp, **self.amp_kwargs):
                     batch |= self.inferer.predict(images, self.network)
-                batch[CommonKeys.IMAGE] = images
+                # where the memory of a device does not hold a prediction, it lies on the CPU
+                device = batch[CommonKeys.PRED].device
+                batch[CommonKeys.IMAGE], batch[CommonKeys.LABEL] = images.to(device), batch[CommonKeys.LABEL].to(device)
                 cases = decollate_batch(batch)
                 del batch, images
                 while cases:
@@ -124,4 +124,3 @@ class GuaranteeFitter:
                     stacklevel=2,
                 )
         print(f"Guarantee: {self.path}")
-

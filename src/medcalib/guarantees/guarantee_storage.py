@@ -133,7 +133,7 @@ def _other(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The end of a sentence that says in what two origins differ."""
     for key, told in _ORIGINS.items():
         if before.get(key) != now.get(key):
-            return f"with {told} than is used now, so its promise does not hold; use what it was fitted with"
+            return f"with {told} than now, so its promise does not hold; use what it was fitted with"
     then, at_present = _flat(before), _flat(now)
     different = sorted(key for key in then.keys() | at_present.keys() if then.get(key) != at_present.get(key))
     key = different[0]

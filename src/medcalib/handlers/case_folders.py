@@ -24,7 +24,7 @@ __all__ = ["TABLE", "CaseFolders"]
 TABLE = "predictions.csv"
 
 # what a run writes there beside results
-_BESIDE = ("configs", "cost", PROVENANCE, TABLE)
+_BESIDE = ("configs", "cost", PROVENANCE, TABLE, "shift.json")
 
 
 class CaseFolders(ResultFolder):
@@ -106,12 +106,13 @@ class CaseFolders(ResultFolder):
                 )
         return waiting, identities
 
-    def finish_case(self, case: str, row: Mapping[str, Any]) -> None:
+    def finish_case(self, case: str, row: Mapping[str, Any], **details: Any) -> None:
         """Give the folder of a case its name.
 
         Args:
             case: the id.
             row: what the table says of it, plain values by column.
+            **details: what else its file ``<case>.json`` says, plain values.
 
         Raises:
             UserError: it cannot be written.
@@ -122,7 +123,7 @@ class CaseFolders(ResultFolder):
         # in two steps: finish reads rows as they stand there, of this run and of earlier ones
         write_json(
             self.file(f"{case}/{case}.json"),
-            {"case": case, "image": row.get("image"), "image_digest": digest, "row": dict(row)},
+            {"case": case, "image": row.get("image"), "image_digest": digest, "row": dict(row), **details},
         )
         self._drafts.pop(case).publish()
         self._num_done += 1

@@ -10,6 +10,7 @@ from medcalib.reports.provenance import collect_provenance, inference_settings
 from medcalib.reports.quality_control_report import QualityControlHandler
 from medcalib.reports.reliability_report import ReliabilityDiagramHandler
 from medcalib.reports.retention_report import RetentionReportHandler
+from medcalib.reports.shift_check import ShiftCheck
 
 __all__ = [
     "ClassificationReportHandler",
@@ -23,6 +24,7 @@ __all__ = [
     "QualityControlHandler",
     "ReliabilityDiagramHandler",
     "RetentionReportHandler",
+    "ShiftCheck",
     "collect_provenance",
     "inference_settings",
 ]

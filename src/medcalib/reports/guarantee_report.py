@@ -15,6 +15,7 @@ from medcalib.files.result_tables import write_table
 from medcalib.files.writing import write_json
 from medcalib.guarantees import Guarantee, JointGuarantees
 from medcalib.handlers.result_folder import ResultFolder
+from medcalib.handlers.results import GUARANTEED_CASES, results_of
 from medcalib.keys import CaseKeys
 from medcalib.metrics import MeanRisk, mean_risk
 from medcalib.transforms.guaranteed_cases import GUARANTEED
@@ -23,16 +24,17 @@ from medcalib.visualize import GuaranteeRow, draw_guarantees
 __all__ = ["GuaranteeReportHandler"]
 
 FILENAME = "filename"
+SEND = "send_to_human"
 
 
 class GuaranteeReportHandler:
     """Write ``guarantees.json``, ``guarantees.csv`` and a figure for each guarantee, and say it in plain words.
 
     ``guarantees.json`` holds of every guarantee what it promises, and of every class the level that is promised, the
-    mean loss of the cases of the evaluation with its interval (`medcalib.metrics.mean_risk`), over how many cases it was
-    taken, and the same for every group; of sets of voxels by how much they are larger than the segmentation, as a ratio
-    (``stretch``) and as a volume (``added``), median over cases. ``guarantees.csv`` has one row a case: its group, what
-    was said of it, and its losses.
+    mean loss of the cases of the evaluation with its interval (`medcalib.metrics.mean_risk`), over how many cases it
+    was taken, and the same for every group; of sets of voxels by how much they are larger than the segmentation, as a
+    ratio (``stretch``) and as a volume (``added``), median over cases; where cases are sent to a human, how many.
+    ``guarantees.csv`` has one row a case: its group, what was said of it, and its losses.
 
     Args:
         folder: where the files go.
@@ -63,6 +65,7 @@ class GuaranteeReportHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
+        results_of(engine).offer(GUARANTEED_CASES, lambda: merged_rows(self._rows, engine.state.dataloader))
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
@@ -75,7 +78,8 @@ class GuaranteeReportHandler:
             self._rows.append({FILENAME: str(case), **output[GUARANTEED]})
 
     def _write(self, engine: Engine) -> None:
-        rows = merged_rows(self._rows, engine.state.dataloader)
+        results_of(engine).complete()
+        rows = results_of(engine)[GUARANTEED_CASES]
         if not self.folder.writes:
             return
         write_table(pd.DataFrame([self._table_row(row) for row in rows]), self.folder.file("guarantees.csv"))
@@ -116,6 +120,7 @@ class GuaranteeReportHandler:
                 for index, unit in enumerate(part.unit_names)
             },
             "sets": self._sets(part, rows),
+            **({"sent_to_human": _num_sent(rows)} if part.kind.startswith("selective_") else {}),
             "notes": part.notes(),
         }
 
@@ -166,7 +171,9 @@ def guarantee_text(report: Mapping[str, Any]) -> str:
         lines.append(f"\nGuarantee {kind}: {of_part['promise']}.")
         width = max(map(len, of_part["classes"]))
         for unit, risk in of_part["classes"].items():
-            lines.append(f"  {unit:<{width}}  promised: at most {_percent(level)} %; {_realised(risk)}{_more(risk, level)}")
+            lines.append(
+                f"  {unit:<{width}}  promised: at most {_percent(level)} %; {_realised(risk)}{_more(risk, level)}"
+            )
             for group, of_group in risk["groups"].items():
                 lines.append(f"  {'':<{width}}    {group}: {_realised(of_group)}{_more(of_group, level)}")
         for name, sizes in of_part["sets"].items():
@@ -176,6 +183,8 @@ def guarantee_text(report: Mapping[str, Any]) -> str:
                 for unit, size in sizes.items()
                 if isinstance(size, Mapping) and size["num_cases"]
             ]
+        if "sent_to_human" in of_part:
+            lines.append(f"  {of_part['sent_to_human']} of {report['num_cases']} cases are sent to a human.")
         lines += [f"  {note}" for note in of_part["notes"]]
     if report.get("promises_nothing"):
         lines.append("Fitted on too few cases in a debug run: nothing of this is promised.")
@@ -195,6 +204,10 @@ def _more(risk: Mapping[str, Any], level: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.3g}" if value < 0.995 else f"{100 * value:.0f}"
+
+
+def _num_sent(rows: Sequence[Mapping[str, Any]]) -> int:
+    return sum(bool(row["values"][SEND]) for row in rows)
 
 
 def _set_names(part: Guarantee, rows: Sequence[Mapping[str, Any]]) -> list[str]:

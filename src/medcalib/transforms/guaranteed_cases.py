@@ -12,10 +12,10 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from medcalib.guarantees import GuaranteeCase, JointGuarantees
-from medcalib.keys import CaseKeys
+from medcalib.keys import MEMBER_MAPS, CaseKeys
 from medcalib.metrics.spacing import spacings
 from medcalib.task import Task
-from medcalib.transforms.scores import CONFIDENCE_SCORES, uncertainty_scores
+from medcalib.transforms.scores import CONFIDENCE_SCORES, image_uncertainties, uncertainty_scores
 
 __all__ = ["GUARANTEED", "SETS", "ApplyGuaranteesd", "ObserveGuaranteesd", "guarantee_case"]
 
@@ -32,15 +32,18 @@ def guarantee_case(case: Mapping[Any, Any], task: Task, group: str | None = None
     """What guarantees see of a case.
 
     Args:
-        case: its id ``case``; probabilities ``pred``, segmentation ``seg``, ``entropy`` and, if it has one, ``label`` on
-            the grid of its files, of regions where results are reported on them; and what several members say.
+        case: its id ``case``; probabilities ``pred``, segmentation ``seg``, ``entropy`` and, if it has one, ``label``
+            on the grid of its files, of regions where results are reported on them; and what several members say.
         task: what the channels are.
         group: the group of the case.
 
     Returns:
-        The case of the foreground classes; without a label its target is None and its Dice NaN.
+        The case of the foreground classes; without a label its target is None and its Dice NaN. Of an image that is
+        classified as a whole, whose probabilities are (C,), the case of all classes, without segmentation and Dice.
     """
     name = str(case[CaseKeys.CASE])
+    if case[CommonKeys.PRED].ndim == 1:
+        return _whole_image(name, case, task, group)
     channels = task.foreground_channels
     probs = case[CommonKeys.PRED]
     segmentation = _channels(case["seg"], task)
@@ -61,6 +64,19 @@ def guarantee_case(case: Mapping[Any, Any], task: Task, group: str | None = None
         {score: -value if score in CONFIDENCE_SCORES else value for score, value in scores.items()},
         _mean_dice(segmentation, target),
         group,
+    )
+
+
+def _whole_image(name: str, case: Mapping[Any, Any], task: Task, group: str | None) -> GuaranteeCase:
+    plain = {str(key): case[key].as_subclass(Tensor)[None].cpu() for key in MEMBER_MAPS if key in case}
+    probs, label = case[CommonKeys.PRED].as_subclass(Tensor).float(), case.get(CommonKeys.LABEL)
+    target = None
+    if isinstance(label, Tensor):
+        classes = torch.arange(task.num_classes, device=probs.device)
+        target = classes == label.as_subclass(Tensor).to(probs.device).reshape(-1)[0]
+    scores = image_uncertainties(probs[None].cpu(), task, plain)
+    return GuaranteeCase(
+        name, probs, target=target, scores={key: float(value) for key, value in scores.items()}, group=group
     )
 
 
@@ -98,7 +114,7 @@ class ApplyGuaranteesd(Transform):
         guarantees: the guarantees.
         task: what the channels are.
         transform: brings the probabilities, which it may replace, and the label to the grid of the files, and makes
-            segmentation, entropy and regions of them.
+            segmentation, entropy and regions of them; nothing of this where images are classified as a whole.
         groups: group of each case by its id.
         keep_sets: whether the sets of voxels themselves are kept, as `SETS`.
     """
@@ -107,7 +123,7 @@ class ApplyGuaranteesd(Transform):
         self,
         guarantees: JointGuarantees,
         task: Task,
-        transform: Callable[[dict], Mapping],
+        transform: Callable[[dict], Mapping] | None = None,
         groups: Mapping[str, str] | None = None,
         keep_sets: bool = False,
     ) -> None:
@@ -121,7 +137,8 @@ class ApplyGuaranteesd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with ``values``, ``losses`` and sizes of ``sets`` under `GUARANTEED`."""
         name = str(data[CaseKeys.CASE])
-        case = guarantee_case(self.transform(dict(data)), self.task, self.groups.get(name))
+        shown = data if self.transform is None else self.transform(dict(data))
+        case = guarantee_case(shown, self.task, self.groups.get(name))
         applied = self.guarantees.apply(case)
         pictures = len(case.spacing) < 3
         values = {key.replace("_ml", "_pixels"): _in_pixels(key, value) for key, value in applied.values.items()}
