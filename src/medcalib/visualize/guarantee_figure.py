@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
-from matplotlib.transforms import blended_transform_factory
 from numpy.typing import ArrayLike, NDArray
 
 from medcalib.metrics.mean_risk import MeanRisk
@@ -102,8 +102,9 @@ def draw_guarantees(
         raise ValueError("a figure needs at least one row.")
     measures = list(dict.fromkeys(name for row in rows for name in row.sizes))
     width = width if measures else min(width, 4.6)
-    height = ROW_HEIGHT * (len(rows) + 0.6) + 0.75 + (0.22 if title else 0.0)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    height = ROW_HEIGHT * (len(rows) + 0.6) + 0.86 + (0.22 if title else 0.0)
+    layout = ConstrainedLayoutEngine(wspace=0.12)
+    figure = Figure(figsize=(width, height), layout=layout)
     ratios = [1.25, *[1.0] * len(measures)]
     risk_axes, *size_axes = figure.subplots(1, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)[0]
     places = np.arange(len(rows), dtype=float)
@@ -141,8 +142,15 @@ def _draw_risk(axes: Axes, place: float, row: GuaranteeRow) -> str:
         axes.plot([low, high], [place, place], color=look["color"], linewidth=1.2, solid_capstyle="butt")
         axes.plot([mean], [place], markersize=4.0, markeredgewidth=1.0, linestyle="none", zorder=4, **look)
         text = f"{mean:.1f} [{low:.1f}, {high:.1f}], n = {risk.num_cases}"
-    beside = blended_transform_factory(axes.transAxes, axes.transData)
-    axes.text(1.02, place, text, fontsize=FONT_SIZE, va="center", transform=beside)
+    axes.annotate(
+        text,
+        (1, place),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(4, 0),
+        textcoords="offset points",
+        fontsize=FONT_SIZE,
+        va="center",
+    )
     return outcome
 
 
@@ -169,7 +177,7 @@ def _draw_sizes(axes: Axes, measure: str, rows: Sequence[GuaranteeRow], referenc
         axes.plot([np.median(values)] * 2, [place - 0.36, place + 0.36], color="black", linewidth=1.3, zorder=4)
     if reference is not None:
         axes.axvline(reference, color=GREY, linewidth=0.6, zorder=0)
-    axes.set_xlabel(measure, fontsize=FONT_SIZE)
+    axes.set_xlabel(textwrap.fill(measure, LONGEST_LINE), fontsize=FONT_SIZE)
     axes.margins(x=0.06)
     every = np.concatenate([*drawn, np.zeros(0)])
     if every.size and every.min() > 0 and every.max() > WIDE_RANGE * every.min():
@@ -182,6 +190,7 @@ def _draw_sizes(axes: Axes, measure: str, rows: Sequence[GuaranteeRow], referenc
 
 def _dress(axes: Axes, rows: Sequence[GuaranteeRow]) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.patch.set_visible(False)
     axes.spines["bottom"].set_linewidth(0.6)
     axes.tick_params(labelsize=FONT_SIZE, length=2.5, width=0.6, pad=1.5)
     axes.tick_params(axis="y", length=0, pad=3)
