@@ -137,26 +137,8 @@ class ApplyGuaranteesd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with ``values``, ``losses`` and sizes of ``sets`` under `GUARANTEED`."""
         name = str(data[CaseKeys.CASE])
-<<<<<<< HEAD
         shown = data if self.transform is None else self.transform(dict(data))
         case = guarantee_case(shown, self.task, self.groups.get(name))
-        applied = self.guarantees.apply(case)
-        pictures = len(case.spacing) < 3
-        values = {key.replace("_ml", "_pixels"): _in_pixels(key, value) for key, value in applied.values.items()}
-        found = {
-            "group": case.group,
-            "dice": case.dice,
-            "scores": dict(case.scores),
-            "values": values if pictures else dict(applied.values),
-            "losses": {kind: losses.tolist() for kind, losses in applied.losses.items()},
-            "unit": "pixels" if pictures else "ml",
-            "segmentation": _sizes(case.segmentation, case.spacing),
-            "set_names": applied.set_names,
-            "sets": {key: _sizes(voxels, case.spacing) for key, voxels in applied.sets.items()},
-        }
-        return {**data, GUARANTEED: found, **({SETS: applied.sets} if self.keep_sets else {})}
-=======
-        case = guarantee_case(self.transform(dict(data)), self.task, self.groups.get(name))
         found, sets = said_of(case, self.guarantees)
         return {**data, GUARANTEED: found, **({SETS: sets} if self.keep_sets else {})}
 
@@ -178,7 +160,6 @@ def said_of(case: GuaranteeCase, guarantees: JointGuarantees) -> tuple[dict[str,
         "sets": {key: _sizes(voxels, case.spacing) for key, voxels in applied.sets.items()},
     }
     return found, applied.sets
->>>>>>> guarview
 
 
 def _channels(values: Tensor, task: Task) -> Tensor:
