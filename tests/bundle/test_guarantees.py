@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.conftest import PHANTOM_SIZE
 
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
@@ -15,7 +16,6 @@ from medcalib.calibrators import read_calibrator
 from medcalib.data import phantom_cases
 from medcalib.errors import UserError
 from medcalib.guarantees import read_guarantees
-from tests.conftest import PHANTOM_SIZE
 
 OUTPUT = "seed_12345"
 NO_FIGURES = {"evaluation::num_case_diagrams": 0, "quality_control::calibrate_threshold": False}
@@ -185,7 +185,8 @@ def _with_other_temperature(content, folder):
 def test_too_few_cases_are_told_before_anything_is_trained(tmp_path, make_bundle, tiny):
     bundle = make_bundle(tmp_path, method="temperature_scaling+recall_control")
     with pytest.raises(
-        UserError, match=r"recall_control at alpha 0.1 needs 9 calibration cases, and there are 1: .* the other 1 of the 2"
+        UserError,
+        match=r"recall_control at alpha 0.1 needs 9 calibration cases that have the class, and there are 1: .* the other 1 of the 2",
     ):
         run(str(bundle), "train", overrides=tiny)
     assert not list(tmp_path.glob("bundles/*/seed_*"))
@@ -204,12 +205,9 @@ def test_a_debug_run_promises_nothing(tmp_path, make_bundle, tiny):
 @pytest.mark.slow
 def test_new_images_have_sets_and_values(guaranteed, phantom_dir, tiny, tmp_path):
     images = phantom_dir / "images" / "phantom_006.nii.gz"
-    run(
-        str(guaranteed),
-        "inference_pred",
-        overrides=tiny | LEVEL | {"output_dir": str(tmp_path / "new")},
-        images=str(images),
-    )
+    settings = {id_: value for id_, value in tiny.items() if not id_.startswith("data::cases")}
+    settings |= LEVEL | {"output_dir": str(tmp_path / "new")}
+    run(str(guaranteed), "inference_pred", overrides=settings, images=str(images))
     row = pd.read_csv(tmp_path / "new" / "predictions.csv").iloc[0]
     outer = nib.load(tmp_path / "new" / "phantom_006" / "phantom_006_outer_organ.nii.gz")
     voxel = abs(np.linalg.det(outer.affine[:3, :3])) / 1000
