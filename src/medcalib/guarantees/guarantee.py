@@ -19,6 +19,9 @@ __all__ = ["Guarantee", "GuaranteeCase", "Observed"]
 Observed = Mapping[str, Tensor | float]
 """What a guarantee keeps of one calibration case."""
 
+Sets = dict[str, Tensor]
+"""Sets of voxels (C, ...), bool, by their names."""
+
 Fitted = dict[str, Any]
 """What was fitted for one class and one group of cases: numbers, lists and words."""
 
@@ -142,8 +145,13 @@ class Guarantee(ABC):
         """
 
     @abstractmethod
-    def losses(self, case: GuaranteeCase) -> Tensor:
-        """Losses of a case with a target, one of each of `unit_names`, float64, NaN where it does not count."""
+    def losses(self, case: GuaranteeCase, sets: Sets | None = None) -> Tensor:
+        """Losses of a case with a target, one of each of `unit_names`, float64, NaN where it does not count.
+
+        Args:
+            case: the case.
+            sets: what `sets` returned for it, where that is known.
+        """
 
     @abstractmethod
     def promise(self) -> str:
@@ -180,12 +188,17 @@ class Guarantee(ABC):
         """Whether the guarantee was fitted, or loaded."""
         return bool(self._pooled)
 
-    def sets(self, case: GuaranteeCase) -> dict[str, Tensor]:
+    def sets(self, case: GuaranteeCase) -> Sets:
         """Sets of voxels (C, ...), bool, by their names, ``inner`` or ``outer``; none where the promise has none."""
         return {}
 
-    def values(self, case: GuaranteeCase) -> dict[str, Any]:
-        """What is said of a case, by names that can be columns of a table: numbers, words and booleans."""
+    def values(self, case: GuaranteeCase, sets: Sets | None = None) -> dict[str, Any]:
+        """What is said of a case, by names that can be columns of a table: numbers, words and booleans.
+
+        Args:
+            case: the case.
+            sets: what `sets` returned for it, where that is known.
+        """
         return {}
 
     def counted(self, values: Mapping[str, Tensor]) -> Tensor:
@@ -256,13 +269,12 @@ class Guarantee(ABC):
         self._pooled, self._groups = pooled, by_group
 
     def _stacked(self, observed: Sequence[Observed], index: int) -> dict[str, Tensor]:
+        def of_unit(value: Tensor | float) -> Tensor:
+            # a number without a dtype would become float32
+            return torch.as_tensor(value, dtype=torch.float64).cpu().reshape(len(self.unit_names), -1)[index]
+
         names = sorted(observed[0]) if observed else []
-        return {
-            name: torch.stack(
-                [torch.as_tensor(one[name]).double().cpu().reshape(len(self.unit_names), -1)[index] for one in observed]
-            )
-            for name in names
-        }
+        return {name: torch.stack([of_unit(one[name]) for one in observed]) for name in names}
 
     def _fitted(self, values: Mapping[str, Tensor], counted: Tensor) -> Fitted:
         number = int(counted.sum())

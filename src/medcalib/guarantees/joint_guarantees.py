@@ -127,7 +127,7 @@ class JointGuarantees:
             of_part = part.sets(case)
             names[part.kind] = list(of_part)
             sets |= of_part
-            values |= part.values(case)
+            values |= part.values(case, of_part)
             if case.target is not None:
-                losses[part.kind] = part.losses(case)
+                losses[part.kind] = part.losses(case, of_part)
         return AppliedGuarantees(sets, values, losses, names)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.functional import controlled_index
-from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase
+from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase, Sets
 from medcalib.guarantees.margins import grown, margin_losses
 from medcalib.guarantees.voxel_sets import missed_shares, set_volumes, within
 
@@ -118,22 +118,22 @@ class MarginControl(Guarantee):
         margin = self.margins.flip(0)[index].item()
         return {"margin_mm": margin, "calibration_risk": losses[:, index].mean().item()}
 
-    def sets(self, case: GuaranteeCase) -> dict[str, Tensor]:
+    def sets(self, case: GuaranteeCase) -> Sets:
         """``outer`` (C, ...), bool."""
         margins = self.per_unit(case, lambda fitted: fitted["margin_mm"]).tolist()
         return {"outer": within(grown(case.known_segmentation(), margins, case.spacing), case.mask)}
 
-    def values(self, case: GuaranteeCase) -> dict[str, Any]:
+    def values(self, case: GuaranteeCase, sets: Sets | None = None) -> dict[str, Any]:
         """Margin of each class in mm, and the volume of the outer set in ml."""
         margins = self.per_unit(case, lambda fitted: fitted["margin_mm"]).tolist()
         return {
             **{f"{name}_margin_mm": margin for name, margin in zip(self.class_names, margins, strict=True)},
-            **set_volumes(self.class_names, "outer", self.sets(case)["outer"], case.spacing),
+            **set_volumes(self.class_names, "outer", (sets or self.sets(case))["outer"], case.spacing),
         }
 
-    def losses(self, case: GuaranteeCase) -> Tensor:
+    def losses(self, case: GuaranteeCase, sets: Sets | None = None) -> Tensor:
         """Loss of each class, (C,); NaN where the case does not have it."""
-        return self._losses(missed_shares(self.sets(case)["outer"], case.known_target(), case.mask))
+        return self._losses(missed_shares((sets or self.sets(case))["outer"], case.known_target(), case.mask))
 
     def promise(self) -> str:
         """What is promised, in plain words."""

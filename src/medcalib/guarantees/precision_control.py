@@ -15,7 +15,7 @@ from medcalib.functional import (
     set_losses,
     set_thresholds,
 )
-from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase
+from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase, Sets
 from medcalib.guarantees.voxel_sets import set_volumes, within, wrong_shares
 
 __all__ = ["PrecisionControl"]
@@ -84,19 +84,19 @@ class PrecisionControl(Guarantee):
         index = fixed_sequence(hoeffding_bentkus_p_values(losses, self.alpha), self.given_delta) or 0
         return {"threshold": thresholds[index].item(), "calibration_risk": losses[:, index].mean().item()}
 
-    def sets(self, case: GuaranteeCase) -> dict[str, Tensor]:
+    def sets(self, case: GuaranteeCase) -> Sets:
         """``inner`` (C, ...), bool."""
         probs = lowered(case)
         thresholds = self.per_unit(case, lambda fitted: fitted["threshold"]).to(probs)
         return {"inner": within(probs >= thresholds.reshape(-1, *[1] * (probs.ndim - 1)), case.mask)}
 
-    def values(self, case: GuaranteeCase) -> dict[str, Any]:
+    def values(self, case: GuaranteeCase, sets: Sets | None = None) -> dict[str, Any]:
         """Volume of the inner set of each class, in ml."""
-        return set_volumes(self.class_names, "inner", self.sets(case)["inner"], case.spacing)
+        return set_volumes(self.class_names, "inner", (sets or self.sets(case))["inner"], case.spacing)
 
-    def losses(self, case: GuaranteeCase) -> Tensor:
+    def losses(self, case: GuaranteeCase, sets: Sets | None = None) -> Tensor:
         """Share of each inner set that is not of its class, (C,); 0 for empty sets."""
-        return wrong_shares(self.sets(case)["inner"], case.known_target(), case.mask)
+        return wrong_shares((sets or self.sets(case))["inner"], case.known_target(), case.mask)
 
     def promise(self) -> str:
         """What is promised, in plain words."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.functional import adaptive_scores, conformal_quantile
-from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase, Observed
+from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase, Observed, Sets
 
 __all__ = ["PredictionSets"]
 
@@ -111,13 +111,13 @@ class PredictionSets(Guarantee):
         held[case.known_probs().argmax()] = True
         return held
 
-    def values(self, case: GuaranteeCase) -> dict[str, Any]:
+    def values(self, case: GuaranteeCase, sets: Sets | None = None) -> dict[str, Any]:
         """Names of the classes in the set of a case, and how many they are."""
         held = self.prediction_set(case).tolist()
         names = [name for name, is_in in zip(self.class_names, held, strict=True) if is_in]
         return {"prediction_set": "|".join(names), "set_size": len(names)}
 
-    def losses(self, case: GuaranteeCase) -> Tensor:
+    def losses(self, case: GuaranteeCase, sets: Sets | None = None) -> Tensor:
         """1 if the set lacks the true class, else 0, (1,)."""
         return (~self.prediction_set(case)[self._true(case)]).double().reshape(1)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medcalib.functional import controlled_index, set_losses, set_thresholds
-from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase
+from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase, Sets
 from medcalib.guarantees.voxel_sets import missed_shares, set_volumes, within
 
 __all__ = ["RecallControl"]
@@ -55,19 +55,19 @@ class RecallControl(Guarantee):
         index = controlled_index(losses, self.alpha)
         return {"threshold": set_thresholds()[index].item(), "calibration_risk": losses[:, index].mean().item()}
 
-    def sets(self, case: GuaranteeCase) -> dict[str, Tensor]:
+    def sets(self, case: GuaranteeCase) -> Sets:
         """``outer`` (C, ...), bool."""
         probs = raised(case)
         thresholds = self.per_unit(case, lambda fitted: fitted["threshold"]).to(probs)
         return {"outer": within(probs >= thresholds.reshape(-1, *[1] * (probs.ndim - 1)), case.mask)}
 
-    def values(self, case: GuaranteeCase) -> dict[str, Any]:
+    def values(self, case: GuaranteeCase, sets: Sets | None = None) -> dict[str, Any]:
         """Volume of the outer set of each class, in ml."""
-        return set_volumes(self.class_names, "outer", self.sets(case)["outer"], case.spacing)
+        return set_volumes(self.class_names, "outer", (sets or self.sets(case))["outer"], case.spacing)
 
-    def losses(self, case: GuaranteeCase) -> Tensor:
+    def losses(self, case: GuaranteeCase, sets: Sets | None = None) -> Tensor:
         """Share of each class that the outer set misses, (C,); NaN where the case does not have it."""
-        return missed_shares(self.sets(case)["outer"], case.known_target(), case.mask)
+        return missed_shares((sets or self.sets(case))["outer"], case.known_target(), case.mask)
 
     def promise(self) -> str:
         """What is promised, in plain words."""

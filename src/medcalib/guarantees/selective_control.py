@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.functional import binomial_p_values, fixed_sequence, num_cases_to_reject
-from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase
+from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase, Sets
 
 __all__ = ["PassingRule", "SelectiveControl", "passing_rule"]
 
@@ -212,13 +212,13 @@ class SelectiveControl(Guarantee):
         value = self._value(case, fitted)
         return value == value and (fitted["threshold"] is None or value < fitted["threshold"])
 
-    def values(self, case: GuaranteeCase) -> dict[str, Any]:
+    def values(self, case: GuaranteeCase, sets: Sets | None = None) -> dict[str, Any]:
         """Whether to send the case to a human, and its score."""
         fitted = self.fitted("cases", case.group)
         sent = not self.passes(case)
         return {"send_to_human": sent, "score": fitted["score"], "score_value": self._value(case, fitted)}
 
-    def losses(self, case: GuaranteeCase) -> Tensor:
+    def losses(self, case: GuaranteeCase, sets: Sets | None = None) -> Tensor:
         """Whether a passing case is poor, (1,), 0 or 1; NaN for a case that is sent to a human."""
         return torch.tensor([self.poor(case) if self.passes(case) else float("nan")], dtype=torch.float64)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medcalib.functional import conformal_quantile
 from medcalib.functional.inputs import plain
-from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase
+from medcalib.guarantees.guarantee import Fitted, Guarantee, GuaranteeCase, Sets
 from medcalib.guarantees.voxel_sets import millilitres, within
 
 __all__ = ["PredictedVolumes", "VolumeInterval", "predicted_volumes"]
@@ -105,7 +105,7 @@ class VolumeInterval(Guarantee):
         spreads = conformal_quantile(distances, self.alpha)
         return {"spreads": spreads, "calibration_risk": (distances > spreads).double().mean().item()}
 
-    def values(self, case: GuaranteeCase) -> dict[str, Any]:
+    def values(self, case: GuaranteeCase, sets: Sets | None = None) -> dict[str, Any]:
         """Expected volume of each class and the ends of its interval, in ml."""
         expected, spread = self._volumes(case)
         half = self.per_unit(case, lambda fitted: fitted["spreads"]) * spread
@@ -117,7 +117,7 @@ class VolumeInterval(Guarantee):
             for name, sizes in millilitre.items()
         }
 
-    def losses(self, case: GuaranteeCase) -> Tensor:
+    def losses(self, case: GuaranteeCase, sets: Sets | None = None) -> Tensor:
         """1 for each class whose volume lies outside of its interval, else 0, (C,)."""
         return (self._distance(case) > self.per_unit(case, lambda fitted: fitted["spreads"])).double()
 
