@@ -185,9 +185,8 @@ def main() -> None:
     calibrator = TemperatureScaling(3)
     fit_calibrator(calibrator, fit_on)
     predicted = [(logits_of(network, image), label) for image, label in volumes(1000, args.cases)]
-    print(
-        f"{args.cases} cases, {args.calibration} of them for each fit, {args.splits} splits; predicted after {time.perf_counter() - start:.0f} s"
-    )
+    print(f"{args.cases} cases, {args.calibration} of them for each fit, {args.splits} splits")
+    print(f"predicted after {time.perf_counter() - start:.0f} s; temperature {calibrator.temperature:.3f}")
     sides = {
         "as predicted": predicted,
         "after temperature scaling": [(calibrator(logits), label) for logits, label in predicted],
