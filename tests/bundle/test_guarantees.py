@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.conftest import PHANTOM_SIZE
 
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
@@ -15,7 +16,8 @@ from medcalib.calibrators import read_calibrator
 from medcalib.data import phantom_cases
 from medcalib.errors import UserError
 from medcalib.guarantees import read_guarantees
-from tests.conftest import PHANTOM_SIZE
+from medcalib.handlers import case_overlay
+from medcalib.visualize import draw_case_overlay
 
 OUTPUT = "seed_12345"
 NO_FIGURES = {"evaluation::num_case_diagrams": 0, "quality_control::calibrate_threshold": False}
@@ -185,7 +187,8 @@ def _with_other_temperature(content, folder):
 def test_too_few_cases_are_told_before_anything_is_trained(tmp_path, make_bundle, tiny):
     bundle = make_bundle(tmp_path, method="temperature_scaling+recall_control")
     with pytest.raises(
-        UserError, match=r"recall_control at alpha 0.1 needs 9 calibration cases, and there are 1: .* the other 1 of the 2"
+        UserError,
+        match=r"recall_control at alpha 0.1 needs 9 calibration cases, and there are 1: .* the other 1 of the 2",
     ):
         run(str(bundle), "train", overrides=tiny)
     assert not list(tmp_path.glob("bundles/*/seed_*"))
@@ -202,18 +205,37 @@ def test_a_debug_run_promises_nothing(tmp_path, make_bundle, tiny):
 
 
 @pytest.mark.slow
-def test_new_images_have_sets_and_values(guaranteed, phantom_dir, tiny, tmp_path):
+def test_new_images_have_sets_and_values(guaranteed, phantom_dir, tiny, tmp_path, monkeypatch):
     images = phantom_dir / "images" / "phantom_006.nii.gz"
-    run(
-        str(guaranteed),
-        "inference_pred",
-        overrides=tiny | LEVEL | {"output_dir": str(tmp_path / "new")},
-        images=str(images),
-    )
+    drawn = []
+
+    def draw(*arrays, **options):
+        drawn.append(options)
+        return draw_case_overlay(*arrays, **options)
+
+    monkeypatch.setattr(case_overlay, "draw_case_overlay", draw)
+    # one image and two calibration cases
+    with pytest.warns(UserWarning, match="are too few to tell whether they are alike"):
+        run(
+            str(guaranteed),
+            "inference_pred",
+            overrides=tiny | LEVEL | {"output_dir": str(tmp_path / "new")},
+            images=str(images),
+        )
     row = pd.read_csv(tmp_path / "new" / "predictions.csv").iloc[0]
     outer = nib.load(tmp_path / "new" / "phantom_006" / "phantom_006_outer_organ.nii.gz")
     voxel = abs(np.linalg.det(outer.affine[:3, :3])) / 1000
     assert row["guaranteed_organ_outer_ml"] == pytest.approx(np.asarray(outer.dataobj).sum() * voxel, rel=1e-5)
+    # the sets are the band in the figure
+    (options,) = drawn
+    assert "inner" not in options
+    np.testing.assert_array_equal(options["outer"][0], np.asarray(outer.dataobj) != 0)
+    assert row["shift_p"] in (pytest.approx(1 / 3), pytest.approx(2 / 3), 1)
+    check = json.loads((tmp_path / "new" / "shift.json").read_text())
+    assert (check["num_images"], check["num_calibration_cases"]) == (1, PHANTOM_SIZE["num_validation"])
+    # the scores are those that the evaluation finds on the grid of the files
+    scores = json.loads((tmp_path / "new" / "phantom_006" / "phantom_006.json").read_text())["scores"]
+    assert set(check["scores"]) == {name for name in scores if not name.endswith("_image_mean")}
 
 
 def test_what_a_bundle_with_a_guarantee_is(tmp_path, make_bundle):
