@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from tests.conftest import PHANTOM_SIZE
+from tests.several import in_processes
 
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
@@ -186,10 +187,8 @@ def _with_other_temperature(content, folder):
 
 def test_too_few_cases_are_told_before_anything_is_trained(tmp_path, make_bundle, tiny):
     bundle = make_bundle(tmp_path, method="temperature_scaling+recall_control")
-    with pytest.raises(
-        UserError,
-        match=r"recall_control at alpha 0.1 needs 9 calibration cases, and there are 1: .* the other 1 of the 2",
-    ):
+    told = "needs 9 calibration cases that have the class, and there are 1: .* the other 1 of the 2 fit the calibrator"
+    with pytest.raises(UserError, match=f"recall_control at alpha 0.1 {told}"):
         run(str(bundle), "train", overrides=tiny)
     assert not list(tmp_path.glob("bundles/*/seed_*"))
 
@@ -214,14 +213,11 @@ def test_new_images_have_sets_and_values(guaranteed, phantom_dir, tiny, tmp_path
         return draw_case_overlay(*arrays, **options)
 
     monkeypatch.setattr(case_overlay, "draw_case_overlay", draw)
+    settings = {id_: value for id_, value in tiny.items() if not id_.startswith("data::cases")}
+    settings |= LEVEL | {"output_dir": str(tmp_path / "new")}
     # one image and two calibration cases
     with pytest.warns(UserWarning, match="are too few to tell whether they are alike"):
-        run(
-            str(guaranteed),
-            "inference_pred",
-            overrides=tiny | LEVEL | {"output_dir": str(tmp_path / "new")},
-            images=str(images),
-        )
+        run(str(guaranteed), "inference_pred", overrides=settings, images=str(images))
     row = pd.read_csv(tmp_path / "new" / "predictions.csv").iloc[0]
     outer = nib.load(tmp_path / "new" / "phantom_006" / "phantom_006_outer_organ.nii.gz")
     voxel = abs(np.linalg.det(outer.affine[:3, :3])) / 1000
@@ -230,12 +226,34 @@ def test_new_images_have_sets_and_values(guaranteed, phantom_dir, tiny, tmp_path
     (options,) = drawn
     assert "inner" not in options
     np.testing.assert_array_equal(options["outer"][0], np.asarray(outer.dataobj) != 0)
-    assert row["shift_p"] in (pytest.approx(1 / 3), pytest.approx(2 / 3), 1)
+    assert 3 * row["shift_p"] in (pytest.approx(1), pytest.approx(2), pytest.approx(3))
     check = json.loads((tmp_path / "new" / "shift.json").read_text())
     assert (check["num_images"], check["num_calibration_cases"]) == (1, PHANTOM_SIZE["num_validation"])
-    # the scores are those that the evaluation finds on the grid of the files
     scores = json.loads((tmp_path / "new" / "phantom_006" / "phantom_006.json").read_text())["scores"]
     assert set(check["scores"]) == {name for name in scores if not name.endswith("_image_mean")}
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_letters(guaranteed, copied, tiny, tmp_path):
+    def every_mode(_rank):
+        for mode in ("train", "inference_pred", "inference_eval"):
+            settings = (
+                tiny | LEVEL | ({"quality_control::calibrate_threshold": False} if mode == "inference_eval" else {})
+            )
+            run(str(copied), mode, overrides=settings)
+
+    shutil.rmtree(copied / OUTPUT)
+    in_processes(2, every_mode, tmp_path / "log")
+    names = [
+        "models/guarantee.pt",
+        "predictions/guarantees.csv",
+        "evaluation/guarantees.json",
+        "evaluation/guarantees.csv",
+    ]
+    names += [str(path.relative_to(guaranteed / OUTPUT)) for path in guaranteed.rglob("*_outer_*.nii.gz")]
+    assert len(names) > 4
+    for name in names:
+        assert (copied / OUTPUT / name).read_bytes() == (guaranteed / OUTPUT / name).read_bytes(), name
 
 
 def test_what_a_bundle_with_a_guarantee_is(tmp_path, make_bundle):

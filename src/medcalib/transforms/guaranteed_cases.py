@@ -147,12 +147,11 @@ def said_of(case: GuaranteeCase, guarantees: JointGuarantees) -> tuple[dict[str,
     """What fitted guarantees say of a case: plain values, as they stand under `GUARANTEED`, and sets of voxels."""
     applied = guarantees.apply(case)
     pictures = len(case.spacing) < 3
-    values = {key.replace("_ml", "_pixels"): _in_pixels(key, value) for key, value in applied.values.items()}
     found = {
         "group": case.group,
         "dice": case.dice,
         "scores": dict(case.scores),
-        "values": values if pictures else dict(applied.values),
+        "values": _in_pixels(applied.values) if pictures else dict(applied.values),
         "losses": {kind: losses.tolist() for kind, losses in applied.losses.items()},
         "unit": "pixels" if pictures else "ml",
         "segmentation": _sizes(case.segmentation, case.spacing),
@@ -188,6 +187,14 @@ def _sizes(voxels: Tensor | None, spacing: tuple[float, ...]) -> list[float]:
     return (voxels.flatten(1).sum(1).double() * factor).tolist()
 
 
-def _in_pixels(name: str, value: Any) -> Any:
-    """A value of a picture, in which a pixel is a cubic millimetre to guarantees."""
-    return value * _MM3_PER_ML if "_ml" in name and isinstance(value, float) else value
+def _in_pixels(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a picture, in which to guarantees a pixel is a millimetre wide and a cubic millimetre large."""
+    found = {}
+    for name, value in values.items():
+        if name.endswith("_ml"):
+            found[f"{name.removesuffix('_ml')}_pixels"] = value * _MM3_PER_ML
+        elif name.endswith("_mm"):
+            found[f"{name.removesuffix('_mm')}_pixels"] = value
+        else:
+            found[name] = value
+    return found
