@@ -23,6 +23,8 @@ from typing import Any
 from harness import machine
 
 SHARED = "same_cases"
+# what only a training has
+OF_TRAINING = ("val_interval", "train::", "validate::")
 REPORT = "evaluation/guarantees.json"
 
 
@@ -93,8 +95,9 @@ def run_all(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
     def run_one(folder: Path, method: str, **more: Any) -> None:
         bundle, _ = generate(find_templates(), folder, options.data, options.loss, method)
-        own = overrides if method.startswith(("mc_", "deep")) else without_sampler(overrides)
+        left_out = ("method::",) if not method.startswith(("mc_", "deep")) else ()
         for mode in ("train", "inference_eval"):
+            own = without(overrides, (*left_out, *(() if mode == "train" else OF_TRAINING)))
             if not (bundle / f"seed_{options.seed}" / REPORT).exists():
                 print(f"\n== {bundle.name}, {mode} {more or ''}", flush=True)
                 run(str(bundle), mode, options.seed, overrides=own | more)
@@ -111,9 +114,9 @@ def run_all(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         run_one(shared, f"{method}+{options.calibrator}+{options.guarantee}", guarantee_cases="all")
 
 
-def without_sampler(overrides: dict[str, Any]) -> dict[str, Any]:
-    """Values that methods without drawn members have, too."""
-    return {key: value for key, value in overrides.items() if not key.startswith("method::")}
+def without(overrides: dict[str, Any], beginnings: tuple[str, ...]) -> dict[str, Any]:
+    """Values of which no id begins so."""
+    return {key: value for key, value in overrides.items() if not key.startswith(beginnings)}
 
 
 def main() -> None:

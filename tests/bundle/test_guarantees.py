@@ -17,6 +17,8 @@ from medcalib.calibrators import read_calibrator
 from medcalib.data import phantom_cases
 from medcalib.errors import UserError
 from medcalib.guarantees import read_guarantees
+from medcalib.handlers import case_overlay
+from medcalib.visualize import draw_case_overlay
 
 OUTPUT = "seed_12345"
 NO_FIGURES = {"evaluation::num_case_diagrams": 0, "quality_control::calibrate_threshold": False}
@@ -202,15 +204,33 @@ def test_a_debug_run_promises_nothing(tmp_path, make_bundle, tiny):
 
 
 @pytest.mark.slow
-def test_new_images_have_sets_and_values(guaranteed, phantom_dir, tiny, tmp_path):
+def test_new_images_have_sets_and_values(guaranteed, phantom_dir, tiny, tmp_path, monkeypatch):
     images = phantom_dir / "images" / "phantom_006.nii.gz"
+    drawn = []
+
+    def draw(*arrays, **options):
+        drawn.append(options)
+        return draw_case_overlay(*arrays, **options)
+
+    monkeypatch.setattr(case_overlay, "draw_case_overlay", draw)
     settings = {id_: value for id_, value in tiny.items() if not id_.startswith("data::cases")}
     settings |= LEVEL | {"output_dir": str(tmp_path / "new")}
-    run(str(guaranteed), "inference_pred", overrides=settings, images=str(images))
+    # one image and two calibration cases
+    with pytest.warns(UserWarning, match="are too few to tell whether they are alike"):
+        run(str(guaranteed), "inference_pred", overrides=settings, images=str(images))
     row = pd.read_csv(tmp_path / "new" / "predictions.csv").iloc[0]
     outer = nib.load(tmp_path / "new" / "phantom_006" / "phantom_006_outer_organ.nii.gz")
     voxel = abs(np.linalg.det(outer.affine[:3, :3])) / 1000
     assert row["guaranteed_organ_outer_ml"] == pytest.approx(np.asarray(outer.dataobj).sum() * voxel, rel=1e-5)
+    # the sets are the band in the figure
+    (options,) = drawn
+    assert "inner" not in options
+    np.testing.assert_array_equal(options["outer"][0], np.asarray(outer.dataobj) != 0)
+    assert 3 * row["shift_p"] in (pytest.approx(1), pytest.approx(2), pytest.approx(3))
+    check = json.loads((tmp_path / "new" / "shift.json").read_text())
+    assert (check["num_images"], check["num_calibration_cases"]) == (1, PHANTOM_SIZE["num_validation"])
+    scores = json.loads((tmp_path / "new" / "phantom_006" / "phantom_006.json").read_text())["scores"]
+    assert set(check["scores"]) == {name for name in scores if not name.endswith("_image_mean")}
 
 
 @pytest.mark.slow
