@@ -44,6 +44,11 @@ class GuaranteedSetsHandler:
 
     Raises:
         UserError: two classes would have files of the same name.
+
+    Example:
+        >>> engine, folder = Engine(lambda engine, batch: batch), ResultFolder("predictions")
+        >>> for handler in (folder, GuaranteedSetsHandler(folder, Task(["background", "organ"]))):
+        ...     handler.attach(engine)
     """
 
     def __init__(self, folder: ResultFolder, task: Task, table: str | None = "guarantees.csv") -> None:

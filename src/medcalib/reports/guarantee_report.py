@@ -43,6 +43,13 @@ class GuaranteeReportHandler:
         confidence: of the intervals.
         formats: file formats of the figures.
         dpi: resolution of raster formats.
+
+    Example:
+        >>> from medcalib.guarantees import RecallControl
+        >>> engine, folder = Engine(lambda engine, batch: batch), ResultFolder("evaluation")
+        >>> guarantees = JointGuarantees([RecallControl(["organ"], alpha=0.1)])
+        >>> for handler in (folder, GuaranteeReportHandler(folder, guarantees, ["organ"])):
+        ...     handler.attach(engine)
     """
 
     def __init__(
