@@ -41,7 +41,10 @@ def command(*arguments):
 def test_masks_are_grown_and_grown_again_by_the_stored_guarantee(data, tmp_path, capsys):
     command(*options(data, tmp_path / "out", class_names="background,left,right", alpha=0.2))
     printed = capsys.readouterr().out
-    assert "Guarantee margin_control: at most 20 % of the class is missed by the grown mask" in printed
+    assert (
+        "Guarantee margin_control, fitted on 10 cases: at most 20 % of the class is missed by the grown mask" in printed
+    )
+    assert "  left: masks are grown by " in printed
     assert "left   promised: at most 20 %; on 2 test cases" in printed
     assert printed.splitlines()[-1] == f"Results: {tmp_path / 'out'}"
     assert str(tmp_path / ".") not in printed.replace(f"Results: {tmp_path / 'out'}", "")

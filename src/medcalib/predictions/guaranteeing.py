@@ -131,7 +131,11 @@ def guarantee_predictions(
         else:
             joint = _fitted(guarantee, inputs, fit_on, alpha, min_covered)
         (part,) = joint.parts
-        print(f"Guarantee {part.kind}: {part.promise()}.")
+        number = len(fit_on or known["calibration_cases"])
+        print(f"Guarantee {part.kind}, fitted on {number} cases: {part.promise()}.")
+        if part.kind == MarginControl.kind:
+            for name in part.class_names:
+                print(f"  {name}: masks are grown by {part.fitted(name)['margin_mm']:g} mm")
         draft.mkdir(parents=True, exist_ok=True)
         _write(draft / FILE, joint, given | {"class_names": _all_names(given, inputs)}, known, fit_on)
         rows = _apply(joint, inputs, listed, evaluate, draft / "predictions")

@@ -35,6 +35,17 @@ class ShiftCheck:
 
     Raises:
         UserError: the file is missing or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from medcalib.guarantees import JointGuarantees, RecallControl, save_guarantees
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cases = [{"case": str(n), "scores": {"entropy_foreground_mean": n / 20}} for n in range(19)]
+        ...     guarantees = JointGuarantees([RecallControl(["organ"])])
+        ...     save_guarantees(f"{folder}/guarantee.pt", guarantees, cases, origin={}, split_digest="")
+        ...     check = ShiftCheck(f"{folder}/guarantee.pt", CaseFolders(f"{folder}/out"))
+        >>> check.case_p_value({"entropy_foreground_mean": 5.0})
+        0.05
     """
 
     file = "shift.json"
