@@ -17,7 +17,16 @@ from typing import Any
 
 from medcalib.bundle.contract import CONTRACTS, MODULES, field_of
 from medcalib.bundle.fragments import FragmentKind, fragment_names, read_yaml
-from medcalib.bundle.layout import CALIBRATION_CONFIGS, CLASSIFICATION, INFERENCE_CONFIGS, SHARED_CONFIGS, Mode
+from medcalib.bundle.layout import (
+    CALIBRATED_GUARANTEE_FIT,
+    CALIBRATION_CONFIGS,
+    CLASSIFICATION,
+    GUARANTEE_CONFIGS,
+    INFERENCE_CONFIGS,
+    SHARED_CONFIGS,
+    Mode,
+)
+from medcalib.bundle.method_names import JOINED
 from medcalib.bundle.templates import find_templates
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -31,6 +40,7 @@ PAGES = (
     "docs/adding_a_network.md",
     "docs/calibrators.md",
     "docs/configs.md",
+    "docs/guarantees.md",
 )
 LONGEST = 60
 """Characters of a value that are shown."""
@@ -49,6 +59,9 @@ EXAMPLES = {
     "num_bins": 15,
     "include_background": "true",
     "l1ace_params::num_bins": 10,
+    "guarantee_cases": "all",
+    "guarantee_group_by": "vendor",
+    "guarantee_min_group_cases": 30,
     "inferer::roi_size": "[64,64,64]",
     "inferer::sw_batch_size": 1,
     "inferer::overlap": 0.25,
@@ -128,7 +141,7 @@ def tables() -> dict[str, str]:
     result["modules"] = table(["`network_modules::`", "which"], [[f"`{n}`", text] for n, text in MODULES.items()])
     for kind in set(FragmentKind) - {FragmentKind.DATA}:
         rows = [[f"`{name}`", body["description"], body.get("reference", "")] for name, body in bodies[kind].items()]
-        option = "--method" if kind is FragmentKind.CALIBRATOR else f"--{kind}"
+        option = "--method" if kind in JOINED else f"--{kind}"
         result[kind] = table([f"`{option}`", "what it is", "reference"], rows)
     for kind, fields in CONTRACTS.items():
         rows = [
@@ -219,7 +232,11 @@ def all_ids() -> str:
     """The tables of ids of every shared file, of every file of a mode and of every network."""
     files = [*SHARED_CONFIGS, *INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, CLASSIFICATION]
     files += [f"{CLASSIFICATION}/{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)]
-    files += [*CALIBRATION_CONFIGS, "label_files", "mlflow", "multi_gpu", "initial_weights", "debug", "images"]
+    files += [*CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS, CALIBRATED_GUARANTEE_FIT]
+    files += [
+        f"{CLASSIFICATION}/{name}" for name in GUARANTEE_CONFIGS if (CONFIGS / CLASSIFICATION / f"{name}.yaml").exists()
+    ]
+    files += ["label_files", "mlflow", "multi_gpu", "initial_weights", "debug", "images", "guaranteed_images"]
     files += [f"{FragmentKind.NETWORK}/{name}" for name in fragment_names(CONFIGS, FragmentKind.NETWORK)]
     parts, known = [], {}
     for name in files:

@@ -12,7 +12,7 @@ FLOORS = [
     {"processes", "process_group", "devices", "freed_memory"},
     {"files", "gathering"},
     {"functional", "networks", "image_files", "data"},
-    {"losses", "metrics", "calibrators", "task"},
+    {"losses", "metrics", "calibrators", "guarantees", "task"},
     {"inferers", "transforms", "visualize", "device_check"},
     {"engines", "handlers"},
     {"reports"},

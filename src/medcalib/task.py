@@ -106,6 +106,16 @@ class Task:
         return tuple(map(str, self.regions or self.class_names))[0 if self.include_first_channel else 1 :]
 
     @property
+    def foreground_channels(self) -> slice:
+        """Channels of what results are reported on without the background, whether it counts in means or not."""
+        return slice(1 if self.reports_exclusive else 0, None)
+
+    @property
+    def foreground_classes(self) -> tuple[str, ...]:
+        """Names of `foreground_channels`."""
+        return tuple(map(str, self.regions or self.class_names))[self.foreground_channels]
+
+    @property
     def segmented_channels(self) -> slice:
         """Channels of a prediction that count in what is said of its segmentation."""
         return slice(0 if self.include_background or not self.exclusive else 1, self.num_classes)

@@ -214,7 +214,7 @@ def test_one_file_adds_a_network(templates):
     ("method", "network", "message"),
     [
         ("deterministic", "", "no network fragment called ''"),
-        ("mc_dropout+", None, "no calibrator fragment called ''"),
+        ("mc_dropout+", None, "no method, calibrator or guarantee called ''"),
     ],
 )
 def test_empty_name(templates, tmp_path, method, network, message):

@@ -63,6 +63,7 @@ def test_no_page_or_product_file_points_outside():
 def test_every_id_of_the_page_may_be_set_as_the_example_says(tmp_path, make_bundle):
     kinds = [("phantom", network) for network in (None, "unet", "dynunet", "swin_unetr")] + [("phantom_cells", None)]
     bundles = [make_bundle(tmp_path, data, "softl1ace_ce", "deterministic", network) for data, network in kinds]
+    bundles.append(make_bundle(tmp_path, method="temperature_scaling+recall_control"))
     configs = [Bundle.open(bundle).config(mode) for bundle in bundles for mode in Mode]
     for id_, text in WRITER["EXAMPLES"].items():
         assert f"`--{id_}={text}`" in (REPOSITORY / "docs" / "configs.md").read_text(), id_

@@ -93,6 +93,83 @@ def test_legend_names_what_is_there():
     assert legend(draw_case_overlay(**data)) == ["prediction"]
 
 
+def bands(axes):
+    """The opacity of each band, (right, up)."""
+    return [np.swapaxes(np.asarray(picture.get_array())[..., 3], 0, 1) for picture in axes.images[1:]]
+
+
+def sets_of(prediction):
+    """A pixel less and a pixel more of each class."""
+    found = {"inner": [], "outer": []}
+    for number in (1, 2):
+        mask = prediction == number
+        moved = [np.roll(mask, step, axis) for axis in (0, 1) for step in (-1, 1)]
+        found["inner"].append(np.logical_and.reduce([mask, *moved]))
+        found["outer"].append(np.logical_or.reduce([mask, *moved]))
+    return {name: np.stack(masks) for name, masks in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("inner", "outer"), "inner to outer set"),
+        (("outer",), "added by the outer set"),
+        (("inner",), "not in the inner set"),
+    ],
+)
+def test_sets_of_a_guarantee_are_a_band_around_the_outline(given, words):
+    data = case()
+    sets = sets_of(data["prediction"])
+    figure = draw_case_overlay(**data, **{name: sets[name] for name in given})
+    left, right, _ = figure.axes
+    shown = bands(left)
+    assert len(shown) == 2
+    assert len(right.images) == 2
+    for number, opacity in enumerate(shown, start=1):
+        predicted = data["prediction"] == number
+        inner, outer = (sets[name][number - 1] if name in given else predicted for name in ("inner", "outer"))
+        np.testing.assert_array_equal(opacity > 0, outer & ~inner)
+        color = np.asarray(left.images[number].get_array())[0, 0, :3]
+        np.testing.assert_allclose(color, class_color(number))
+    assert legend(figure) == ["organ", "lesion", "ground truth", "prediction", words]
+
+
+def test_a_band_without_prediction_has_its_class_in_the_legend():
+    data = case()
+    data["prediction"][:] = data["label"][:] = 0
+    outer = np.zeros((2, 12, 10), dtype=bool)
+    outer[1, 3:5, 3:5] = True
+    assert legend(draw_case_overlay(**data, outer=outer)) == [
+        "lesion",
+        "ground truth",
+        "prediction",
+        "added by the outer set",
+    ]
+    assert legend(draw_case_overlay(**data, outer=outer & False)) == ["ground truth", "prediction"]
+
+
+@pytest.mark.parametrize("origin", ["lower", "upper"])
+def test_band_lies_where_its_pixels_lie(origin):
+    nothing = np.zeros((12, 10), dtype=int)
+    outer = np.zeros((1, 12, 10), dtype=bool)
+    outer[0, :3, :2] = True
+    names = ["background", "organ"]
+    figure = draw_case_overlay(np.ones((1, 12, 10)), nothing, nothing, class_names=names, origin=origin, outer=outer)
+    drawn = pixels(figure, figure.axes[0])
+    colored = np.ptp(drawn, axis=2) > 0.1
+    assert colored[-1 if origin == "lower" else 0, 0]
+    assert colored.any(0).mean() == pytest.approx(3 / 12, abs=0.02)
+    assert colored.any(1).mean() == pytest.approx(2 / 10, abs=0.02)
+
+
+def test_sets_of_other_classes_are_refused():
+    data = case()
+    with pytest.raises(ValueError, match="outer must hold 2 classes"):
+        draw_case_overlay(**data, outer=np.zeros((3, 12, 10)))
+    with pytest.raises(ValueError, match="inner must have the shape"):
+        draw_case_overlay(**data, inner=np.zeros((2, 12, 9)))
+
+
 def test_many_classes_have_different_colours():
     data = case((20, 20))
     data["prediction"] = np.repeat(np.arange(20), 20).reshape(20, 20)

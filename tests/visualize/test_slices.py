@@ -51,6 +51,19 @@ def test_all_arrays_are_cut_alike():
     np.testing.assert_array_equal(cut.label, cut.prediction + 1)
 
 
+def test_sets_of_classes_are_cut_as_the_prediction_is():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, SHAPE)
+    classes = np.stack([labels == 1, labels == 2])
+    for affine in [None, *itertools.islice(affines(), 5, None, 11)]:
+        cut = case_slice(labels[None], labels, labels, affine=affine, inner=classes, outer=~classes)
+        np.testing.assert_array_equal(cut.inner, np.stack([cut.prediction == 1, cut.prediction == 2]))
+        np.testing.assert_array_equal(cut.outer, ~cut.inner)
+    flat = case_slice(labels[None, ..., 0], labels[..., 0], labels[..., 0], inner=classes[..., 0])
+    np.testing.assert_array_equal(flat.inner, classes[..., 0])
+    assert flat.outer is None
+
+
 @pytest.mark.parametrize("axis", range(3))
 def test_slice_with_the_most_foreground_is_taken(axis):
     rng = np.random.default_rng(axis)

@@ -17,10 +17,13 @@ from medcalib.bundle.digest import bundle_digest, config_digest
 from medcalib.bundle.fragment_checks import check_fragment
 from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml
 from medcalib.bundle.layout import (
+    CALIBRATED_GUARANTEE_FIT,
     CALIBRATION_CONFIGS,
     CLASSIFICATION,
     CONFIGS,
     DIGEST_PREFIX_LENGTH,
+    GUARANTEE_CONFIGS,
+    GUARANTEED_IMAGES,
     IMAGES,
     INFERENCE_CONFIGS,
     LABEL_FILES,
@@ -32,13 +35,12 @@ from medcalib.bundle.layout import (
     config_files,
     images_config,
 )
+from medcalib.bundle.method_names import DEFAULT_METHOD, joined_fragments, known_fragments
 from medcalib.bundle.network_settings import check_network_fits, default_network, network_settings
 from medcalib.errors import UserError
 from medcalib.files.folders import FolderDraft
 
 __all__ = ["DEFAULT_METHOD", "generate", "list_fragments"]
-
-DEFAULT_METHOD = "deterministic"
 
 
 def generate(
@@ -51,15 +53,15 @@ def generate(
         bundles_dir: where bundles lie.
         data: name of a data fragment.
         loss: name of a loss fragment.
-        method: name of a method, of a calibrator, or of both joined by ``+``.
+        method: name of a method, of a calibrator or of a guarantee, or of several of them joined by ``+``.
         network: name of a network fragment; the data fragment's default when None.
 
     Returns:
         The bundle's folder, and whether it was written by this call.
 
     Raises:
-        UserError: a name is unknown, a fragment breaks its contract, network, method and calibrator do not go
-            together, the bundle is there but was edited, or the folder cannot be written.
+        UserError: a name is unknown, a fragment breaks its contract, data, network, method, calibrator and guarantee do
+            not go together, the bundle is there but was edited, or the folder cannot be written.
     """
     sources = _sources(templates_dir / CONFIGS, data, loss, method, network)
     configs = {name: read_yaml(path) for name, path in sources.items()}
@@ -73,6 +75,7 @@ def generate(
     configs[FragmentKind.NETWORK] |= settings
     check_network_fits(configs, sources)
     _check_calibrator_fits(configs, sources)
+    _check_guarantee_fits(configs, sources)
 
     digest = config_digest(configs)
     bundle = bundles_dir / f"{data}_{loss}_{method}_{digest[:DIGEST_PREFIX_LENGTH]}"
@@ -146,14 +149,18 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str, network: str 
         sources[CLASSIFICATION] = configs_dir / f"{CLASSIFICATION}.yaml"
         for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
             sources[str(mode)] = configs_dir / CLASSIFICATION / f"{mode}.yaml"
-    sampler, plus, calibrator = method.partition("+")
-    if not plus and sampler in fragment_names(configs_dir, FragmentKind.CALIBRATOR):
-        sampler, plus, calibrator = DEFAULT_METHOD, "+", sampler
-    sources[FragmentKind.METHOD] = fragment_path(configs_dir, FragmentKind.METHOD, sampler)
-    if plus:
-        sources |= {name: configs_dir / f"{name}.yaml" for name in CALIBRATION_CONFIGS}
-        sources[FragmentKind.CALIBRATOR] = fragment_path(configs_dir, FragmentKind.CALIBRATOR, calibrator)
-    return sources
+    joined = joined_fragments(method, known_fragments(configs_dir))
+    fits: list[str] = []
+    if FragmentKind.CALIBRATOR in joined:
+        fits += CALIBRATION_CONFIGS
+    if FragmentKind.GUARANTEE in joined:
+        fits += GUARANTEE_CONFIGS
+        fits += [CALIBRATED_GUARANTEE_FIT] if FragmentKind.CALIBRATOR in joined else []
+    sources |= {name: configs_dir / f"{name}.yaml" for name in fits}
+    if CLASSIFICATION in sources:
+        of_images = {name: configs_dir / CLASSIFICATION / f"{name}.yaml" for name in fits}
+        sources |= {name: path for name, path in of_images.items() if path.exists()}
+    return sources | {kind: fragment_path(configs_dir, kind, name) for kind, name in joined.items()}
 
 
 def _check_calibrator_fits(configs: Mapping[str, Any], sources: Mapping[str, Path]) -> None:
@@ -165,6 +172,17 @@ def _check_calibrator_fits(configs: Mapping[str, Any], sources: Mapping[str, Pat
             f"{sources[FragmentKind.CALIBRATOR].stem} changes the network, so it needs one that returns a single "
             f"prediction, but {sources[FragmentKind.METHOD].stem} has several networks or heads; join it to another "
             f"method, or take a calibrator of logits, such as temperature_scaling."
+        )
+
+
+def _check_guarantee_fits(configs: Mapping[str, Any], sources: Mapping[str, Path]) -> None:
+    if FragmentKind.GUARANTEE not in configs:
+        return
+    task = task_of(configs[FragmentKind.DATA]["data"])
+    if (made_for := task_of(configs[FragmentKind.GUARANTEE]["guarantee"])) != task:
+        raise UserError(
+            f"The guarantee {sources[FragmentKind.GUARANTEE].stem} is made for {made_for}, but the task of "
+            f"{sources[FragmentKind.DATA].stem} is {task}; choose another that --list shows, or leave it out."
         )
 
 
@@ -180,7 +198,7 @@ def _siblings(
     weights = None
     if sampler != DEFAULT_METHOD and training == Training.DETERMINISTIC:
         weights = sibling(DEFAULT_METHOD)
-    elif FragmentKind.CALIBRATOR in configs:
+    elif FragmentKind.CALIBRATOR in configs or FragmentKind.GUARANTEE in configs:
         weights = sibling(sampler)
     starts_from_sibling = training == Training.FINE_TUNED
     return {
@@ -211,6 +229,9 @@ def _write(
     if CLASSIFICATION not in sources:
         shutil.copyfile(templates_dir / CONFIGS / LABEL_FILES, configs_dir / LABEL_FILES)
     shutil.copyfile(images_config(templates_dir, CLASSIFICATION in sources), configs_dir / IMAGES)
+    if FragmentKind.GUARANTEE in sources:
+        guaranteed = images_config(templates_dir, CLASSIFICATION in sources, GUARANTEED_IMAGES)
+        shutil.copyfile(guaranteed, configs_dir / GUARANTEED_IMAGES)
     shutil.copyfile(templates_dir / CONFIGS / "logging.conf", configs_dir / "logging.conf")
     shutil.copyfile(templates_dir / "LICENSE", folder / "LICENSE")
     (configs_dir / METADATA).write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
@@ -241,6 +262,8 @@ def _readme_fields(configs_dir: Path, bundle: Path, metadata: dict[str, Any]) ->
         "licence": metadata["data_licence"],
         "source": metadata["data_source"],
         "classes": metadata["label_classes"],
-        "images": str(bundle / CONFIGS / IMAGES),
+        "images": " and ".join(
+            str(bundle / CONFIGS / name) for name in (IMAGES, GUARANTEED_IMAGES) if (configs_dir / name).exists()
+        ),
         **{f"monai_{mode}": monai_command(mode) for mode in Mode},
     }

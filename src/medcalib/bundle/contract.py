@@ -198,6 +198,29 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
         "options": Field((dict,), "arguments of `medcalib.calibrators.fit_calibrator`"),
         "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
     },
+    FragmentKind.GUARANTEE: {
+        "description": Field((str,), "one line for lists of guarantees"),
+        "task": Field(
+            (str,),
+            "what it is for: segmentation, if left out, or classification of whole images",
+            required=False,
+            choices=TASKS,
+        ),
+        "parts": Field((dict,), "`_target_` of each promise, a `medcalib.guarantees.Guarantee`, by a name"),
+        "alpha": Field(
+            _NUMBER, "loss that is allowed, of which the promise says what it is", required=False, above=0, below=1
+        ),
+        "delta": Field(_NUMBER, "probability with which the promise may fail", required=False, above=0, below=1),
+        "max_poor": Field(_NUMBER, "share of the cases that pass which may be poor", required=False, above=0, below=1),
+        "scores": Field(
+            (list, NoneType),
+            "uncertainty scores among which one is chosen on the calibration cases; null for the default",
+            required=False,
+            texts=True,
+        ),
+        "poor_below": Field(_NUMBER, "a case whose Dice is below this is poor", required=False, least=0, most=1),
+        "reference": Field((str,), "paper, with its arXiv id or DOI", required=False),
+    },
 }
 
 SHARED: dict[str, Field] = {
@@ -213,6 +236,17 @@ SHARED: dict[str, Field] = {
     "amp": Field((bool,), "automatic mixed precision"),
     "activation": Field((str,), "how logits become probabilities", choices=("softmax", "sigmoid")),
     "calibration_cases": Field((list, NoneType), "ids of the cases on which calibrators are fitted", texts=True),
+    "guarantee_cases": Field(
+        (str,),
+        "calibration cases on which the guarantee is fitted where there is a calibrator, too: the `half` that this is "
+        "not fitted on, or `all`, with which the promise is approximate",
+        choices=("half", "all"),
+    ),
+    "guarantee_group_by": Field(
+        (str, NoneType),
+        "attribute of the cases, such as vendor, for each value of which the promise holds; null for none",
+    ),
+    "guarantee_min_group_cases": Field((int,), "cases from which on a group gets values of its own", least=1),
     "inferer::overlap": Field(_NUMBER, "part of a window that the next one covers, too", least=0, below=1),
     "inferer::sw_batch_size": Field((int,), "windows that are predicted at a time", least=1),
     "inferer::mode": Field((str,), "how windows are blended", choices=("gaussian", "constant")),

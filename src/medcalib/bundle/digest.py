@@ -41,5 +41,5 @@ def training_digest(configs: dict[str, Any]) -> str:
     Args:
         configs: the parsed configurations by file name, without suffix.
     """
-    deciding = {*SHARED_CONFIGS, CLASSIFICATION, *FragmentKind} - {FragmentKind.CALIBRATOR}
+    deciding = {*SHARED_CONFIGS, CLASSIFICATION, *FragmentKind} - {FragmentKind.CALIBRATOR, FragmentKind.GUARANTEE}
     return config_digest({name: config for name, config in configs.items() if name in deciding})

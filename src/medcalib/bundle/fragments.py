@@ -33,6 +33,7 @@ class FragmentKind(StrEnum):
     LOSS = "loss"
     METHOD = "method"
     CALIBRATOR = "calibrator"
+    GUARANTEE = "guarantee"
 
 
 class UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # the fast one is not everywhere

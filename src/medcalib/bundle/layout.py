@@ -8,11 +8,14 @@ from pathlib import Path
 from medcalib.bundle.fragments import FragmentKind
 
 __all__ = [
+    "CALIBRATED_GUARANTEE_FIT",
     "CALIBRATION_CONFIGS",
     "CLASSIFICATION",
     "CONFIGS",
     "COST",
     "DIGEST_PREFIX_LENGTH",
+    "GUARANTEED_IMAGES",
+    "GUARANTEE_CONFIGS",
     "IMAGES",
     "INFERENCE_CONFIGS",
     "INITIAL_WEIGHTS",
@@ -30,6 +33,9 @@ __all__ = [
 CONFIGS = "configs"
 IMAGES = "images.yaml"
 """File of `CONFIGS` that is merged last to predict images of no dataset; no digest is taken of it."""
+
+GUARANTEED_IMAGES = "guaranteed_images.yaml"
+"""File of `CONFIGS` that is merged after `IMAGES` in bundles with a guarantee; as `IMAGES`."""
 
 MULTI_GPU = "multi_gpu.yaml"
 """File of `CONFIGS` that is merged, before that of debug runs, where several processes share a run; as `IMAGES`."""
@@ -58,10 +64,16 @@ INFERENCE_CONFIGS = ("weights", "inference")
 CALIBRATION_CONFIGS = ("calibration", "calibration_fit")
 """What only bundles with a calibrator have: how it is applied in every mode, and how it is fitted by a training."""
 
+GUARANTEE_CONFIGS = ("guaranteed", "guaranteed_inference_pred", "guaranteed_inference_eval", "guarantee_fit")
+"""What only bundles with a guarantee have: what every mode shares, each of the modes that predict, and the fit."""
 
-def images_config(templates_dir: Path, classifies: bool) -> Path:
-    """The template of `IMAGES`."""
-    return templates_dir / CONFIGS / (CLASSIFICATION if classifies else "") / IMAGES
+CALIBRATED_GUARANTEE_FIT = "calibrated_guarantee_fit"
+"""What only bundles with both have: the calibration cases are divided between the two fits."""
+
+
+def images_config(templates_dir: Path, classifies: bool, name: str = IMAGES) -> Path:
+    """The template of `IMAGES`, or of `GUARANTEED_IMAGES`."""
+    return templates_dir / CONFIGS / (CLASSIFICATION if classifies else "") / name
 
 
 class Mode(StrEnum):
@@ -75,7 +87,8 @@ class Mode(StrEnum):
 def bundle_configs(configs_dir: Path) -> list[Path]:
     """Every configuration file of a bundle, in a fixed order."""
     modes = (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
-    names = [*SHARED_CONFIGS, CLASSIFICATION, *INFERENCE_CONFIGS, *modes, *CALIBRATION_CONFIGS, *FragmentKind, "debug"]
+    names = [*SHARED_CONFIGS, CLASSIFICATION, *INFERENCE_CONFIGS, *modes, *CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS]
+    names += [CALIBRATED_GUARANTEE_FIT, *FragmentKind, "debug"]
     return [path for path in (configs_dir / f"{name}.yaml" for name in names) if path.exists()]
 
 
@@ -83,16 +96,16 @@ def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Pat
     """The configuration files of one mode, in the order in which MONAI merges them.
 
     A later file replaces ids of an earlier one: the shared files, those of the task, the mode's own, those of
-    calibration, data, loss, method, calibrator, debug.
+    calibration and guarantee, network, data, loss, method, calibrator, guarantee, debug.
     """
     names = [*SHARED_CONFIGS, CLASSIFICATION]
     if mode is not Mode.TRAIN:
         names += [*INFERENCE_CONFIGS, mode]
         if mode is Mode.INFERENCE_PRED:
             names.append(Path(LABEL_FILES).stem)
-        names.append("calibration")
-    elif (configs_dir / "calibration_fit.yaml").exists():
-        names += ["weights", *CALIBRATION_CONFIGS]
+        names += ["calibration", "guaranteed", f"guaranteed_{mode}"]
+    elif any((configs_dir / f"{fit}.yaml").exists() for fit in ("calibration_fit", "guarantee_fit")):
+        names += ["weights", *CALIBRATION_CONFIGS, "guaranteed", "guarantee_fit", CALIBRATED_GUARANTEE_FIT]
     names += FragmentKind
     if debug:
         names.append("debug")

@@ -20,6 +20,7 @@ from medcalib.bundle.fragments import FragmentKind
 from medcalib.bundle.layout import (
     CLASSIFICATION,
     CONFIGS,
+    GUARANTEED_IMAGES,
     INITIAL_WEIGHTS,
     LABEL_FILES,
     METADATA,
@@ -50,7 +51,7 @@ LOGGING = "logging.conf"
 # how options begin that ask for a record in MLflow
 _OF_MLFLOW = "mlflow::"
 # a bundle's folder, seed, weights and method are its own affair
-_OWN_AFFAIRS = {"allow_unfinished", "seed", "method", "calibrator"}
+_OWN_AFFAIRS = {"allow_unfinished", "seed", "method", "calibrator", "guarantee"}
 _OWN_AFFAIRS |= {"output_dir", "models_dir", "weights_dir", "checkpoint", "checkpoints"}
 
 
@@ -136,6 +137,16 @@ class Bundle:
     def fits_calibrator(self) -> bool:
         """Whether its training fits a calibrator."""
         return (self.folder / CONFIGS / f"{FragmentKind.CALIBRATOR}.yaml").exists()
+
+    @property
+    def fits_guarantee(self) -> bool:
+        """Whether its training fits a guarantee."""
+        return (self.folder / CONFIGS / f"{FragmentKind.GUARANTEE}.yaml").exists()
+
+    @property
+    def makes_models(self) -> bool:
+        """Whether its training leaves something of its own: weights, a calibrator or a guarantee."""
+        return self.trains_network or self.fits_calibrator or self.fits_guarantee
 
     @property
     def classifies(self) -> bool:
@@ -285,7 +296,7 @@ class Bundle:
         return trainings
 
     def _has_method_of(self, sibling: Bundle) -> bool:
-        """Whether it only joins a calibrator to the method of its sibling, so that both have its settings."""
+        """Whether it only joins something to the method of its sibling, so that both have its settings."""
         method, plus, _ = self.fragments["method"].partition("+")
         return bool(plus) and method == sibling.fragments["method"]
 
@@ -314,6 +325,8 @@ class Bundle:
             if mode is not Mode.INFERENCE_PRED:
                 raise UserError(f"--images are predicted, so it goes with --mode {Mode.INFERENCE_PRED}, not {mode}.")
             files.append(self.images_overlay)
+            if self.fits_guarantee:
+                files.append(self._own_or(images_config(find_templates(), self.classifies, GUARANTEED_IMAGES)))
         return files
 
     @property

@@ -114,6 +114,8 @@ def run(
     if mode is not Mode.TRAIN:
         _use_network(workflow, mode, overrides, cache)
         return
+    if opened.fits_guarantee:
+        first_decides(partial(_check_guarantee, workflow))
     trainings = opened.trainings_before(workflow.parser, overrides)
     for number, training in enumerate(trainings, start=1):
         print(f"{opened.name} uses the weights of {training.bundle.name} with seed {training.seed}.")
@@ -125,7 +127,7 @@ def run(
         _train_network(before, training.overrides, training, initial if training.bundle.starts_anew else None)
     if opened.trains_network:
         _train_network(workflow, overrides, initial=initial if opened.starts_anew else None)
-    elif opened.fits_calibrator:
+    elif opened.makes_models:
         # the fit reads every case many times, from the memory of one process
         first_decides(lambda: _use_network(workflow, mode, overrides, cache))
 
@@ -182,7 +184,7 @@ def _train_network(
 def _use_network(
     workflow: ConfigWorkflow, mode: Mode, overrides: Mapping[str, Any], cache: PredictionCache | None
 ) -> None:
-    """Fit a calibrator of a trained network, predict or evaluate."""
+    """Fit a calibrator or a guarantee of a trained network, predict or evaluate."""
     content = workflow.parser.get_parsed_content
     hint = "nothing was written"
     with _one_sentence(workflow, hint):
@@ -229,6 +231,13 @@ def _check_cases(workflow: ConfigWorkflow, mode: Mode, *parts: str) -> None:
                 f"The {part} part of the dataset {content('dataset_dir')} is empty, so there is nothing for --mode "
                 f"{mode} to do; data::cases says which cases belong to it."
             )
+
+
+def _check_guarantee(workflow: ConfigWorkflow) -> None:
+    """Refuse a training at whose end nothing could be promised."""
+    with _one_sentence(workflow, "nothing was written"):
+        _check_cases(workflow, Mode.TRAIN, "calibration")
+        workflow.parser.get_parsed_content("guarantee_fit::check")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from medcalib.calibrators import read_calibrator
 from medcalib.data.case_identity import Identity, case_identities, named_alike, shared_cases
 from medcalib.data.cases import split_digest
 from medcalib.errors import UserError, listed
+from medcalib.guarantees import read_guarantees
 from medcalib.handlers.checkpoint import CHECKPOINT, training_state
 from medcalib.handlers.training_record import TrainingRecord, read_record
 
@@ -120,6 +121,7 @@ def check_weights(
     calibrator_file: str | Path | None = None,
     allow_unfinished: bool = False,
     threshold_cases: Sequence[Mapping[str, Any]] = (),
+    guarantee_file: str | Path | None = None,
 ) -> None:
     """Check that the training of the weights is finished, and that cases were not seen in it.
 
@@ -136,6 +138,7 @@ def check_weights(
         calibrator_file: file of the calibrator that is applied; none when None.
         allow_unfinished: use weights whose training is not finished, too.
         threshold_cases: cases on which thresholds for flagging are found.
+        guarantee_file: file of the guarantee that is applied; none when None.
 
     Raises:
         UserError: a training is not finished, or cases were seen that must not have been.
@@ -159,16 +162,32 @@ def check_weights(
         _check_thresholds(of_thresholds, record.cases["training"], origin)
         earlier = f"in the training from whose weights that of {models_dir} began"
         _check_origin_of(record, identities, of_thresholds, earlier, purpose)
-    if calibrator_file is None or purpose == Purpose.CALIBRATE:
-        return
-    calibrator = read_calibrator(calibrator_file)
-    origin = f"in the fit of {calibrator_file}"
-    _check_unseen(identities, calibrator["details"].get("cases", []), "calibrated on", origin, purpose)
-    if split is not None and calibrator["split_digest"] != split_digest(split):
+    fits: dict[str | Path, tuple[Sequence[Identity], str]] = {}
+    if calibrator_file is not None and purpose != Purpose.CALIBRATE:
+        calibrator = read_calibrator(calibrator_file)
+        fits[calibrator_file] = calibrator["details"].get("cases", []), calibrator["split_digest"]
+    if guarantee_file is not None and purpose != Purpose.CALIBRATE:
+        guarantee = read_guarantees(guarantee_file)
+        fits[guarantee_file] = guarantee["cases"], guarantee["split_digest"]
+    for file, (seen, of_split) in fits.items():
+        _check_fit(identities, seen, file, of_split, split, purpose)
+
+
+def _check_fit(
+    identities: Sequence[Identity],
+    seen: Sequence[Identity],
+    file: str | Path,
+    of_split: str,
+    split: Mapping[str, Sequence[Mapping[str, Any]]] | None,
+    purpose: str,
+) -> None:
+    """Check that cases were not used for the fit of a calibrator or a guarantee."""
+    _check_unseen(identities, seen, "calibrated on", f"in the fit of {file}", purpose)
+    if split is not None and of_split != split_digest(split):
         warnings.warn(
-            f"{calibrator_file} was fitted with another division of cases into training, validation, calibration and "
+            f"{file} was fitted with another division of cases into training, validation, calibration and "
             f"test than that of this run; none of the cases of this run is known to have been used for the fit.",
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from medcalib.bundle.option_values import read_texts
+from medcalib.cli.guarantee_options import OWN, guarantee_options
 from medcalib.errors import StoppedError, UserError
 
 __all__ = ["main"]
@@ -45,6 +46,9 @@ def main(
     include_background: bool = False,
     seed: int = 0,
     device: str | None = None,
+    guarantee: str | None = None,
+    alpha: float | None = None,
+    min_covered: float | None = None,
 ) -> None:
     """Evaluate and calibrate probabilities or logits that another program predicted.
 
@@ -55,7 +59,7 @@ def main(
     Args:
         predictions_dir: folder of the predictions.
         labels_dir: folder of the labels; of nnU-Net found where it has them, unless it is given.
-        kind: probabilities or logits; what the files hold.
+        kind: probabilities or logits, with guarantee also masks; what the files hold.
         calibration_cases: text file with one case id a line, or ids with commas; the calibrator is fitted on them.
         cases: the same of the cases that are calibrated and evaluated.
         output_dir: folder of the results; it must not exist.
@@ -81,8 +85,23 @@ def main(
         include_background: count class 0 of exclusive classes in means over classes.
         seed: fixes whatever is random in the fit.
         device: cpu, cuda or cuda:1, for example; the first GPU, or the CPU where there is none, when left out.
+        guarantee: instead of a calibrator, margin_control, for which masks are enough, or recall_control or
+            precision_control; or the guarantee.json of an earlier run, which needs neither labels nor
+            calibration_cases.
+        alpha: with guarantee, the loss that is allowed; 0.1 when left out.
+        min_covered: with margin_control, the share of a class that is to be covered in all but alpha of the cases.
     """
     options: dict[str, Any] = dict(locals())
+    if (chosen := guarantee_options(main, options)) is not None:
+        from medcalib.predictions import guarantee_predictions
+
+        try:
+            guarantee_predictions(**chosen)
+        except KeyboardInterrupt as stop:
+            raise StoppedError.by(stop, "nothing was written") from None
+        return
+    for name in OWN:
+        del options[name]
     given = [name for name, value in options.items() if value is not None]
     is_nnunet = not {"nnunet_results", "predictions"}.isdisjoint(given)
     which = "--nnunet_results" if "nnunet_results" in given else "--predictions" if is_nnunet else "--predictions_dir"

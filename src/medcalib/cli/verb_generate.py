@@ -29,7 +29,7 @@ def main(
     Args:
         data: name of a data fragment, such as phantom.
         loss: name of a loss fragment, such as baseline_dice_ce.
-        method: name of a method or a calibrator, or both joined by +.
+        method: name of a method, a calibrator or a guarantee, or several of them joined by +.
         network: name of a network fragment, such as unet; the data fragment's default if left out.
         bundles_dir: folder in which bundles lie.
         list: print what exists instead.

@@ -1,6 +1,7 @@
 """Datasets as lists of cases, divided into training, validation, test and calibration."""
 
 from medcalib.data.cases import Case, Split, assemble_split, checked_split, split_cases, split_digest
+from medcalib.data.fit_halves import calibration_halves, case_groups
 from medcalib.data.new_images import images_name, new_image_cases
 from medcalib.data.pattern import pattern_cases
 from medcalib.data.phantom.phantom_cells import make_phantom_cells, phantom_cells_cases
@@ -30,6 +31,8 @@ __all__ = [
     "bcdr_cases",
     "brats18_cases",
     "brats21_cases",
+    "calibration_halves",
+    "case_groups",
     "checked_split",
     "cric_cases",
     "decathlon_cases",

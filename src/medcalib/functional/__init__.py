@@ -29,6 +29,7 @@ from medcalib.functional.risk_control import (
     controlled_index,
     fixed_sequence,
     hoeffding_bentkus_p_values,
+    num_cases_to_reject,
     set_losses,
     set_thresholds,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "member_agreement",
     "negative_log_likelihood",
     "num_cases_needed",
+    "num_cases_to_reject",
     "pairwise_dice",
     "patch_maximum",
     "sample_mean_uncertainty",

@@ -14,6 +14,7 @@ __all__ = [
     "controlled_index",
     "fixed_sequence",
     "hoeffding_bentkus_p_values",
+    "num_cases_to_reject",
     "set_losses",
     "set_thresholds",
 ]
@@ -186,6 +187,28 @@ def binomial_p_values(counts: Tensor, totals: Tensor, share: float) -> Tensor:
         of_total = totals == total
         result[of_total] = chances.exp().cumsum(0)[counts[of_total].long()].clamp(max=1.0)
     return result
+
+
+def num_cases_to_reject(share: float, delta: float) -> int:
+    """Smallest number of cases that can show that an event is not more probable than ``share``.
+
+    Args:
+        share: probability, in (0, 1).
+        delta: probability of an error, in (0, 1).
+
+    Returns:
+        The smallest n with (1 - share) ** n <= delta, for which n cases without an event are enough.
+
+    Raises:
+        ValueError: an argument is not in (0, 1).
+
+    Example:
+        >>> num_cases_to_reject(0.05, delta=0.05), num_cases_to_reject(0.1, delta=0.05)
+        (59, 29)
+    """
+    if not 0 < share < 1 or not 0 < delta < 1:
+        raise ValueError(f"share and delta must lie between 0 and 1, got {share} and {delta}.")
+    return max(1, math.ceil(round(math.log(delta) / math.log1p(-share), 9)))
 
 
 def fixed_sequence(p_values: Tensor, delta: float) -> int | None:

@@ -6,6 +6,7 @@ from medcalib.handlers.case_overlay import CaseOverlayHandler
 from medcalib.handlers.checkpoint import CheckpointHandler
 from medcalib.handlers.dicom_saver import DicomSaver
 from medcalib.handlers.epoch_seed import EpochSeedHandler
+from medcalib.handlers.guaranteed_sets import GuaranteedSetsHandler
 from medcalib.handlers.image_predictions import ImagePredictions, ImagePredictionsHandler, PredictionTableHandler
 from medcalib.handlers.label_files import LabelFilesHandler
 from medcalib.handlers.mlflow_run import MLFlowRunHandler
@@ -27,6 +28,7 @@ __all__ = [
     "CheckpointHandler",
     "DicomSaver",
     "EpochSeedHandler",
+    "GuaranteedSetsHandler",
     "ImagePredictions",
     "ImagePredictionsHandler",
     "LabelFilesHandler",

@@ -26,7 +26,7 @@ SLICER_COLORS = "labels.ctbl"
 ITK_SNAP_LABELS = "labels_itksnap.txt"
 
 # what a run writes there beside results
-_BESIDE = ("configs", "cost", PROVENANCE, TABLE, SLICER_COLORS, ITK_SNAP_LABELS)
+_BESIDE = ("configs", "cost", PROVENANCE, TABLE, SLICER_COLORS, ITK_SNAP_LABELS, "shift.json")
 
 
 class CaseFolders(ResultFolder):
@@ -112,12 +112,13 @@ class CaseFolders(ResultFolder):
                 )
         return waiting, identities
 
-    def finish_case(self, case: str, row: Mapping[str, Any]) -> None:
+    def finish_case(self, case: str, row: Mapping[str, Any], **details: Any) -> None:
         """Give the folder of a case its name.
 
         Args:
             case: the id.
             row: what the table says of it, plain values by column.
+            **details: what else its file ``<case>.json`` says, plain values.
 
         Raises:
             UserError: it cannot be written.
@@ -128,7 +129,7 @@ class CaseFolders(ResultFolder):
         # in two steps: finish reads rows as they stand there, of this run and of earlier ones
         write_json(
             self.file(f"{case}/{case}.json"),
-            {"case": case, "image": row.get("image"), "image_digest": digest, "row": dict(row)},
+            {"case": case, "image": row.get("image"), "image_digest": digest, "row": dict(row), **details},
         )
         self._drafts.pop(case).publish()
         self._num_done += 1

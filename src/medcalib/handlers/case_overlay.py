@@ -15,6 +15,7 @@ from medcalib.errors import UserError
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.keys import CaseKeys, SplitKeys, UncertaintyKeys
 from medcalib.task import Task
+from medcalib.transforms.guaranteed_cases import SETS
 from medcalib.visualize import draw_case_overlay
 
 __all__ = ["CaseOverlayHandler"]
@@ -22,6 +23,9 @@ __all__ = ["CaseOverlayHandler"]
 
 class CaseOverlayHandler:
     """Write ``<case>/<case>_overlay``: image, outlines of prediction and label, map of uncertainty, in one slice.
+
+    Where outputs hold the sets of voxels of a guarantee, ``inner`` or ``outer``, they are a band around the outlines;
+    those of regions, which outlines are not of, are left out.
 
     Predictions and maps must lie in the geometry of the image file already. A case without label is drawn without it.
 
@@ -111,8 +115,15 @@ class CaseOverlayHandler:
             origin="upper" if picture else "lower",
             maximum=self.task.max_entropy,
             title=case,
+            **self._sets(output, names[1:]),
         )
         self.folder.save_figure(f"{case}/{case}_overlay", figure, self.formats, self.dpi)
+
+    def _sets(self, output: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        sets = output.get(SETS) or {}
+        if list(self.task.foreground_classes) != list(names):
+            return {}
+        return {name: sets[name].cpu().numpy() for name in ("inner", "outer") if name in sets}
 
 
 def _label_map(labels: Tensor) -> Any:

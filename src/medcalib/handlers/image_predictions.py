@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -14,15 +14,13 @@ from torch import Tensor
 
 from medcalib.data.dealing import merged_rows
 from medcalib.files.result_tables import write_table
-from medcalib.functional import entropy, sample_mean_uncertainty
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import IMAGES, results_of
-from medcalib.keys import MEMBER_MAPS, CaseKeys, UncertaintyKeys
+from medcalib.keys import MEMBER_MAPS, CaseKeys
 from medcalib.task import Task
+from medcalib.transforms.scores import image_uncertainties
 
 __all__ = ["ImagePredictions", "ImagePredictionsHandler", "PredictionTableHandler", "image_uncertainties"]
-
-SAMPLE_MEAN = "sample_mean_uncertainty"
 
 
 class ImagePredictions(NamedTuple):
@@ -48,29 +46,6 @@ class ImagePredictions(NamedTuple):
     probabilities: Tensor
     labels: Tensor | Any  # None, too, but reports of labels are for images that have them
     uncertainties: dict[str, Tensor]
-
-
-def image_uncertainties(probabilities: Tensor, task: Task, of_members: Mapping[Any, Tensor]) -> dict[str, Tensor]:
-    """The uncertainties of `ImagePredictions`.
-
-    Args:
-        probabilities: (case, class).
-        task: whether the classes exclude each other.
-        of_members: those that need several members, (case, 1), if there are several, by their
-            `medcalib.keys.MEMBER_MAPS`.
-
-    Returns:
-        By name (case,).
-
-    Example:
-        >>> sorted(image_uncertainties(torch.tensor([[0.2, 0.8]]), Task(["healthy", "ill"]), {}))
-        ['entropy', 'sample_mean_uncertainty']
-    """
-    return {
-        str(UncertaintyKeys.ENTROPY): entropy(probabilities, task.activation)[:, 0],
-        **{str(key): of_members[key][:, 0] for key in MEMBER_MAPS if key in of_members},
-        SAMPLE_MEAN: sample_mean_uncertainty(probabilities, task.activation)[:, 0],
-    }
 
 
 class ImagePredictionsHandler:

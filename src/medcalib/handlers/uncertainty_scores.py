@@ -9,12 +9,9 @@ from torch import Tensor
 from medcalib.data.dealing import merged_rows
 from medcalib.handlers.results import CASE_SCORES, results_of
 from medcalib.task import Task
-from medcalib.transforms.scores import uncertainty_scores
+from medcalib.transforms.scores import CONFIDENCE_SCORES, uncertainty_scores
 
 __all__ = ["CONFIDENCE_SCORES", "UncertaintyScoresHandler"]
-
-CONFIDENCE_SCORES = ("pairwise_dice", "mean_foreground_confidence")
-"""Scores that are high where a prediction can be trusted; all others are high where it cannot."""
 
 
 class UncertaintyScoresHandler:

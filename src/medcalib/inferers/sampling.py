@@ -87,6 +87,12 @@ class SamplingInferer(Inferer):
         """
         self._cache = cache
 
+    def with_member_calibrator(self, calibrator: Calibrator | None) -> SamplingInferer:
+        """One like this, with the same cache, that calibrates each member with the given calibrator."""
+        other = copy.copy(self)
+        other.member_calibrator = calibrator
+        return other
+
     def members(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> list[Tensor]:
         """Return the logits (B, C, ...) of every member, as many volumes as there are members."""
         num_members = 0

@@ -8,6 +8,7 @@ from medcalib.metrics.classification import (
     class_auc,
     classification_scores,
 )
+from medcalib.metrics.mean_risk import MeanRisk, mean_risk
 from medcalib.metrics.proper_scores import BrierScoreMetric, NegativeLogLikelihoodMetric
 from medcalib.metrics.quality_control import (
     FlaggingCurve,
@@ -20,6 +21,7 @@ from medcalib.metrics.quality_control import (
 from medcalib.metrics.region import RegionMetric
 from medcalib.metrics.retention import Retention, min_max, retained_accuracy
 from medcalib.metrics.risk import RiskCoverage, VoxelRiskCoverage, aurc, excess_aurc, risk_coverage
+from medcalib.metrics.shift import ShiftTest, case_shift_p_values, shift_test
 from medcalib.metrics.surface import ModifiedHausdorffDistanceMetric
 
 __all__ = [
@@ -30,22 +32,27 @@ __all__ = [
     "ClassificationScores",
     "FlaggingCurve",
     "FlaggingThreshold",
+    "MeanRisk",
     "ModifiedHausdorffDistanceMetric",
     "NegativeLogLikelihoodMetric",
     "RegionMetric",
     "Retention",
     "RiskCoverage",
     "ScoreCorrelation",
+    "ShiftTest",
     "VoxelRiskCoverage",
     "aurc",
     "boundary_band",
+    "case_shift_p_values",
     "class_auc",
     "classification_scores",
     "excess_aurc",
     "flagging_curve",
     "flagging_threshold",
+    "mean_risk",
     "min_max",
     "retained_accuracy",
     "risk_coverage",
     "score_correlation",
+    "shift_test",
 ]

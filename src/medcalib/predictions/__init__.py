@@ -3,6 +3,7 @@
 from medcalib.predictions.calibrating import calibrate_predictions
 from medcalib.predictions.calibrator_fits import make_calibrator
 from medcalib.predictions.evaluating import evaluate_predictions
+from medcalib.predictions.guaranteeing import guarantee_predictions
 from medcalib.predictions.labeling_order import ScoredImages, score_images
 from medcalib.predictions.member_predictions import MemberPredictions
 from medcalib.predictions.nnunet_calibrating import calibrate_nnunet
@@ -19,6 +20,7 @@ __all__ = [
     "calibrate_nnunet",
     "calibrate_predictions",
     "evaluate_predictions",
+    "guarantee_predictions",
     "make_calibrator",
     "read_case_list",
     "score_images",

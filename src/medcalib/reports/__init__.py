@@ -3,24 +3,28 @@
 from medcalib.reports.classification_report import ClassificationReportHandler, ClassificationScoresHandler
 from medcalib.reports.evaluation_report import EvaluationReportHandler
 from medcalib.reports.flagging_rule import FlaggingRule
+from medcalib.reports.guarantee_report import GuaranteeReportHandler
 from medcalib.reports.image_flagging_rule import ImageFlaggingRule
 from medcalib.reports.new_images_table import NewClassifiedImagesHandler, NewImagesHandler
 from medcalib.reports.provenance import collect_provenance, inference_settings
 from medcalib.reports.quality_control_report import QualityControlHandler
 from medcalib.reports.reliability_report import ReliabilityDiagramHandler
 from medcalib.reports.retention_report import RetentionReportHandler
+from medcalib.reports.shift_check import ShiftCheck
 
 __all__ = [
     "ClassificationReportHandler",
     "ClassificationScoresHandler",
     "EvaluationReportHandler",
     "FlaggingRule",
+    "GuaranteeReportHandler",
     "ImageFlaggingRule",
     "NewClassifiedImagesHandler",
     "NewImagesHandler",
     "QualityControlHandler",
     "ReliabilityDiagramHandler",
     "RetentionReportHandler",
+    "ShiftCheck",
     "collect_provenance",
     "inference_settings",
 ]

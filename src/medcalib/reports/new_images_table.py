@@ -20,8 +20,10 @@ from medcalib.handlers.image_predictions import image_uncertainties
 from medcalib.handlers.training_record import read_record
 from medcalib.image_files.image_traits import image_traits, unlike_others
 from medcalib.keys import MEMBER_MAPS, CaseKeys, SplitKeys
-from medcalib.reports.flagging_rule import FlaggingRule
+from medcalib.reports.flagging_rule import Flag, FlaggingRule
+from medcalib.reports.shift_check import ShiftCheck
 from medcalib.task import Task
+from medcalib.transforms.guaranteed_cases import GUARANTEED
 from medcalib.transforms.scores import SCORES
 
 __all__ = ["NewClassifiedImagesHandler", "NewImagesHandler"]
@@ -34,9 +36,11 @@ class NewImagesHandler:
 
     Columns: ``image``, its files; of every class but a background ``<class>_ml``, the volume of the exported
     segmentation, ``<class>_expected_ml``, ``<class>_low_ml`` and ``<class>_high_ml`` of
-    `medcalib.functional.class_volumes`, of pictures in pixels with the ending ``_pixels``; every score of
-    `medcalib.handlers.UncertaintyScoresHandler`, mean over classes; ``flagged`` and ``reason`` of `FlaggingRule`;
-    ``warning``, in what the image is far from those of the training. Attach it last.
+    `medcalib.functional.class_volumes`, of pictures in pixels with the ending ``_pixels``; in bundles with a guarantee
+    what it says of the case, with the beginning ``guaranteed_``, and ``shift_p`` of `ShiftCheck`; every score of
+    `medcalib.handlers.UncertaintyScoresHandler`, mean over classes; ``flagged`` and ``reason`` of `FlaggingRule`, or of
+    a guarantee on the cases that pass; ``warning``, in what the image is far from those of the training. Attach it
+    last.
 
     Args:
         folder: where the cases go.
@@ -46,6 +50,7 @@ class NewImagesHandler:
         rule: flags cases.
         models_dirs: folders of the weights, beside which the training recorded what its images are like.
         confidence: of the interval of volumes.
+        shift_check: compares cases with those of a guarantee; none in bundles without one.
 
     Warns:
         UserWarning: an image is far from those of the training; no training recorded what they are like.
@@ -66,6 +71,7 @@ class NewImagesHandler:
         rule: FlaggingRule,
         models_dirs: Sequence[str | Path],
         confidence: float = 0.95,
+        shift_check: ShiftCheck | None = None,
     ) -> None:
         self.folder = folder
         self.files = {str(case[CaseKeys.CASE]): dict(case) for case in split[SplitKeys.TEST]}
@@ -74,6 +80,7 @@ class NewImagesHandler:
         self.rule = rule
         self.models_dirs = [Path(path) for path in models_dirs]
         self.confidence = confidence
+        self.shift_check = shift_check
         self.batch_transform = from_engine(CaseKeys.CASE)
         self._ranges: list[Mapping[str, Any]] = []
 
@@ -95,23 +102,32 @@ class NewImagesHandler:
     def __call__(self, engine: Engine) -> None:
         """Write the rows of the batch."""
         for case, output in zip(self.batch_transform(engine.state.batch), engine.state.output, strict=True):
-            self.folder.finish_case(str(case), self._row(str(case), output))
+            details = {"scores": output[GUARANTEED]["scores"]} if GUARANTEED in output else {}
+            self.folder.finish_case(str(case), self._row(str(case), output), **details)
 
     def _row(self, case: str, output: Mapping[str, Any]) -> dict[str, Any]:
         files = self.files[case][CaseKeys.IMAGE]
         kept = (CaseKeys.CASE, CaseKeys.IMAGE, CaseKeys.SERIES)
         image = self.load({key: value for key, value in self.files[case].items() if key in kept})[CaseKeys.IMAGE]
         scores = self._scores(output)
-        flag = self.rule.flag(scores)
+        guaranteed = output.get(GUARANTEED, {}).get("values", {})
+        flag = _flag_of(guaranteed) or self.rule.flag(scores)
         warning = self._warning(case, image)
         return {
             "image": "; ".join(map(str, [files] if isinstance(files, str) else files)),
             **self._results(output, image),
+            **{f"guaranteed_{name}": value for name, value in guaranteed.items()},
+            **self._shift(output),
             **{name: None if np.isnan(value) else value for name, value in scores.items()},
             "flagged": flag.flagged,
             "reason": flag.reason,
             "warning": warning,
         }
+
+    def _shift(self, output: Mapping[str, Any]) -> dict[str, float | None]:
+        if self.shift_check is None:
+            return {}
+        return {"shift_p": self.shift_check.case_p_value(output[GUARANTEED]["scores"])}
 
     def _scores(self, output: Mapping[str, Any]) -> dict[str, float]:
         return {name: float(values.nanmean()) for name, values in output[SCORES].items()}
@@ -148,6 +164,17 @@ class NewImagesHandler:
         return told
 
 
+def _flag_of(guaranteed: Mapping[str, Any]) -> Flag | None:
+    """What a guarantee on the cases that pass says; None without one."""
+    if "send_to_human" not in guaranteed:
+        return None
+    sent, score = guaranteed["send_to_human"], guaranteed["score"]
+    if score is None:
+        return Flag(True, "no score lets any case pass at the level of the guarantee")
+    side = "not below" if sent else "below"
+    return Flag(sent, f"{score} {guaranteed['score_value']:.4g} is {side} the threshold of the guarantee")
+
+
 class NewClassifiedImagesHandler(NewImagesHandler):
     """`NewImagesHandler` of images that are classified as a whole.
 
@@ -163,6 +190,7 @@ class NewClassifiedImagesHandler(NewImagesHandler):
         rule: flags cases.
         models_dirs: folders of the weights.
         confidence: of no use here.
+        shift_check: compares cases with those of a guarantee.
 
     Example:
         >>> engine, folder, provenance = Engine(lambda engine, batch: batch), CaseFolders("out"), {}

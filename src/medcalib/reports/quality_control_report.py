@@ -17,7 +17,7 @@ from medcalib.files.writing import write_json
 from medcalib.gathering import gathered
 from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
-from medcalib.handlers.results import BINNED, CASE_SCORES, results_of
+from medcalib.handlers.results import BINNED, CASE_SCORES, GUARANTEED_CASES, results_of
 from medcalib.handlers.uncertainty_scores import CONFIDENCE_SCORES
 from medcalib.keys import UncertaintyKeys
 from medcalib.metrics import (
@@ -32,6 +32,7 @@ from medcalib.visualize import draw_flagging_curves, draw_risk_coverage_curves, 
 
 __all__ = ["QualityControlHandler"]
 
+NAME = "filename"
 # cases without a score that are printed by name
 NAMED = 5
 
@@ -60,6 +61,9 @@ class QualityControlHandler:
     threshold flags it; only correlations leave it out. Such cases are named (``without_score``) and printed. Cases
     without Dice, whose label and prediction both lack the classes, are left out of what is said of poor cases
     (``without_dice``).
+
+    Where a guarantee decides which cases pass, such as `medcalib.guarantees.SelectiveControl`, what its rule does to
+    these cases is written as ``rule``, and no other threshold is needed.
 
     It needs an `UncertaintyScoresHandler` and a `medcalib.handlers.CalibrationErrorHandler` on the same engine, which
     has Dice as ``mean_dice``, and on ``threshold_evaluator``.
@@ -151,12 +155,14 @@ class QualityControlHandler:
             others = _case_scores(self.threshold_evaluator)
             for name, result in scores.items():
                 result["threshold"] = self._threshold(others, cases, name)
+        rule = _guaranteed_rule(results_of(engine).get(GUARANTEED_CASES) or [], self.poor_below)
         report = {
             "poor_below": self.poor_below,
             "max_poor": self.max_poor,
             "num_cases": len(cases.dice),
             "without_dice": _named(cases, np.isnan(cases.dice)),
             "poor": _share(cases.dice < self.poor_below, ~np.isnan(cases.dice)),
+            **({"rule": rule} if rule else {}),
             "scores": scores,
             "voxels": {
                 "entropy_aurc": self._voxels.aurc(),
@@ -231,6 +237,26 @@ class QualityControlHandler:
             self.folder.save_figure(f"quality_control/{name}", figure, self.formats, self.dpi)
 
 
+def _guaranteed_rule(rows: Sequence[Mapping[str, Any]], poor_below: float) -> dict[str, Any] | None:
+    """What the rule of a guarantee does to the cases of an evaluation; its score was chosen on calibration cases."""
+    decided = [row for row in rows if "send_to_human" in row["values"]]
+    if not decided:
+        return None
+    sent = [row for row in decided if row["values"]["send_to_human"]]
+    passing = [row for row in decided if not row["values"]["send_to_human"]]
+    poor = [row[NAME] for row in passing if row["dice"] < poor_below]
+    return {
+        "guarantee": "selective_control",
+        "score": decided[0]["values"]["score"],
+        "chosen_on": "calibration cases",
+        "num_cases": len(decided),
+        "flagged": len(sent) / len(decided),
+        "flagged_cases": [row[NAME] for row in sent],
+        "passing": len(passing),
+        "poor_passing": poor,
+    }
+
+
 def _case_scores(engine: Engine) -> CaseScores:
     binned: BinnedCases = results_of(engine)[BINNED]
     scores: Mapping = results_of(engine)[CASE_SCORES]
@@ -273,6 +299,16 @@ def _text(report: dict[str, Any]) -> str:
         )
     else:
         text = "Quality control: no score can be compared with Dice; fewer than 3 cases have both, or all are equal."
+    if rule := report.get("rule"):
+        by = (
+            f"by {rule['score']}, which was chosen on the calibration cases"
+            if rule["score"]
+            else "since no score can tell"
+        )
+        text += (
+            f"\nThe rule of {rule['guarantee']} flags {len(rule['flagged_cases'])} of {rule['num_cases']} cases "
+            f"({by}); {len(rule['poor_passing'])} of the other {rule['passing']} are poor."
+        )
     if report["poor"] in (0.0, 1.0):
         text += (
             f"\n{'All cases have' if report['poor'] else 'No case has'} a Dice below quality_control::poor_below "

@@ -156,7 +156,7 @@ class _Expansion:
         for before in self.used.trainings_before(bundle, settings.given, seed):
             own = self.used.of_training(before.bundle, before.overrides, {}, before.seed)
             needs |= dict.fromkeys(self._training(before.bundle, own, before.seed))
-        if not (bundle.trains_network or bundle.fits_calibrator):
+        if not (bundle.makes_models):
             return list(needs)
         folder = self._place(bundle, settings, seed)
         kinds = ["network"] * (len(self.study.networks) > 1) + ["loss", "method"]
@@ -183,7 +183,7 @@ class _Expansion:
             parent = folder / f"settings_{short_digest(changing)}"
             self.output_folders[parent] = changing
             known["output_dir"] = str(parent / output_name(seed, self.study.debug))
-            if bundle.trains_network or bundle.fits_calibrator:
+            if bundle.makes_models:
                 known["models_dir"] = str(folder / output_name(seed, self.study.debug) / "models")
         return self._add(name, bundle, folder, parent, mode, seed, known, needs, after)
 

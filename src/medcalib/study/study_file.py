@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medcalib.bundle.compose import DEFAULT_METHOD
 from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml
 from medcalib.bundle.layout import CONFIGS
+from medcalib.bundle.method_names import DEFAULT_METHOD, joined_fragments, known_fragments
 from medcalib.bundle.templates import find_templates
 from medcalib.errors import UserError, suggestion
 
@@ -34,7 +34,10 @@ _NAME = re.compile(r"[\w][\w.-]*")
 _SAME_FOR_ALL = re.compile(r"include_background|evaluation::space|limit_cases|data::(fold|cases.*|evaluate|regions.*)")
 # what the study itself decides
 _OWN = {"seed": "seeds", "debug": "debug", "method": "methods", "loss": "losses", "network": "networks"}
-_FOLDERS = ("output_dir", "models_dir", "weights_dir", "checkpoint", "checkpoints", "bundle_root", "calibrator_file")
+_FOLDERS = (
+    "output_dir", "models_dir", "weights_dir", "checkpoint", "checkpoints", "bundle_root", "calibrator_file",
+    "guarantee_file",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -162,20 +165,15 @@ def _data(where: str, value: Any) -> str:
 
 
 def _methods(where: str, value: Any) -> tuple[str, ...]:
-    configs = find_templates() / CONFIGS
-    methods, calibrators = (fragment_names(configs, kind) for kind in (FragmentKind.METHOD, FragmentKind.CALIBRATOR))
+    known = known_fragments(find_templates() / CONFIGS)
     meant: dict[str, str] = {}
     for entry in _entries(where, value):
         if not isinstance(entry, str):
             raise UserError(f"{where} must hold names, not {entry!r}.")
-        sampler, plus, calibrator = entry.partition("+")
-        if not plus and sampler in calibrators:
-            sampler, plus, calibrator = DEFAULT_METHOD, "+", sampler
-        for part, known in ((sampler, methods), *(((calibrator, calibrators),) if plus else ())):
-            if part not in known:
-                every = known if plus else [*methods, *calibrators]
-                raise UserError(f"{where}: there is no {part!r}{suggestion(part, every, list_all=True)}")
-        full = f"{sampler}{plus}{calibrator}"
+        try:
+            full = "+".join(joined_fragments(entry, known).values())
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
         if full in meant:
             raise UserError(f"{where} holds the same twice, as {meant[full]} and {entry}; keep one.")
         meant[full] = entry

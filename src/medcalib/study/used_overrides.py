@@ -139,7 +139,7 @@ class UsedOverrides:
             parser = self.configs.parser(bundle, Mode.TRAIN, overrides, seed)
             before = bundle.trainings_before(parser, overrides)
             own: dict[str, Any] = {}
-            if bundle.trains_network or bundle.fits_calibrator:
+            if bundle.makes_models:
                 if weights_only:
                     parser.update(_NOT_FITTED if bundle.fits_calibrator else _NOT_TRAINED)
                 own = used_settings(parser, ROOTS).values

@@ -3,6 +3,7 @@
 from medcalib.transforms.calibrate import Calibrated
 from medcalib.transforms.checks import CheckForegroundd, CheckLabeld, CheckPredictiond
 from medcalib.transforms.crops import LoadCropd
+from medcalib.transforms.guaranteed_cases import ApplyGuaranteesd, ObserveGuaranteesd
 from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
 from medcalib.transforms.loading import CheckSpatialDims, LoadCased
@@ -10,6 +11,7 @@ from medcalib.transforms.regions import RegionOfInterestd, Regionsd, label_regio
 from medcalib.transforms.scores import UncertaintyScoresd
 
 __all__ = [
+    "ApplyGuaranteesd",
     "Calibrated",
     "CheckForegroundd",
     "CheckLabeld",
@@ -19,6 +21,7 @@ __all__ = [
     "LoadCased",
     "LoadCropd",
     "LoadPictured",
+    "ObserveGuaranteesd",
     "RegionOfInterestd",
     "Regionsd",
     "ToEvaluationSpaced",

@@ -18,11 +18,16 @@ from medcalib.functional.aggregation import (
     patch_maximum,
 )
 from medcalib.functional.agreement import aula, mean_pairwise_dice
-from medcalib.functional.uncertainty import sample_mean_uncertainty
+from medcalib.functional.uncertainty import entropy, sample_mean_uncertainty
 from medcalib.keys import MEMBER_MAPS, UncertaintyKeys
 from medcalib.task import Task
 
-__all__ = ["SCORES", "UncertaintyScoresd", "uncertainty_scores"]
+__all__ = ["CONFIDENCE_SCORES", "SCORES", "UncertaintyScoresd", "image_uncertainties", "uncertainty_scores"]
+
+CONFIDENCE_SCORES = ("pairwise_dice", "mean_foreground_confidence")
+"""Scores that are high where a prediction can be trusted; all others are high where it cannot."""
+
+SAMPLE_MEAN = "sample_mean_uncertainty"
 
 SCORES = "scores"
 """Key of a case under which `UncertaintyScoresd` leaves its scores."""
@@ -47,6 +52,29 @@ def uncertainty_scores(case: Mapping[Any, Any], task: Task, patch_size: int = 10
         0.1
     """
     return {name: value.reshape(-1).double().cpu() for name, value in _scores(case, task, patch_size)}
+
+
+def image_uncertainties(probabilities: Tensor, task: Task, of_members: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    """The uncertainties of `medcalib.handlers.ImagePredictions`.
+
+    Args:
+        probabilities: (case, class).
+        task: whether the classes exclude each other.
+        of_members: those that need several members, (case, 1), if there are several, by their
+            `medcalib.keys.MEMBER_MAPS`.
+
+    Returns:
+        By name (case,).
+
+    Example:
+        >>> sorted(image_uncertainties(torch.tensor([[0.2, 0.8]]), Task(["healthy", "ill"]), {}))
+        ['entropy', 'sample_mean_uncertainty']
+    """
+    return {
+        str(UncertaintyKeys.ENTROPY): entropy(probabilities, task.activation)[:, 0],
+        **{str(key): of_members[key][:, 0] for key in MEMBER_MAPS if key in of_members},
+        SAMPLE_MEAN: sample_mean_uncertainty(probabilities, task.activation)[:, 0],
+    }
 
 
 class UncertaintyScoresd(Transform):

@@ -1,5 +1,6 @@
 """Figures: arrays in, a Matplotlib figure out; nothing here writes a file or knows of ``pyplot``."""
 
+from medcalib.visualize.guarantee_figure import GuaranteeRow, draw_guarantees
 from medcalib.visualize.histogram import draw_dataset_reliability_histograms
 from medcalib.visualize.overlay import draw_case_overlay
 from medcalib.visualize.quality_control_figure import (
@@ -15,12 +16,14 @@ from medcalib.visualize.retention_figure import draw_retention
 from medcalib.visualize.style import ReliabilityStyle
 
 __all__ = [
+    "GuaranteeRow",
     "ReliabilityStyle",
     "draw_case_overlay",
     "draw_case_reliability_diagrams",
     "draw_dataset_reliability_diagrams",
     "draw_dataset_reliability_histograms",
     "draw_flagging_curves",
+    "draw_guarantees",
     "draw_retention",
     "draw_risk_coverage_curves",
     "draw_score_scatter",

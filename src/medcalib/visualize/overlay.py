@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
+from medcalib.visualize.set_bands import band_colors, band_entry, set_band
 from medcalib.visualize.slices import CaseSlice, case_slice
 from medcalib.visualize.style import legend_label, plain_text
 
@@ -61,6 +62,8 @@ def draw_case_overlay(
     window: tuple[float, float] = (1.0, 99.0),
     title: str | None = None,
     width: float = COLUMN_WIDTH,
+    inner: ArrayLike | None = None,
+    outer: ArrayLike | None = None,
 ) -> Figure:
     """Outlines of the classes in the image, and the uncertainty over the image, in one slice of the case.
 
@@ -87,6 +90,9 @@ def draw_case_overlay(
         window: percentiles of the slice that are shown black and white.
         title: such as the case id.
         width: width of the figure in inches.
+        inner: voxels of which a guarantee says that they are of a class, (class, ...), without background.
+        outer: voxels of which it says that they may be of a class, same shape. Each class has a band of its colour
+            from the inner to the outer set; where one of them is not given, to the prediction.
 
     Returns:
         A figure that belongs to no window and needs no closing.
@@ -108,23 +114,41 @@ def draw_case_overlay(
     if not 0 < top < np.inf:
         raise ValueError(f"maximum of the uncertainty must be above 0 and finite, got {top}.")
     cut = case_slice(
-        image, prediction, uncertainty, label, affine=affine, spacing=spacing, axis=axis, channel=channel, rgb=rgb
+        image,
+        prediction,
+        uncertainty,
+        label,
+        affine=affine,
+        spacing=spacing,
+        axis=axis,
+        channel=channel,
+        rgb=rgb,
+        inner=inner,
+        outer=outer,
     )
+    for name, sets in (("inner", cut.inner), ("outer", cut.outer)):
+        if sets is not None and len(sets) != len(class_names) - 1:
+            raise ValueError(f"{name} must hold {len(class_names) - 1} classes, those after the background.")
     outlines = {"ground truth": cut.label, "prediction": cut.prediction}
     segmentations = {name: labels for name, labels in outlines.items() if labels is not None}
     present = np.unique(np.concatenate([np.unique(labels) for labels in segmentations.values()])).astype(int)
     if present[0] < 0 or present[-1] >= len(class_names):
         raise ValueError(f"labels must lie between 0 and {len(class_names) - 1}, got {present.tolist()}.")
-    classes = [number for number in present.tolist() if number > 0]
+    bands = {number: band for number in range(1, len(class_names)) if (band := set_band(cut, number)) is not None}
+    classes = sorted({number for number in present.tolist() if number > 0} | bands.keys())
 
-    entries = [
+    entries: list[Artist] = [
         Line2D([], [], color=class_color(n), linewidth=3, label=legend_label(str(class_names[n]))) for n in classes
     ]
     entries += [Line2D([], [], color="black", label=name, **OUTLINES[name]) for name in segmentations]
+    if bands:
+        entries.append(band_entry(cut))
     figure, left, right = _page(cut, width, title, entries)
     for axes in (left, right):
         _show_image(axes, cut, origin, window)
     _name_sides(left, cut.sides)
+    for number, band in bands.items():
+        left.imshow(band_colors(band, class_color(number)), origin=origin, extent=_extent(cut, origin), zorder=1)
     for name, labels in segmentations.items():
         for number in classes:
             draw_outline(left, labels == number, cut.spacing, class_color(number), **OUTLINES[name])

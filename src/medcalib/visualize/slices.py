@@ -29,6 +29,8 @@ class CaseSlice(NamedTuple):
         spacing: size of a pixel in mm, to the right and upwards.
         name: of the slice, empty for an image of two axes.
         sides: letters of the patient's sides at the left, right, lower and upper border, or None where unknown.
+        inner: voxels that are of a class for sure, (class, right, up), or None.
+        outer: voxels that may be of a class, (class, right, up), or None.
     """
 
     image: Array
@@ -38,6 +40,8 @@ class CaseSlice(NamedTuple):
     spacing: tuple[float, float]
     name: str
     sides: tuple[str, str, str, str] | None
+    inner: Array | None = None
+    outer: Array | None = None
 
 
 def case_slice(
@@ -51,6 +55,8 @@ def case_slice(
     axis: int | None = None,
     channel: int = 0,
     rgb: bool = False,
+    inner: ArrayLike | None = None,
+    outer: ArrayLike | None = None,
 ) -> CaseSlice:
     """The slice of a volume with the most foreground, or an image as it is.
 
@@ -69,6 +75,8 @@ def case_slice(
             the last of equal ones.
         channel: which channel of the image is taken.
         rgb: whether the three channels of an image of two axes are colours, which are taken together.
+        inner: voxels that are of a class for sure, (class, ...).
+        outer: voxels that may be of a class, (class, ...).
 
     Returns:
         The slice.
@@ -97,6 +105,15 @@ def case_slice(
     volumes: list[Any] = [np.moveaxis(image, 0, -1) if rgb else image[channel]]
     for name, given in (("prediction", prediction), ("uncertainty", uncertainty), ("label", label)):
         volumes.append(None if given is None else _without_channel(np.asarray(given), name, image.shape[1:]))
+    sets = {}
+    for name, given in (("inner", inner), ("outer", outer)):
+        if given is not None:
+            sets[name] = np.asarray(given).astype(bool)
+            if sets[name].shape[1:] != image.shape[1:]:
+                raise ValueError(
+                    f"{name} must have the shape (class, ...) with {image.shape[1:]} of the image, got "
+                    f"{sets[name].shape}."
+                )
     sizes = np.ones(axes) if spacing is None else np.asarray(spacing, dtype=float)
     if affine is not None:
         affine = np.asarray(affine, dtype=float)
@@ -104,13 +121,17 @@ def case_slice(
         if axes == 3:
             orientation = io_orientation(affine)
             volumes = [None if volume is None else apply_orientation(volume, orientation) for volume in volumes]
+            sets = {
+                name: np.stack([apply_orientation(one, orientation) for one in channels])
+                for name, channels in sets.items()
+            }
             sizes = sizes[np.argsort(orientation[:, 0])]
     if sizes.shape != (axes,) or not ((sizes > 0) & np.isfinite(sizes)).all():
         raise ValueError(f"spacing must hold {axes} voxel sizes above 0 mm, got {sizes.tolist()}.")
     picture, predicted, unsure, true = volumes
     if axes == 2:
         pixel = (float(sizes[0]), float(sizes[1]))
-        return CaseSlice(picture, predicted, unsure, true, pixel, "", None)
+        return CaseSlice(picture, predicted, unsure, true, pixel, "", None, **sets)
 
     if axis is None:
         axis = int(np.flatnonzero(sizes >= 0.99 * sizes.max())[-1])
@@ -129,7 +150,8 @@ def case_slice(
     true = None if true is None else true.take(place, axis)
     pixel = (float(sizes[right]), float(sizes[up]))
     sides = None if affine is None else (*SIDES[right], *SIDES[up])
-    return CaseSlice(picture, predicted, unsure, true, pixel, name, sides)
+    sets = {key: volume.take(place, axis + 1) for key, volume in sets.items()}
+    return CaseSlice(picture, predicted, unsure, true, pixel, name, sides, **sets)
 
 
 def _without_channel(volume: Array, name: str, shape: tuple[int, ...]) -> Array:
