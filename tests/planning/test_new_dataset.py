@@ -213,6 +213,13 @@ def test_options_that_cannot_be(options, message, place):
     assert not any(place.iterdir())
 
 
+def test_the_other_option_is_named_where_the_layout_is_another(made):
+    with pytest.raises(UserError, match="give --decathlon, not --nnunet"):
+        main(nnunet=str(made / "Task04_Hippocampus"), cpu=True)
+    with pytest.raises(UserError, match="give --nnunet instead of --decathlon"):
+        main(decathlon=str(made / "Dataset010_Abdomen"), cpu=True)
+
+
 def spoilt_value(folder):
     path = folder / "labelsTr" / "hippocampus_004.nii.gz"
     label = nib.load(path)
