@@ -195,6 +195,9 @@ def test_images_without_label_are_left_out_of_patterns(copied, capsys):
         ({"nnunet": "nowhere"}, "folder 'nowhere' does not exist"),
         ({"nnunet": "a", "cpu": True, "gpu_memory": 8}, "exclude each other"),
         ({"nnunet": "a", "gpu_memory": -1}, "--gpu_memory is -1"),
+        ({"nnunet": "a", "gpu_memory": "24GB"}, "--gpu_memory is 24GB"),
+        ({"nnunet": "a", "fold": 0.5}, "--fold is 0.5"),
+        ({"images": "{case}.png", "labels": "{case}_m.png", "lists": "a.txt"}, "--lists must be files by part"),
         ({"nnunet": "a", "labels": "b"}, "--labels means nothing beside --nnunet"),
         ({"decathlon": "a", "fold": 1}, "--fold means nothing beside --decathlon"),
         ({"images": "a/{case}.png"}, "Give either --labels"),
@@ -208,6 +211,13 @@ def test_options_that_cannot_be(options, message, place):
     with pytest.raises(UserError, match=message):
         main(**options)
     assert not any(place.iterdir())
+
+
+def test_the_other_option_is_named_where_the_layout_is_another(made):
+    with pytest.raises(UserError, match="give --decathlon, not --nnunet"):
+        main(nnunet=str(made / "Task04_Hippocampus"), cpu=True)
+    with pytest.raises(UserError, match="give --nnunet instead of --decathlon"):
+        main(decathlon=str(made / "Dataset010_Abdomen"), cpu=True)
 
 
 def spoilt_value(folder):

@@ -80,10 +80,15 @@ def main(
         )
     if cpu and gpu_memory is not None:
         raise UserError("--cpu and --gpu_memory exclude each other; leave one out.")
-    if gpu_memory is not None and not gpu_memory > 0:
-        raise UserError(f"--gpu_memory is {gpu_memory:g}; give the memory in GB, such as 24.")
-    if num_workers is not None and num_workers < 0:
-        raise UserError(f"--num_workers is {num_workers}; give 0 or more.")
+    if gpu_memory is not None and not (_is_number(gpu_memory, int | float) and gpu_memory > 0):
+        raise UserError(f"--gpu_memory is {gpu_memory}; give the memory in GB, such as 24.")
+    for option, number in (("num_workers", num_workers), ("fold", fold)):
+        if number is not None and not (_is_number(number, int) and number >= 0):
+            raise UserError(f"--{option} is {number}; give a whole number, 0 or more.")
+    if lists is not None and not (isinstance(lists, dict) and all(isinstance(file, str) for file in lists.values())):
+        raise UserError(
+            f'--lists must be files by part, such as "{{training: train.txt, test: test.txt}}", not {lists!r}.'
+        )
     options = {
         "labels": labels,
         "dataset_dir": dataset_dir,
@@ -153,6 +158,10 @@ def _budget(gpu_memory: float | None, cpu: bool) -> Budget:
         return Budget.of_gpu(round(torch.cuda.get_device_properties(0).total_memory / 1e9))
     # the rest is for the operating system and prepared cases
     return Budget(machine_memory() / 2, False, "--cpu")
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _workers() -> int:

@@ -75,9 +75,12 @@ def nnunet_source(folder: str | Path, splits: str | None = None, fold: int | Non
             given without them.
     """
     root = _folder(folder)
+    path = root / "dataset.json"
+    described = read_json(path, "repair it") if path.is_file() else {}
+    if "modality" in described and "channel_names" not in described:
+        raise UserError(f"{path} is that of the Decathlon or of nnU-Net, version 1: give --decathlon, not --nnunet.")
     found = nnunet_files(root)
     check_enough([*found.training, *found.test], root)
-    path = root / "dataset.json"
     listing: dict[str, Any] = {"_target_": "medcalib.data.nnunet_cases"}
     given = _given_splits(root, splits)
     if given is None:
