@@ -26,6 +26,24 @@ class MemberPredictions:
     Args:
         folders: the folder of each member.
         calibrator: calibrates each member; none when None.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import nibabel as nib
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     for member, p in (("one", 0.2), ("two", 0.6)):
+        ...         folder = Path(parent, member)
+        ...         folder.mkdir()
+        ...         values = np.full((2, 2, 1, 2), [1 - p, p], np.float32)
+        ...         nib.save(nib.Nifti1Image(values, np.eye(4)), folder / "a.nii.gz")
+        ...     folders = [PredictionFolder(folder, None, "probabilities") for folder in sorted(Path(parent).iterdir())]
+        ...     case = MemberPredictions(folders).read("a", with_label=False)
+        >>> case.logits.softmax(1)[0, :, 0, 0, 0]
+        tensor([0.6000, 0.4000])
+        >>> sorted(case.maps)
+        ['agreement', 'mutual_information', 'variance']
     """
 
     def __init__(self, folders: Sequence[PredictionFolder], calibrator: Calibrator | None = None) -> None:
