@@ -38,6 +38,9 @@ class CaseKeys(StrEnum):
     """Path of the true class probabilities, where they are known."""
     FRAME = "frame"
     """Which volume of 4D image and label files the case is, counted from 0; absent where the files are 3D."""
+    SERIES = "series"
+    """Of an image that is a folder of several DICOM series, SeriesInstanceUID of the one that is the case, or a list of
+    them, one per channel, empty where a channel is a file; absent where each folder holds a single one."""
     ATTRIBUTES = "attributes"
     """What else is known of the case, such as its vendor and centre: texts by name."""
 

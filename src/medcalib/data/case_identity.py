@@ -20,7 +20,7 @@ _GZIP = b"\x1f\x8b"
 _BLOCK = 65536
 _NUM_BLOCKS = 16
 # beside the files of the image, what says which part of them is the case
-_PART = (CaseKeys.CROP, CaseKeys.FRAME)
+_PART = (CaseKeys.CROP, CaseKeys.FRAME, CaseKeys.SERIES)
 
 
 def file_digest(path: str | PathLike[str]) -> str | None:

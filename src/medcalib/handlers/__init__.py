@@ -4,6 +4,7 @@ from medcalib.handlers.binned_cases import BinnedCases, CalibrationErrorHandler
 from medcalib.handlers.case_folders import CaseFolders
 from medcalib.handlers.case_overlay import CaseOverlayHandler
 from medcalib.handlers.checkpoint import CheckpointHandler
+from medcalib.handlers.dicom_saver import DicomSaver
 from medcalib.handlers.epoch_seed import EpochSeedHandler
 from medcalib.handlers.image_predictions import ImagePredictions, ImagePredictionsHandler, PredictionTableHandler
 from medcalib.handlers.prediction_saver import PredictionSaver
@@ -22,6 +23,7 @@ __all__ = [
     "CaseFolders",
     "CaseOverlayHandler",
     "CheckpointHandler",
+    "DicomSaver",
     "EpochSeedHandler",
     "ImagePredictions",
     "ImagePredictionsHandler",

@@ -10,20 +10,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from medcalib.errors import listed
 from medcalib.files.image_parts import slice_files
 from medcalib.image_files.grids import AFFINE_TOLERANCE, grid_of_affine, lps_to_ras
 from medcalib.image_files.simple_itk import read_voxels, simple_itk
 from medcalib.image_files.unreadable import UnreadableFileError
 
-__all__ = ["DicomSeries", "DicomSlice", "stacked"]
+__all__ = ["DicomSeries", "DicomSlice", "FoundSeries", "series_in", "stacked"]
 
-_SERIES, _DESCRIPTION = "0020|000e", "0008|103e"
+_SERIES, _DESCRIPTION, _NUMBER, _MODALITY = "0020|000e", "0008|103e", "0020|0011", "0008|0060"
 _POSITION, _ORIENTATION, _PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
 _BETWEEN_SLICES, _THICKNESS = "0018|0088", "0018|0050"
 _FRAMES = "0028|0008"
 _UNIT_TOLERANCE = 1e-3
 _SIZE_TOLERANCE = 1e-2
 _APART = "put the files of each into a folder of its own, and name the folders"
+_SHOWN_SERIES = 5
 _CONVERT = "convert it with dcm2niix, and look at the result"
 
 
@@ -45,6 +47,35 @@ class DicomSlice(NamedTuple):
     depth: float
 
 
+class FoundSeries(NamedTuple):
+    """One of the series of a folder.
+
+    Attributes:
+        uid: SeriesInstanceUID, empty where the files have none.
+        number: SeriesNumber as it stands there, empty where there is none.
+        description: SeriesDescription, likewise.
+        modality: such as ``MR``, likewise.
+        num_files: number of its files.
+    """
+
+    uid: str
+    number: str
+    description: str
+    modality: str
+    num_files: int
+
+    def __str__(self) -> str:
+        """Number, description and number of files, for messages.
+
+        Example:
+            >>> print(FoundSeries("1.2.3", "4", "T1 axial", "MR", 24), FoundSeries("1.2.3", "", "", "", 1), sep="; ")
+            4 'T1 axial' (MR, 24 files); 1.2.3 (1 file)
+        """
+        name = " ".join(filter(None, (self.number, f"'{self.description}'" * bool(self.description)))) or self.uid
+        files = f"{self.num_files} file{'s' * (self.num_files != 1)}"
+        return f"{name} ({', '.join(filter(None, (self.modality, files)))})"
+
+
 class DicomSeries:
     """A folder with the slices of one DICOM series, whose headers were read.
 
@@ -52,30 +83,34 @@ class DicomSeries:
 
     Args:
         path: the folder; files of it that are no DICOM are passed over, and so are folders in it.
+        series: SeriesInstanceUID of the one that is meant where the folder holds several.
 
     Attributes:
         grid: where its voxels lie, in the orientation of NIfTI: x to the right, y to the front, z to the head.
+        series: as it was given.
+        files: its slices in the order of the grid's third axis.
         num_channels: 1.
         has_channels: False.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        UnreadableFileError: it holds no DICOM, several series, several frames in a file, or slices that make no volume,
-            such as when one of them is missing; or SimpleITK is not installed.
+        UnreadableFileError: it holds no DICOM, not that series, several ones if none is named, several frames in a
+            file, or slices that make no volume, such as when one of them is missing; or SimpleITK is not installed.
     """
 
     num_channels = 1
     has_channels = False
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        files = slice_files(self.path)
-        if not files:
-            raise UnreadableFileError("is a folder without DICOM files", "name one that holds the slices of a series")
-        headers = [_header(file) for file in files]
+    def __init__(self, path: str | Path, series: str | None = None) -> None:
+        self.path, self.series = Path(path), series
+        headers = _headers(self.path)
+        if series is not None:
+            headers = [header for header in headers if header.tags.get(_SERIES, "") == series]
+            if not headers:
+                raise UnreadableFileError(f"holds no DICOM series {series}", "name one that it holds")
         _check_one_series(headers)
         slices, affine = stacked([_slice(header) for header in headers])
-        self._files = [one.file for one in slices]
+        self.files = [one.file for one in slices]
         self.grid = grid_of_affine(self.path, (*slices[0].size, len(slices)), lps_to_ras(affine))
 
     def read(self, channel: int | None = None) -> NDArray[np.float32]:
@@ -89,9 +124,19 @@ class DicomSeries:
         """
         values = np.empty((1, *self.grid.shape), np.float32)
         # one by one, for slices of one series may differ in slope and type
-        for number, file in enumerate(self._files):
+        for number, file in enumerate(self.files):
             values[0, :, :, number] = _in_file(file, read_voxels, file).reshape(self.grid.shape[1::-1]).T
         return values
+
+
+def series_in(path: str | Path) -> list[FoundSeries]:
+    """The DICOM series whose files lie in a folder, by number, then description.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        UnreadableFileError: it holds no DICOM, or a damaged file; or SimpleITK is not installed.
+    """
+    return _found(_headers(Path(path)))
 
 
 def stacked(slices: Sequence[DicomSlice]) -> tuple[list[DicomSlice], NDArray[np.float64]]:
@@ -186,11 +231,30 @@ def _header(file: Path) -> _Header:
     return _Header(file, reader.GetSize(), reader.GetNumberOfComponents(), tags)
 
 
+def _headers(folder: Path) -> list[_Header]:
+    files = slice_files(folder)
+    if not files:
+        raise UnreadableFileError("is a folder without DICOM files", "name one that holds the slices of a series")
+    return [_header(file) for file in files]
+
+
+def _found(headers: Sequence[_Header]) -> list[FoundSeries]:
+    by_uid: dict[str, list[_Header]] = {}
+    for header in headers:
+        by_uid.setdefault(header.tags.get(_SERIES, ""), []).append(header)
+    found = [
+        FoundSeries(uid, *(of_one[0].tags.get(key, "") for key in (_NUMBER, _DESCRIPTION, _MODALITY)), len(of_one))
+        for uid, of_one in by_uid.items()
+    ]
+    return sorted(found, key=lambda one: (not one.number.isdecimal(), one.number.zfill(16), one.description, one.uid))
+
+
 def _check_one_series(headers: Sequence[_Header]) -> None:
-    series = {header.tags.get(_SERIES, ""): header for header in headers}
-    if len(series) > 1:
-        listed = [header.tags.get(_DESCRIPTION) or name for name, header in series.items()]
-        raise UnreadableFileError(f"holds {len(series)} DICOM series, {' and '.join(sorted(listed)[:3])}", _APART)
+    if len(found := _found(headers)) > 1:
+        raise UnreadableFileError(
+            f"holds {len(found)} DICOM series, {listed([str(one) for one in found], _SHOWN_SERIES)}",
+            f"of new images, name one by its number, description or UID with --dicom_series, or {_APART}",
+        )
 
 
 def _slice(header: _Header) -> DicomSlice:

@@ -15,11 +15,12 @@ VOLUME_ENDINGS = (".nii.gz", ".nii", *HEADER_ENDINGS)
 """How names of files end that hold volumes; a folder of DICOM slices is one, too."""
 
 
-def open_volume(path: str | Path) -> NiftiFile | HeaderFile | DicomSeries:
+def open_volume(path: str | Path, series: str | None = None) -> NiftiFile | HeaderFile | DicomSeries:
     """Read the header of a volume: of MetaImage or NRRD by its name, of a folder of DICOM slices, or of NIfTI.
 
     Args:
         path: the file or folder.
+        series: SeriesInstanceUID of the DICOM series that is meant where a folder holds several.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -36,5 +37,5 @@ def open_volume(path: str | Path) -> NiftiFile | HeaderFile | DicomSeries:
     """
     path = Path(path)
     if path.is_dir():
-        return DicomSeries(path)
+        return DicomSeries(path, series)
     return HeaderFile(path) if path.name.lower().endswith(HEADER_ENDINGS) else NiftiFile(path)

@@ -99,7 +99,8 @@ class NewImagesHandler:
 
     def _row(self, case: str, output: Mapping[str, Any]) -> dict[str, Any]:
         files = self.files[case][CaseKeys.IMAGE]
-        image = self.load({CaseKeys.CASE: case, CaseKeys.IMAGE: files})[CaseKeys.IMAGE]
+        kept = (CaseKeys.CASE, CaseKeys.IMAGE, CaseKeys.SERIES)
+        image = self.load({key: value for key, value in self.files[case].items() if key in kept})[CaseKeys.IMAGE]
         scores = self._scores(output)
         flag = self.rule.flag(scores)
         warning = self._warning(case, image)

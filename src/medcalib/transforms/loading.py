@@ -86,18 +86,16 @@ class LoadCased(MapTransform):
         self.num_channels = num_channels
         self.label_map = dict(label_map or {})
         self.affine_tolerance = affine_tolerance
-        self._open: Callable[[Any], ImageFile] = open_volume
+        self._open: Callable[..., ImageFile] = open_volume
         self._open_label: Callable[[Any], ImageFile] = open_volume
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with tensors (C, ...) in place of paths."""
         # what is known of the case besides its files is read from the split; values such as None make no batch
-        loaded = {key: value for key, value in data.items() if key != CaseKeys.ATTRIBUTES}
+        loaded = {key: value for key, value in data.items() if key not in (CaseKeys.ATTRIBUTES, CaseKeys.SERIES)}
         case = str(loaded.get(CaseKeys.CASE, "?"))
         frame = loaded.get(CaseKeys.FRAME)
-        files = {
-            key: [self._opened(case, path, key) for path in _as_list(loaded[key])] for key in self.key_iterator(loaded)
-        }
+        files = {key: self._all_opened(data, key) for key in self.key_iterator(loaded)}
         for several in files.values():
             for file in several[1:]:
                 self._check_geometry(case, "the channels", several[0].grid, file.grid)
@@ -126,8 +124,7 @@ class LoadCased(MapTransform):
         Raises:
             UserError: it is missing or damaged.
         """
-        path = _as_list(data[CaseKeys.IMAGE])[0]
-        return self._opened(str(data.get(CaseKeys.CASE, "?")), path, CaseKeys.IMAGE).grid
+        return self._all_opened(data, CaseKeys.IMAGE, 1)[0].grid
 
     def _read_label(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
         label = self._read(case, file, frame)
@@ -137,8 +134,13 @@ class LoadCased(MapTransform):
             mapped[values == on_disk] = index
         return MetaTensor(mapped).copy_meta_from(label)
 
-    def _opened(self, case: str, path: Any, key: Hashable) -> ImageFile:
-        return _told(case, path, self._open_label if key == CaseKeys.LABEL else self._open, path)
+    def _all_opened(self, data: Mapping[Hashable, Any], key: Hashable, most: int | None = None) -> list[ImageFile]:
+        """Each of the files of a key, or the first ones."""
+        case, paths = str(data.get(CaseKeys.CASE, "?")), _as_list(data[key])[:most]
+        if key == CaseKeys.IMAGE and CaseKeys.SERIES in data:
+            series = _as_list(data[CaseKeys.SERIES])
+            return [_told(case, path, self._open, path, uid or None) for path, uid in zip(paths, series, strict=False)]
+        return [_told(case, path, self._open_label if key == CaseKeys.LABEL else self._open, path) for path in paths]
 
     def _read(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
         grid = file.grid
@@ -164,6 +166,7 @@ class LoadCased(MapTransform):
             MetaKeys.SPACE: SpaceKeys.RAS,
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
             "filename_or_obj": str(grid.path),
+            **({CaseKeys.SERIES.value: series} if (series := getattr(file, "series", None)) else {}),
         }
         return MetaTensor(torch.from_numpy(values), affine=torch.from_numpy(grid.affine.copy()), meta=meta)
 
