@@ -107,7 +107,10 @@ def test_folders_that_are_no_volume_are_refused(tmp_path):
         (write_dicom(tmp_path / "gap", stored, PERMUTED, skip=[4]), r"lacks slices, for most lie 2\.5 mm apart, but "),
         (write_dicom(tmp_path / "start", stored, PERMUTED, skip=[1]), "lacks slices"),
         (twice, "several slices at one place"),
-        (several, r"holds 2 DICOM series, series 1\.2\.3 and series 1\.2\.4; put the files of each into a folder"),
+        (
+            several,
+            r"2 DICOM series, 'series 1\.2\.3' .*, 'series 1\.2\.4' \(CT, 4 files\); of new images, ",
+        ),
         (mixed, "slices of different size, spacing or direction"),
         (tmp_path / "empty", "is a folder without DICOM files"),
         (write_dicom(tmp_path / "nowhere", values(), PERMUTED, ImagePositionPatient=None), "does not say in "),

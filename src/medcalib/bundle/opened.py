@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import logging.config
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -206,11 +206,13 @@ class Bundle:
             **settings | ({} if seed is None else {"seed": seed}),
         )
         current = current_ids(overrides or {})
+        if images is not None:
+            self._check_overlay(workflow.parser, current)
         check_overrides(
             plain_config(workflow.parser),
             overrides or {},
             self._first_stage(debug) if first_stage(current) else None,
-            ((other, self.config(other, debug)) for other in Mode if other is not mode),
+            self._elsewhere(mode, debug, images is not None),
         )
         workflow.parser.update(own_stage(current))
         check_config(plain_config(workflow.parser), files)
@@ -279,6 +281,25 @@ class Bundle:
     def images_overlay(self) -> Path:
         """The file that is merged last to predict images of no dataset."""
         return self._own_or(images_config(find_templates(), self.classifies))
+
+    def _elsewhere(self, mode: Mode, debug: bool, images: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Configurations of the other modes, and of new images where none are predicted, by what asks for them."""
+        yield from ((other, self.config(other, debug)) for other in Mode if other is not mode)
+        if not images:
+            yield f"{Mode.INFERENCE_PRED} --images", ConfigParser.load_config_file(str(self.images_overlay))
+
+    def _check_overlay(self, parser: ConfigParser, overrides: Mapping[str, Any]) -> None:
+        """Refuse what only the overlay of this version knows if the bundle has one of an earlier version."""
+        template = images_config(find_templates(), self.classifies)
+        if self.images_overlay == template:
+            return
+        newer = set(ConfigParser.load_config_file(str(template))) - set(parser.get())
+        for id_ in overrides:
+            if id_.partition("::")[0] in newer:
+                raise UserError(
+                    f"{self.images_overlay} was written by an earlier version, which has no --{id_}; remove that file, "
+                    f"and the one of this version is used."
+                )
 
     def _own_or(self, template: Path) -> Path:
         """A file that no digest is taken of; that of this version where the bundle is of an earlier one without it."""

@@ -38,8 +38,8 @@ class DicomSaver:
     """Write the segmentation of every case as DICOM Segmentation and its maps of uncertainty as Parametric Maps.
 
     ``<case>_seg.dcm``, ``<case>_entropy.dcm``, and of several members ``<case>_mutual_information.dcm`` and
-    ``<case>_variance.dcm`` lie beside the NIfTI files of a `PredictionSaver`, of which they are made, so attach it after
-    that one. They belong to patient and study of the series, and refer to its slices.
+    ``<case>_variance.dcm`` lie beside the NIfTI files of a `PredictionSaver`, of which they are made; attach it after
+    that one. They belong to patient and study of the series, and refer to its slices. What is there is not made again.
 
     Args:
         folder: where the cases go.
@@ -49,6 +49,7 @@ class DicomSaver:
         codes: as of `medcalib.image_files.dicom_codes.segment_codes`.
         label_map: label value in NIfTI: class index, as of `PredictionSaver`.
         num_values: number of values that a segmentation can have.
+        batch_transform: from ``engine.state.batch`` to the list of case ids.
 
     Raises:
         UserError: when the engine starts, an image is no DICOM series or lacks what other objects refer to, or pydicom

@@ -96,7 +96,9 @@ class PredictionSaver:
                     self._write_picture(str(case), suffix, values.transpose(2, 1, 0))
                 else:
                     # once for all outputs: of a DICOM series every slice says where it lies
-                    grid = grid or open_volume(image.meta["filename_or_obj"], image.meta.get(CaseKeys.SERIES.value)).grid
+                    grid = (
+                        grid or open_volume(image.meta["filename_or_obj"], image.meta.get(CaseKeys.SERIES.value)).grid
+                    )
                     self._write_volume(str(case), suffix, values, grid)
 
     def _labels(self, seg: NDArray) -> NDArray:

@@ -64,9 +64,7 @@ def segment_codes(names: Sequence[str], codes: Mapping[Any, Any] | None = None) 
 def _code(name: str, part: str, given: Any) -> DicomCode:
     texts = [str(one).strip() for one in given] if isinstance(given, Sequence) and not isinstance(given, str) else []
     lengths = (16, 16, 64)
-    if len(texts) != len(lengths) or not all(
-        0 < len(text) <= most for text, most in zip(texts, lengths, strict=True)
-    ):
+    if len(texts) != len(lengths) or not all(0 < len(text) <= most for text, most in zip(texts, lengths, strict=True)):
         raise UserError(
             f"dicom_codes::{name}::{part} is {given!r}; it is a list of value and scheme, of up to 16 characters, and "
             f"meaning, of up to 64, such as [10200004, SCT, Liver]."
