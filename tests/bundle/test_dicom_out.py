@@ -6,7 +6,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from tests.conftest import PHANTOM_SIZE
+from tests.conftest import PHANTOM_SIZE, TEMPLATES
 from tests.image_files.reading_dicom import (
     lacking,
     placed_frames,
@@ -16,7 +16,9 @@ from tests.image_files.reading_dicom import (
 )
 from tests.image_files.written import orthogonal, write_dicom
 
-from medcalib.bundle.layout import CONFIGS, IMAGES
+from medcalib.bundle.compose import generate
+from medcalib.bundle.layout import CONFIGS, IMAGES, Mode
+from medcalib.bundle.opened import Bundle
 from medcalib.bundle.run import run
 from medcalib.data import phantom_cases
 from medcalib.errors import UserError
@@ -190,3 +192,14 @@ def test_a_bundle_of_an_earlier_version_says_what_to_do(trained, scans, settings
         UserError, match=r"images\.yaml was written by an earlier version, which has no --dicom; remove"
     ):
         predict(bundle, scans, tmp_path / "out", settings, dicom=True)
+
+
+def test_a_fragment_may_say_what_its_classes_are(tmp_path):
+    templates = tmp_path / "templates"
+    shutil.copytree(TEMPLATES, templates)
+    fragment = templates / CONFIGS / "data" / "phantom.yaml"
+    codes = "    dicom_codes:\n      organ: {type: [10200004, SCT, Liver]}\n"
+    fragment.write_text(fragment.read_text().replace("  metadata:\n", f"  metadata:\n{codes}"))
+    bundle = generate(templates, tmp_path / "bundles", "phantom", "baseline_dice_ce", "deterministic")[0]
+    workflow = Bundle.open(bundle).workflow(Mode.INFERENCE_PRED, images="x")
+    assert workflow.parser.get_parsed_content("dicom_codes") == {"organ": {"type": [10200004, "SCT", "Liver"]}}

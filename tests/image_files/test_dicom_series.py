@@ -81,6 +81,16 @@ def test_a_single_slice_has_the_depth_that_it_names(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(series.grid.affine[:3, 2]), 2.5)
 
 
+def test_a_number_of_frames_that_is_none_does_not_count(tmp_path):
+    folder = write_dicom(tmp_path, values((6, 5, 1)), np.diag([-1.0, -1, 1, 1]), NumberOfFrames=1)
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    assert b"IS\x02\x001 " in content
+    file.write_bytes(content.replace(b"(\x00\x08\x00IS\x02\x001 ", b"(\x00\x08\x00IS\x02\x001A"))
+    assert b"IS\x02\x001A" in file.read_bytes()
+    assert DicomSeries(folder).grid.shape == (6, 5, 1)
+
+
 def test_folders_that_are_no_volume_are_refused(tmp_path):
     from pydicom.uid import EnhancedMRImageStorage
 

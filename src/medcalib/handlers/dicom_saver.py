@@ -141,7 +141,7 @@ class DicomSaver:
         series = _told(case, path, DicomSeries, path, uid)
         source = _told(case, path, DicomSource, series)
         for suffix, volume, target in missing:
-            values = np.asarray(nib.load(volume).dataobj)
+            values = np.asarray(nib.Nifti1Image.from_filename(volume).dataobj)
             made = self._segmentation(source, values) if suffix == _SEG else self._map(source, values, suffix)
             with complete_file(target) as draft:
                 made.save_as(draft)

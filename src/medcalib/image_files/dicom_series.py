@@ -242,10 +242,10 @@ def _found(headers: Sequence[_Header]) -> list[FoundSeries]:
     by_uid: dict[str, list[_Header]] = {}
     for header in headers:
         by_uid.setdefault(header.tags.get(_SERIES, ""), []).append(header)
-    found = [
-        FoundSeries(uid, *(of_one[0].tags.get(key, "") for key in (_NUMBER, _DESCRIPTION, _MODALITY)), len(of_one))
-        for uid, of_one in by_uid.items()
-    ]
+    found = []
+    for uid, of_one in by_uid.items():
+        number, description, modality = (of_one[0].tags.get(key, "") for key in (_NUMBER, _DESCRIPTION, _MODALITY))
+        found.append(FoundSeries(uid, number, description, modality, len(of_one)))
     return sorted(found, key=lambda one: (not one.number.isdecimal(), one.number.zfill(16), one.description, one.uid))
 
 
@@ -259,7 +259,9 @@ def _check_one_series(headers: Sequence[_Header]) -> None:
 
 def _slice(header: _Header) -> DicomSlice:
     tags, file = header.tags, header.file
-    if int(tags.get(_FRAMES) or 1) > 1 or any(number > 1 for number in header.size[2:]):
+    if any(number > 1 for number in _numbers(tags.get(_FRAMES), 1) or ()) or any(
+        number > 1 for number in header.size[2:]
+    ):
         raise UnreadableFileError(
             f"holds several frames in one file, {file.name}, which is not read (enhanced DICOM)", _CONVERT
         )
