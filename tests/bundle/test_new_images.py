@@ -189,6 +189,7 @@ def test_a_run_goes_on_and_refuses_what_is_not_its_own(trained, copies, settings
     (foreign / "thesis.txt").write_text("all of it")
     with pytest.raises(UserError, match=r"holds thesis\.txt"):
         run(str(trained), "inference_pred", images=str(copies), overrides=settings | {"output_dir": str(foreign)})
+    assert [path.name for path in foreign.iterdir() if path.name != ".lock"] == ["thesis.txt"]
 
 
 def test_what_is_done_is_kept_when_an_image_is_damaged(trained, copies, settings, tmp_path):

@@ -151,3 +151,25 @@ def test_two_channels_are_read_in_the_order_of_the_fragment_however_their_files_
         assert LoadCased(num_channels=2)({"case": "x", "image": image})["image"].mean((1, 2, 3)).tolist() == [0, 1]
     with pytest.raises(UserError, match=r"Case 'x' has no file of the channel DWI, only .*x_T2W\.nii, .*x_adc\.nii"):
         cases(tmp_path / "named", ["ADC", "T2w", "DWI"])
+
+
+def test_a_pattern_leaves_out_what_was_predicted(tmp_path):
+    made(tmp_path, "a.nii.gz", "out/provenance.json", "out/a/a_seg.nii.gz", "out/a/a_entropy.nii.gz", "sub/b.nii.gz")
+    assert list(cases(tmp_path / "**" / "*.nii.gz")) == ["a", "b"]
+    # unless it is named
+    assert list(cases(tmp_path / "out" / "a")) == ["a_entropy", "a_seg"]
+    with pytest.raises(UserError, match="Only results of earlier predictions match"):
+        cases(tmp_path / "out" / "**" / "*.nii.gz")
+
+
+def test_images_in_the_folders_of_a_folder_are_pointed_to(tmp_path):
+    folder = made(tmp_path / "scans", "p1/t1.nii.gz", "p2/t1.nii.gz", "p1.nii/notes.md")
+    with pytest.raises(UserError, match=r"which holds p1/, p1\.nii/, p2/; for .*p1/t1\.nii\.gz, .* '.*scans/\*/\*\.nii"):
+        cases(folder)
+
+
+def test_a_list_that_names_a_file_twice(tmp_path):
+    made(tmp_path, "a.nii", "b.nii")
+    (tmp_path / "list.txt").write_text("a.nii\nb.nii\na.nii\n")
+    with pytest.raises(UserError, match=r"names .*a\.nii again in line 3; remove the line"):
+        cases(tmp_path / "list.txt")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -240,6 +240,9 @@ def _output_folder(workflow: ConfigWorkflow, hint: str, waits: bool = False) -> 
         except UserError:
             if made and not any(path for name in KEPT for path in output_dir.rglob(name)):
                 shutil.rmtree(output_dir, ignore_errors=True)
+            else:
+                with suppress(OSError):  # it holds something
+                    (output_dir / CONFIGS).rmdir()
             raise
 
 

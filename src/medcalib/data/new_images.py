@@ -17,6 +17,8 @@ __all__ = ["images_name", "new_image_cases"]
 _LIST = ".txt"
 _NUMBERED = re.compile(r"(.+)_(\d{4})")
 _TAKEN = ("configs", "cost")
+# lies beside the folders of predicted cases
+_OF_RESULTS = "provenance.json"
 _SHOWN = 5
 # in the place of a channel: one file holds them all
 _WHOLE = -1
@@ -34,8 +36,8 @@ def new_image_cases(
 
     Args:
         images: a folder, whose images are taken but not those of folders in it; a pattern such as
-            ``"scans/*/t1.nii.gz"``; one file; a folder of DICOM slices; or a file ``.txt`` with one path a line,
-            relative to its own folder, where ``#`` begins a comment.
+            ``"scans/*/*.nii.gz"``, which leaves out what was predicted; one file; a folder of DICOM slices; or a file
+            ``.txt`` with one path a line, relative to its own folder, where ``#`` begins a comment.
         channel_names: one name for each channel of an image.
         endings: how names of images end, such as ``.nii.gz``.
         series: whether a folder of DICOM slices is an image, too.
@@ -108,9 +110,10 @@ def _files(images: str, endings: Sequence[str], series: bool) -> list[Path]:
                 )
             return [path]
         if not files:
-            held = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
+            held = sorted(f"{file.name}{'/' * file.is_dir()}" for file in path.iterdir() if file.name[0] != ".")
             told = f", which holds {', '.join(held[:_SHOWN])}{' and more' * (len(held) > _SHOWN)}" if held else ""
-            raise UserError(f"No image lies in {path}{told or ', which is empty'}; {wanted}.")
+            hint = _deeper(path, endings, series)
+            raise UserError(f"No image lies in {path}{told or ', which is empty'}; {hint or wanted}.")
         return files
     if path.is_file() and path.name.lower().endswith(_LIST):
         files = _listed(path, series)
@@ -119,8 +122,11 @@ def _files(images: str, endings: Sequence[str], series: bool) -> list[Path]:
     else:
         matching = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - Path.glob takes no absolute one
         files = [file for file in matching if file.is_file() or _is_image(file, endings, series)]
+        is_pattern = glob.has_magic(str(path))
+        if is_pattern and files and not (files := [file for file in files if not _is_result(file)]):
+            raise UserError(f"Only results of earlier predictions match {images}; name images.")
         if not files:
-            what = "No file matches" if glob.has_magic(str(path)) else "There is no file or folder"
+            what = "No file matches" if is_pattern else "There is no file or folder"
             raise UserError(
                 f"{what} {images}; --images is a folder, a pattern in quotes, a file, or a .txt file that lists files."
             )
@@ -144,6 +150,8 @@ def _listed(path: Path, series: bool) -> list[Path]:
         file = path.parent / Path(text).expanduser()
         if not file.is_file() and not (series and file.is_dir()):
             raise UserError(f"{path} names {file} in line {number}, but there is no such file; correct the line.")
+        if file in files:
+            raise UserError(f"{path} names {file} again in line {number}; remove the line.")
         files.append(file)
     if not files:
         raise UserError(f"{path} names no file; write one path a line.")
@@ -178,6 +186,21 @@ def _is_image(file: Path, endings: Sequence[str], series: bool) -> bool:
     if file.is_dir():
         return series and bool(slice_files(file))
     return file.is_file() and name.endswith(tuple(endings))
+
+
+def _is_result(file: Path) -> bool:
+    """Whether a file lies in the folder of a case that was predicted."""
+    return (file.parent.parent / _OF_RESULTS).is_file()
+
+
+def _deeper(folder: Path, endings: Sequence[str], series: bool) -> str:
+    """What to type for the images in the folders of a folder; empty if there are none."""
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        for file in sorted(inner.iterdir()):
+            if _is_image(file, endings, series) and not _is_result(file):
+                ending = file.name[len(_stem(file, endings)) :] if file.is_file() else ""
+                return f"for those of its folders, such as {file}, give the pattern '{folder}/*/*{ending}' in quotes"
+    return ""
 
 
 def _stem(file: Path, endings: Sequence[str]) -> str:

@@ -109,7 +109,7 @@ class LoadCased(MapTransform):
             if key == CaseKeys.IMAGE and self.num_channels not in (None, len(loaded[key])):
                 raise UserError(
                     f"Case {case}: {_counted(several, channels)} {len(loaded[key])} channel(s), but "
-                    f"data::channel_names lists {self.num_channels}."
+                    f"data::channel_names lists {self.num_channels}{_advice(several, self.num_channels)}."
                 )
         if image and label:
             # they lie together for a viewer, but the header of one has no true size of the voxels
@@ -192,6 +192,12 @@ def _told(case: str, path: Any, how: Callable, *arguments: Any) -> Any:
 
 def _as_list(paths: Any) -> list[Any]:
     return list(paths) if isinstance(paths, list | tuple) else [paths]
+
+
+def _advice(files: list[ImageFile], num_channels: int | None) -> str:
+    """What to do with a 4D file, where one channel is meant."""
+    is_recording = num_channels == 1 and len(files) == 1 and len(files[0].grid.shape) == 3
+    return "; write each volume of a 4D file as a file of its own" if is_recording else ""
 
 
 def _counted(files: list[ImageFile], read: list[MetaTensor]) -> str:
