@@ -164,7 +164,9 @@ def test_a_pattern_leaves_out_what_was_predicted(tmp_path):
 
 def test_images_in_the_folders_of_a_folder_are_pointed_to(tmp_path):
     folder = made(tmp_path / "scans", "p1/t1.nii.gz", "p2/t1.nii.gz", "p1.nii/notes.md")
-    with pytest.raises(UserError, match=r"which holds p1/, p1\.nii/, p2/; for .*p1/t1\.nii\.gz, .* '.*scans/\*/\*\.nii"):
+    with pytest.raises(
+        UserError, match=r"which holds p1\.nii/, p1/, p2/; for .*p1/t1\.nii\.gz, .* '.*scans/\*/\*\.nii"
+    ):
         cases(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -196,7 +197,7 @@ def _is_result(file: Path) -> bool:
 def _deeper(folder: Path, endings: Sequence[str], series: bool) -> str:
     """What to type for the images in the folders of a folder; empty if there are none."""
     for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        for file in sorted(inner.iterdir()):
+        for file in sorted(inner.iterdir()) if os.access(inner, os.R_OK | os.X_OK) else ():
             if _is_image(file, endings, series) and not _is_result(file):
                 ending = file.name[len(_stem(file, endings)) :] if file.is_file() else ""
                 return f"for those of its folders, such as {file}, give the pattern '{folder}/*/*{ending}' in quotes"
