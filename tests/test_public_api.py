@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-PACKAGES = ["calibrators", "functional", "handlers", "inferers", "losses", "metrics", "reports"]
+PACKAGES = ["calibrators", "functional", "guarantees", "handlers", "inferers", "losses", "metrics", "reports"]
 
 
 def exported():

@@ -12,6 +12,7 @@ from medcalib.functional import (
     controlled_index,
     fixed_sequence,
     hoeffding_bentkus_p_values,
+    num_cases_to_reject,
     set_losses,
     set_thresholds,
 )
@@ -134,6 +135,15 @@ class TestLearnThenTest:
         assert values[2:4] == [1, 1]
         with pytest.raises(ValueError, match="between 0 and totals"):
             binomial_p_values(totals + 1, totals, 0.1)
+
+    def test_so_many_cases_are_needed(self):
+        for share in (0.05, 0.1, 0.5):
+            for delta in (0.05, 0.25):
+                needed = num_cases_to_reject(share, delta)
+                assert stats.binom.cdf(0, needed, share) <= delta + 1e-12
+                assert needed == 1 or stats.binom.cdf(0, needed - 1, share) > delta - 1e-12
+        with pytest.raises(ValueError, match="share and delta must lie between 0 and 1"):
+            num_cases_to_reject(1.0, 0.05)
 
     def test_nothing_rejected(self):
         assert fixed_sequence(torch.tensor([0.2, 0.01]), 0.05) is None

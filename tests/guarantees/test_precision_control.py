@@ -10,7 +10,7 @@ from scipy.special import xlogy
 from scipy.stats import binom
 from tests.guarantees.made_up import CLASSES, cases_of, independent, made_up_case
 
-from medcalib.functional import hoeffding_bentkus_p_values, num_cases_to_reject, set_thresholds
+from medcalib.functional import hoeffding_bentkus_p_values, set_thresholds
 from medcalib.guarantees import PrecisionControl
 
 
@@ -88,14 +88,6 @@ def test_realised_losses_are_those_that_were_observed(observed):
         for unit, name in enumerate(CLASSES):
             index = set_thresholds().tolist().index(guarantee.fitted(name)["threshold"])
             assert losses[unit].item() == pytest.approx(observed[number]["wrong"][unit, index].item(), abs=1e-12)
-
-
-@pytest.mark.parametrize("share", [0.05, 0.1, 0.25, 0.5])
-@pytest.mark.parametrize("delta", [0.05, 0.1, 0.25])
-def test_so_many_cases_are_needed(share, delta):
-    needed = num_cases_to_reject(share, delta)
-    assert hoeffding_bentkus_p_values(torch.zeros(needed, 1), share).item() <= delta + 1e-12
-    assert (1 - share) ** (needed - 1) > delta - 1e-12
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("mapie"), reason="needs MAPIE")

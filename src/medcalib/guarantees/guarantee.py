@@ -95,8 +95,8 @@ class Guarantee(ABC):
     promised holds for each class on its own, not for all of them at once.
 
     With groups, each group of which there are enough cases gets values of its own, and the promise holds within it.
-    Cases of all other groups get the values that were fitted on all cases, whose promise is one on average over all
-    groups; `notes` says which groups those are.
+    Cases of all other groups get the values that were fitted on all cases. These would keep the promise on average over
+    all groups; within such a group nothing is promised. `notes` says which groups those are.
 
     Subclasses implement `observe`, `fit_unit`, `losses` and `promise`.
 
@@ -309,7 +309,7 @@ class Guarantee(ABC):
         """One sentence for each class and group that has no values of its own."""
         return [
             f"{unit}: group {group} {fitted['pooled_because']}; it gets what was fitted on all "
-            f"{self._pooled[unit]['num_cases']} cases, whose promise holds on average over groups."
+            f"{self._pooled[unit]['num_cases']} cases, and nothing is promised within it."
             for unit, groups in self._groups.items()
             for group, fitted in groups.items()
             if "pooled_because" in fitted

@@ -37,6 +37,11 @@ def guarantee_origin(
 
     Returns:
         Plain values.
+
+    Example:
+        >>> origin = guarantee_origin(nn.Conv3d(1, 2, 1), {"num_members": 1}, activation="softmax")
+        >>> origin["inference"], origin["calibrator_digest"], origin["activation"]
+        ({'num_members': 1}, None, 'softmax')
     """
     calibrator = None
     if calibrator_file is not None:
@@ -67,6 +72,18 @@ def save_guarantees(
         origin: as of `guarantee_origin`.
         split_digest: digest of the split to which the cases belong.
         promises_nothing: whether it is a fit of a run of seconds.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from medcalib.guarantees import GuaranteeCase, RecallControl
+        >>> guarantees = JointGuarantees([RecallControl(["organ"])])
+        >>> case = GuaranteeCase("1", torch.tensor([[0.5]]), target=torch.tensor([[1]]))
+        >>> guarantees.fit([guarantees.observe(case)] * 9)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_guarantees(f"{folder}/guarantee.pt", guarantees, [{"case": "1"}], {}, split_digest="0")
+        ...     read_guarantees(f"{folder}/guarantee.pt")["cases"]
+        [{'case': '1'}]
     """
     content = {
         "settings": guarantees.settings(),
@@ -83,8 +100,16 @@ def save_guarantees(
 def read_guarantees(path: str | Path) -> dict[str, Any]:
     """What a file of guarantees holds: ``settings``, ``states``, ``cases``, ``origin`` and ``split_digest``, ...
 
+    Args:
+        path: the file, as `save_guarantees` writes it.
+
     Raises:
         UserError: the file is missing, damaged, or holds no guarantees.
+
+    Example:
+        >>> read_guarantees("nowhere/guarantee.pt")
+        Traceback (most recent call last):
+        medcalib.errors.UserError: nowhere/guarantee.pt does not exist: run --mode train of this bundle ...
     """
     path = Path(path)
     if not path.exists():
@@ -105,6 +130,18 @@ def load_guarantees(path: str | Path, guarantees: JointGuarantees, origin: Mappi
 
     Raises:
         UserError: the file is missing or damaged, or was fitted with other settings, or on other probabilities.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from medcalib.guarantees import GuaranteeCase, RecallControl
+        >>> fitted, fresh = (JointGuarantees([RecallControl(["organ"])]) for _ in range(2))
+        >>> case = GuaranteeCase("1", torch.tensor([[0.5]]), target=torch.tensor([[1]]))
+        >>> fitted.fit([fitted.observe(case)] * 9)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_guarantees(f"{folder}/guarantee.pt", fitted, [{"case": "1"}], {}, split_digest="0")
+        ...     load_guarantees(f"{folder}/guarantee.pt", fresh, {}).parts[0].fitted("organ")["num_cases"]
+        9
     """
     content = read_guarantees(path)
     if content["settings"].keys() != guarantees.settings().keys():

@@ -25,6 +25,10 @@ class AppliedGuarantees(NamedTuple):
         values: numbers, words and booleans by the name of a column.
         losses: by the kind of the guarantee (units,), float64; empty for a case without target.
         set_names: names of the sets of each guarantee, by its kind.
+
+    Example:
+        >>> AppliedGuarantees({}, {"organ_ml": 2.0}, {}, {"volume_interval": []}).values
+        {'organ_ml': 2.0}
     """
 
     sets: dict[str, Tensor]

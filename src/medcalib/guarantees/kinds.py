@@ -35,6 +35,9 @@ GUARANTEES: dict[str, type[Guarantee]] = {
 def guarantee_from_state(state: Mapping[str, Any]) -> Guarantee:
     """The fitted guarantee of which this is the state.
 
+    Args:
+        state: what `Guarantee.state` returned, or JSON made of it.
+
     Raises:
         UserError: there is no such kind.
 
