@@ -161,7 +161,7 @@ class GuaranteeReportHandler:
                     sizes[f"size of the {name} set / segmentation"] = of_set["stretch"]
                     sizes[f"{name} set: added {unit_of_size}"] = of_set["added"]
                 drawn.append(GuaranteeRow(unit, part.level, self._risk(part, index, own), group, sizes))
-        references = {name: 1.0 if "/" in name else 0.0 for row in drawn for name in row.sizes}
+        references = {name: 1.0 for row in drawn for name in row.sizes if "/" in name}
         figure = draw_guarantees(drawn, part.loss_name, references, self.confidence, part.kind.replace("_", " "))
         self.folder.save_figure(f"guarantees/{part.kind}", figure, self.formats, self.dpi)
 
