@@ -62,7 +62,8 @@ def export(
         The file, or the folder of the bundle, beside which its archive lies.
 
     Warns:
-        UserWarning: probabilities differ by more than `TOLERANCE`, or nobody could try the file.
+        UserWarning: probabilities differ by more than `TOLERANCE`, nobody could try the file, or the bundle has a
+            guarantee, which is not exported.
 
     Raises:
         UserError: the format is unknown, the bundle is not trained, it cannot be written in this format, a package is
@@ -74,6 +75,12 @@ def export(
     place = trained.output_dir / "export" if output is None else Path(output).expanduser()
     if place.exists() and not place.is_dir():
         raise UserError(f"{place} is a file; --output names the folder to write to.")
+    if trained.bundle.fits_guarantee:
+        warnings.warn(
+            f"The guarantee of {trained.bundle.name} is not exported: what is written gives its probabilities, and "
+            f"sets and values with what is promised of them are made by medcalib run alone.",
+            stacklevel=2,
+        )
     if format == "bundle":
         return export_bundle(trained, place)
     return _export_file(trained, format, place)

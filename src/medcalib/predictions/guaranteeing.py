@@ -94,7 +94,7 @@ def guarantee_predictions(
         UserError: naming case and file or option: an option or a list is wrong, a case is in both lists, cases are too
             few for the level, the output exists, or a file is missing or does not fit the others.
     """
-    given = {
+    given: dict[str, Any] = {
         "kind": kind,
         "activation": None if activation is None else str(activation),
         "regions": None if regions is None else {name: list(labels) for name, labels in regions.items()},
