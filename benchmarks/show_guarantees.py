@@ -24,7 +24,7 @@ from harness import machine
 
 SHARED = "same_cases"
 # what only a training has
-OF_TRAINING = ("val_interval", "train::", "validate::")
+OF_TRAINING = ("val_interval", "train::", "validate::", "guarantee_cases")
 REPORT = "evaluation/guarantees.json"
 
 
@@ -97,10 +97,10 @@ def run_all(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         bundle, _ = generate(find_templates(), folder, options.data, options.loss, method)
         left_out = ("method::",) if not method.startswith(("mc_", "deep")) else ()
         for mode in ("train", "inference_eval"):
-            own = without(overrides, (*left_out, *(() if mode == "train" else OF_TRAINING)))
+            own = without(overrides | more, (*left_out, *(() if mode == "train" else OF_TRAINING)))
             if not (bundle / f"seed_{options.seed}" / REPORT).exists():
                 print(f"\n== {bundle.name}, {mode} {more or ''}", flush=True)
-                run(str(bundle), mode, options.seed, overrides=own | more)
+                run(str(bundle), mode, options.seed, overrides=own)
 
     for method in options.methods.split(","):
         run_one(options.bundles_dir, f"{method}+{options.guarantee}")
