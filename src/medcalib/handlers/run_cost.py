@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
 from medcalib.errors import UserError
 from medcalib.files.writing import read_json, write_json
 from medcalib.gathering import gathered
+from medcalib.process_group import num_processes
 
 __all__ = ["RunCost"]
 
@@ -93,7 +93,7 @@ class RunCost:
                 "device": torch.cuda.get_device_name(self.device) if self._on_gpu else str(self.device),
                 "cpu": _cpu(),
                 "threads": torch.get_num_threads(),
-                "processes": idist.get_world_size(),
+                "processes": num_processes(),
                 "finished": finished is True,
             },
         )
