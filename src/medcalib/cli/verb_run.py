@@ -4,7 +4,7 @@ from typing import Any
 
 from medcalib.bundle.layout import Mode
 from medcalib.cli.failures import in_several
-from medcalib.cli.launcher import check_number, launch
+from medcalib.cli.launcher import check_number, launch, quiet_connections
 from medcalib.errors import UserError
 
 __all__ = ["main"]
@@ -64,6 +64,7 @@ def main(
         overrides["max_epochs"] = max_epochs
     device = overrides.get("device")
     if num_gpus is not None and not in_several():
+        quiet_connections()
         check_number(num_gpus, device)
         if num_gpus > 1:
             launch("medcalib.cli.rank", options | overrides, num_gpus)
