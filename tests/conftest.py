@@ -5,6 +5,10 @@ import pickle
 from pathlib import Path
 
 import pytest
+
+# as medcalib run --num_gpus does before torch is imported, which says of connections that a process has ended
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
 import torch
 
 # Triton reads this as it is imported: where there is no GPU, its kernels run in its interpreter.

@@ -46,6 +46,7 @@ _PATIENCE = timedelta(days=7)
 _LOST = re.compile(
     r"connection (was )?(closed|reset)|broken pipe|gloo|NCCL|socket|connection refused|recvVal", re.IGNORECASE
 )
+_ENDED = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe", re.IGNORECASE)
 _NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
 Value = TypeVar("Value")
@@ -97,8 +98,8 @@ def joined_group(device: str | None = None) -> Iterator[None]:
         device: as the user gave it; when None, GPUs if there are any.
 
     Raises:
-        UserError: the environment says only half of what it must, ``device`` is one GPU for all, or not all processes
-            came within `JOIN_SECONDS`.
+        UserError: the environment says only half of what it must, ``device`` is one GPU for all, not all processes
+            came within `JOIN_SECONDS`, or one of them ended.
 
     Example:
         >>> with joined_group():
@@ -144,9 +145,15 @@ def join_group(device: str | None = None) -> None:
             f"and raise {JOIN_SECONDS} where they need longer."
         ) from None
     store.set_timeout(_PATIENCE)
-    dist.init_process_group(
-        backend, store=dist.PrefixStore("medcalib", store), rank=rank, world_size=size, timeout=_PATIENCE
-    )
+    try:
+        dist.init_process_group(
+            backend, store=dist.PrefixStore("medcalib", store), rank=rank, world_size=size, timeout=_PATIENCE
+        )
+    except RuntimeError as error:
+        # all of them have met, so one has ended since
+        if _ENDED.search(str(error)):
+            raise PeerLostError("Another process of this run ended; give the same command again to go on.") from None
+        raise
     atexit.register(leave_group)
 
 

@@ -48,6 +48,7 @@ def other(tmp_path, make_bundle):
     return make_bundle(tmp_path, loss="baseline_ce")
 
 
+@pytest.mark.slow
 def test_all_weights_of_the_same_architecture(source, other, tiny, capsys, stopped_in_epoch):
     settings = tiny | STILL | {"data::max_epochs": 2}
     with stopped_in_epoch(2):
@@ -94,6 +95,7 @@ def test_a_head_for_other_classes_is_new(source, other, tiny, capsys):
     assert two["up_layers.0.head.weight"].shape[0] == 4
 
 
+@pytest.mark.slow
 def test_a_run_of_seconds_and_siblings(source, tiny, tmp_path, make_bundle, capsys):
     """Whichever training would begin with random weights begins with these."""
     scaled = make_bundle(tmp_path, method="mc_dropout_center", loss="baseline_ce")

@@ -32,6 +32,7 @@ def copy(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "bundles" / trained.name)
 
 
+@pytest.mark.slow
 def test_two_and_two_epochs_are_four(make_bundle, tiny, tmp_path, capsys):
     """With a learning rate that does not depend on the number of epochs, nobody can tell."""
     parts, whole = make_bundle(tmp_path / "parts"), make_bundle(tmp_path / "whole")
@@ -140,6 +141,7 @@ def test_an_interrupted_training_may_be_made_longer(make_bundle, tiny, tmp_path,
     assert not list((bundle / RESULTS).glob("models_*")), "there was no result to keep"
 
 
+@pytest.mark.slow
 def test_siblings_mean_the_same_by_it(copy, tiny, make_bundle, capsys):
     """A calibrator of other weights is not used, and is fitted anew."""
     scaled = make_bundle(copy.parent.parent, method="temperature_scaling")
@@ -161,6 +163,7 @@ def test_siblings_mean_the_same_by_it(copy, tiny, make_bundle, capsys):
     assert training_state(copy / RESULTS / "models").epochs == 5
 
 
+@pytest.mark.slow
 def test_a_second_stage_goes_on_from_its_own_weights(make_bundle, tiny, tmp_path):
     bundle = make_bundle(tmp_path, method="mc_dropout_center")
     few = tiny | {"method::sampler::num_members": 2, "data::max_epochs": 1}
@@ -173,6 +176,7 @@ def test_a_second_stage_goes_on_from_its_own_weights(make_bundle, tiny, tmp_path
     assert training_state(other / RESULTS / "models").epochs == 1
 
 
+@pytest.mark.slow
 def test_snapshots_at_epochs_that_are_past(make_bundle, tiny, tmp_path):
     bundle = make_bundle(tmp_path, method="checkpoint_ensemble")
     few = tiny | {"method::num_networks": 2}

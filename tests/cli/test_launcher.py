@@ -5,11 +5,13 @@ import os
 import signal
 
 import pytest
+from torch.distributed import HashStore
 
 from medcalib.cli import failures, launcher
 from medcalib.cli.command_line import run_command
 from medcalib.cli.verb_run import main
 from medcalib.errors import StoppedError, UserError
+from medcalib.process_group import PeerLostError, join_group
 
 # what a process does, and what the command then says; process 0 waits for one that does not come any more
 WORK = """
@@ -116,3 +118,26 @@ def test_what_is_wrong_is_told_before_what_follows_from_it(tmp_path, monkeypatch
 def test_a_launcher_that_is_stopped_says_how_to_go_on(tmp_path, number, code):
     error = launcher._stopped(tmp_path, number)
     assert (error.exit_code, str(error).partition("; ")[2]) == (code, "give the same command again to go on.")
+
+
+def test_a_process_that_ends_while_others_join_is_not_a_fault_of_theirs(monkeypatch):
+    """Else what the launcher tells is the traceback of a process that only lost another one."""
+
+    def lose(*_args, **_options):
+        raise RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4321")
+
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.distributed.rendezvous", lambda *_args, **_options: iter([(HashStore(), 0, 2)]))
+    monkeypatch.setattr("torch.distributed.init_process_group", lose)
+    with pytest.raises(PeerLostError, match="Another process of this run ended"):
+        join_group("cpu")
+
+
+def test_torch_does_not_tell_of_lost_connections_beside_the_error(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL", raising=False)
+    with launcher._environment(str(tmp_path), 2):
+        assert os.environ["TORCH_CPP_LOG_LEVEL"] == "ERROR"
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "INFO")
+    with launcher._environment(str(tmp_path), 2):
+        assert os.environ["TORCH_CPP_LOG_LEVEL"] == "INFO"

@@ -17,10 +17,20 @@ from typing import Any
 from medcalib.cli.failures import FOLDER, reported_failures
 from medcalib.errors import StoppedError, Terminated, UserError
 
-__all__ = ["check_number", "launch"]
+__all__ = ["check_number", "launch", "quiet_connections"]
 
 # seconds that processes have to end by themselves when one has failed
 _PATIENCE = "10"
+_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
+
+
+def quiet_connections() -> None:
+    """Let torch say nothing of connections that end with a process, which the error of the run says in one sentence.
+
+    Torch reads this as it is imported, so it has an effect before that only, and in processes that are started. A level
+    that the user has set stays.
+    """
+    os.environ.setdefault(_LOG_LEVEL, "ERROR")
 
 
 def check_number(num_gpus: Any, device: str | None) -> None:
@@ -104,6 +114,7 @@ def _environment(folder: str, number: int) -> Iterator[None]:
 
     before = dict(os.environ)
     os.environ[FOLDER] = folder
+    quiet_connections()
     os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = _PATIENCE
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // number)))
     try:

@@ -4,7 +4,7 @@ from typing import Any
 
 from medcalib.bundle.layout import Mode
 from medcalib.cli.failures import in_several
-from medcalib.cli.launcher import check_number, launch
+from medcalib.cli.launcher import check_number, launch, quiet_connections
 from medcalib.errors import UserError
 
 __all__ = ["main"]
@@ -38,8 +38,7 @@ def main(
         num_gpus: number of GPUs that share the run; on a machine without GPUs, of processes.
         prediction_cache: where predictions of the network are kept, so that other modes and calibrators need not repeat
             them: auto, which is .cache/predictions beside the bundle, off, or a folder.
-        max_epochs: number of epochs of a training; where it is more than a training was to have that is there already,
-            this one goes on.
+        max_epochs: number of epochs of the training; one that has ended with fewer goes on.
         initial_weights: with --mode train: a bundle, by its name or folder, or a .pt file, with whose weights the
             training begins.
         **overrides: replaces a value of the configuration, such as --data::dataset_dir=/data/Task04_Hippocampus.
@@ -64,6 +63,7 @@ def main(
         overrides["max_epochs"] = max_epochs
     device = overrides.get("device")
     if num_gpus is not None and not in_several():
+        quiet_connections()
         check_number(num_gpus, device)
         if num_gpus > 1:
             launch("medcalib.cli.rank", options | overrides, num_gpus)
