@@ -12,6 +12,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 from tests.conftest import PHANTOM_SIZE
+from tests.image_files.test_label_descriptions import read_by_slicer
 from tests.image_files.written import write_dicom, write_meta_image, write_nrrd
 
 from medcalib.bundle.layout import CONFIGS, IMAGES, METADATA, Mode, config_files
@@ -107,6 +108,14 @@ def volume_by_itk(folder, form):
 
 
 @pytest.mark.skipif(not ITK, reason="needs SimpleITK and pydicom")
+def test_names_of_labels_lie_beside_the_cases(trained, predicted):
+    for folder in (predicted, trained / "seed_12345" / "predictions"):
+        table = read_by_slicer((folder / "labels.ctbl").read_text())
+        assert {value: name for value, (name, _) in table.items()} == {0: "background", 1: "organ", 2: "lesion"}
+        assert (folder / "labels_itksnap.txt").exists()
+        assert not list(folder.glob("*/*.seg.nrrd"))
+
+
 def test_ten_copies_of_mixed_formats_give_equal_predictions(predicted):
     assert len(FORMS) == 10
     table = pd.read_csv(predicted / "predictions.csv").set_index("case")

@@ -8,6 +8,8 @@ import yaml
 from medcalib.bundle.checkpoint_paths import member_seeds
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.opened import Bundle
+from medcalib.bundle.resolve import plain_config
+from medcalib.bundle.used_settings import used_settings
 from medcalib.errors import UserError
 
 
@@ -116,3 +118,46 @@ def test_settings_of_a_method_are_its_own_where_the_sibling_has_another(make_bun
     overrides = {"method::num_networks": 2}
     trainings = ensemble.trainings_before(ensemble.workflow(Mode.TRAIN, overrides).parser, overrides)
     assert [training.overrides for training in trainings] == [{}, {}]
+
+
+class TestMLflow:
+    def test_one_option_adds_a_handler_and_changes_nothing_else(self, bundle):
+        opened, options = Bundle.open(bundle), {"mlflow::tracking_uri": "sqlite:///a.db"}
+        plain, told = (opened.workflow(Mode.TRAIN, overrides).parser for overrides in ({}, options))
+        assert told["train::trainer_handlers::mlflow::tracking_uri"] == "@mlflow::tracking_uri"
+        assert told["mlflow::tracking_uri"] == "sqlite:///a.db"
+        before, now = (plain_config(parser) for parser in (plain, told))
+        del now["train"]["trainer_handlers"]["mlflow"], now["mlflow"], now["is_not_first"]
+        assert now == before
+        # so a training may be resumed with it or without
+        assert used_settings(told, ["run"]).values == used_settings(plain, ["run"]).values
+
+    def test_a_sibling_that_is_trained_is_recorded_as_well(self, tmp_path, make_bundle):
+        opened = Bundle.open(make_bundle(tmp_path, method="temperature_scaling"))
+        options = {"mlflow::tracking_uri": "sqlite:///a.db"}
+        (training,) = opened.trainings_before(opened.workflow(Mode.TRAIN, options).parser, options)
+        assert training.overrides == options
+
+    @pytest.mark.parametrize(
+        ("mode", "option", "message"),
+        [
+            (
+                Mode.INFERENCE_EVAL,
+                "mlflow::tracking_uri",
+                "so leave it out of --mode inference_eval",
+            ),
+            (Mode.TRAIN, "mlflow::tracking_url", "did you mean mlflow::tracking_uri"),
+        ],
+    )
+    def test_refusals(self, bundle, mode, option, message):
+        with pytest.raises(UserError, match=message):
+            Bundle.open(bundle).workflow(mode, {option: "http://server"})
+
+
+def test_a_bundle_of_an_earlier_version_names_its_labels_all_the_same(bundle):
+    opened = Bundle.open(bundle)
+    expected = opened.config(Mode.INFERENCE_PRED)
+    assert expected["handlers"]["label_files"]["seg_nrrd"] is False
+    assert "label_files" not in opened.config(Mode.INFERENCE_EVAL)["handlers"]
+    (bundle / "configs" / "label_files.yaml").unlink()
+    assert Bundle.open(bundle).config(Mode.INFERENCE_PRED) == expected

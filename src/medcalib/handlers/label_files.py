@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import nibabel as nib
 from ignite.engine import Engine, Events
@@ -92,7 +93,11 @@ class LabelFilesHandler:
         for case in self.batch_transform(engine.state.batch):
             segmentation = self.folder.file(f"{case}/{case}_seg.nii.gz")
             if segmentation.exists():
-                slicer_segmentation(self.folder.file(f"{case}/{case}.seg.nrrd"), nib.load(segmentation), self.labels)
+                slicer_segmentation(
+                    self.folder.file(f"{case}/{case}.seg.nrrd"),
+                    cast(nib.Nifti1Image, nib.load(segmentation)),
+                    self.labels,
+                )
 
     def _write_tables(self, _engine: Engine) -> None:
         if self.folder.writes:

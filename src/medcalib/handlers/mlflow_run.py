@@ -55,6 +55,9 @@ class MLFlowRunHandler(MLFlowHandler):
         >>> handler.attach(trainer)  # doctest: +SKIP
     """
 
+    # MONAI's handler has None there until a run begins
+    cur_run: Any
+
     def __init__(
         self,
         tracking_uri: str | None,
