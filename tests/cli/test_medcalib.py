@@ -41,7 +41,10 @@ def test_the_verbs_are_listed_with_one_line_each(monkeypatch, capsys, words):
     ("words", "message"),
     [
         (["generat"], "error: medcalib has no verb 'generat'; did you mean generate?\n"),
-        (["xyz"], "error: medcalib has no verb 'xyz'; there is calibrate, check, compare, export, generate, new-data, run, study.\n"),
+        (
+            ["xyz"],
+            "error: medcalib has no verb 'xyz'; there is calibrate, check, compare, export, generate, new-data, run, study.\n",
+        ),
         (["--debug"], "error: medcalib has no verb '--debug'"),
         (["run", "--mode=train"], "error: --bundle is missing"),
         (["run", "--bundle=x", "--mode", "train", "train"], "error: medcalib run: 'train' belongs to no option"),
