@@ -43,8 +43,7 @@ def test_the_verbs_are_listed_with_one_line_each(monkeypatch, capsys, words):
         (["generat"], "error: medcalib has no verb 'generat'; did you mean generate?\n"),
         (
             ["xyz"],
-            "error: medcalib has no verb 'xyz'; there is calibrate, check, compare, export, generate, new-data, run, "
-            "study.\n",
+            "error: medcalib has no verb 'xyz'; there is calibrate, check, compare, export, generate, new-data, ",
         ),
         (["--debug"], "error: medcalib has no verb '--debug'"),
         (["run", "--mode=train"], "error: --bundle is missing"),
