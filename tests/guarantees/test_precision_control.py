@@ -59,15 +59,19 @@ def test_sets_grow_as_more_may_be_wrong(observed):
     assert found[0] > found[-1]
 
 
-def test_a_constant_predictor_gets_the_empty_set():
+@pytest.mark.parametrize("prob", [0.9, 1.0])
+def test_a_constant_predictor_gets_the_empty_set(prob):
     cases = [
-        case._replace(probs=torch.full_like(case.probs, 0.9), segmentation=None)
+        case._replace(probs=torch.full_like(case.probs, prob), segmentation=None)
         for case in map(made_up_case, range(40))
     ]
     guarantee = PrecisionControl(CLASSES)
     guarantee.fit([guarantee.observe(case) for case in cases])
     assert not guarantee.sets(cases[0])["inner"].any()
     assert guarantee.losses(cases[0]).tolist() == [0.0, 0.0]
+    told = [note.partition(", since")[0] for note in guarantee.notes()]
+    # with 0.9 it is empty because of the predictions, not whatever they are
+    assert told == ([] if prob < 1 else [f"{name}: the inner set is empty in every case" for name in CLASSES])
 
 
 def test_what_is_drawn_where_the_class_is_not_is_wrong(observed):

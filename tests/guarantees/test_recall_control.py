@@ -61,15 +61,19 @@ def test_sets_shrink_as_more_may_be_missed_and_hold_the_segmentation(cases, obse
     assert bool((sets[-1] | ~cases[80].segmentation).all())
 
 
-def test_a_constant_predictor_gets_the_whole_image():
+@pytest.mark.parametrize("prob", [0.0, 0.3])
+def test_a_constant_predictor_gets_the_whole_image(prob):
     cases = [
-        case._replace(probs=torch.full_like(case.probs, 0.3), segmentation=None)
+        case._replace(probs=torch.full_like(case.probs, prob), segmentation=None)
         for case in map(made_up_case, range(30))
     ]
     guarantee = RecallControl(CLASSES)
     guarantee.fit([guarantee.observe(case) for case in cases])
     assert bool(guarantee.sets(cases[0])["outer"].all())
     assert guarantee.losses(cases[0]).tolist() == [0.0, 0.0]
+    told = [note.partition(", since")[0] for note in guarantee.notes()]
+    # with 0.3 it is whole because of the predictions, not whatever they are
+    assert told == ([] if prob else [f"{name}: the outer set is the whole image in every case" for name in CLASSES])
 
 
 def test_what_lies_outside_of_the_mask_does_not_count():

@@ -11,6 +11,7 @@ from monai.metrics import DiceMetric
 
 from medcalib.functional import entropy
 from medcalib.handlers import CalibrationErrorHandler, ResultFolder, UncertaintyScoresHandler
+from medcalib.handlers.results import GUARANTEED_CASES, results_of
 from medcalib.metrics import aurc
 from medcalib.reports import EvaluationReportHandler, QualityControlHandler
 from medcalib.task import Task
@@ -52,8 +53,10 @@ def evaluator(cases):
 TEST_CASES = [make_case("a", 0.05), make_case("b", 0.2), make_case("c", 0.3), make_case("missed", 0.0, found=False)]
 
 
-def control(folder, cases, calibration, poor_below=0.7, figure_scores=()):
+def control(folder, cases, calibration, poor_below=0.7, figure_scores=(), guaranteed=None):
     engine = evaluator(cases)
+    if guaranteed is not None:
+        results_of(engine).offer(GUARANTEED_CASES, lambda: guaranteed)
     handler = QualityControlHandler(
         ResultFolder(folder),
         TASK,
@@ -150,3 +153,21 @@ def test_a_score_that_only_some_cases_have_is_drawn(tmp_path):
     cases = [make_case("a", 0.1), make_case("b", 0.0, found=False)]
     control(tmp_path / "evaluation", cases, cases, figure_scores=[SCORE])
     assert (tmp_path / "evaluation" / "quality_control" / "scatter.png").is_file()
+
+
+def test_poor_cases_that_a_guarantee_lets_pass_are_those_of_its_promise(tmp_path, capsys):
+    """Its limit may be another one than that of quality control, 0.7 here."""
+    sent = {"a": False, "b": False, "c": True}
+    dice, limit = {"a": 0.75, "b": 0.85, "c": 0.1}, 0.8
+    guaranteed = [
+        {
+            "filename": case,
+            "values": {"send_to_human": sent[case], "score": SCORE},
+            "losses": {"selective_control": [np.nan if sent[case] else float(dice[case] < limit)]},
+            "dice": dice[case],
+        }
+        for case in sent
+    ]
+    report = control(tmp_path / "evaluation", TEST_CASES, [make_case("k", 0.1)], guaranteed=guaranteed)
+    assert (report["rule"]["flagged_cases"], report["rule"]["poor_passing"]) == (["c"], ["a"])
+    assert "flags 1 of 3 cases" in capsys.readouterr().out

@@ -64,6 +64,17 @@ def test_images_like_the_calibration_cases_are_not(tmp_path, guarantee_file, kno
     assert not [one for one in recwarn if issubclass(one.category, UserWarning)]
 
 
+def test_the_direction_is_that_of_the_score_as_tables_have_it(tmp_path):
+    """Guarantees see agreement turned, so that high is uncertain."""
+    content = dict.fromkeys(["settings", "states", "lacking", "origin", "split_digest", "promises_nothing"], None)
+    known = [{"case": str(n), "scores": {"pairwise_dice": -0.9 - n / 1000}} for n in range(20)]
+    save_tensors(content | {"cases": known}, tmp_path / "g.pt")
+    unsure = folder_of(tmp_path / "out", [{"pairwise_dice": -0.2 + n / 100} for n in range(8)])
+    with pytest.warns(UserWarning, match="most of all pairwise_dice is lower"):
+        ShiftCheck(tmp_path / "g.pt", unsure).tell()
+    assert json.loads((tmp_path / "out" / "shift.json").read_text())["direction"] == "lower"
+
+
 def test_too_few_cases_to_tell(tmp_path, guarantee_file):
     check = ShiftCheck(guarantee_file, folder_of(tmp_path / "out", scores(np.random.default_rng(3), 1, 9.0)))
     with pytest.warns(UserWarning, match="too few to tell whether they are alike"):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from medcalib.guarantees import JointGuarantees, RecallControl
+from medcalib.guarantees import GuaranteeCase, JointGuarantees, RecallControl, SelectiveControl
 from medcalib.task import Task
-from medcalib.transforms.guaranteed_cases import GUARANTEED, SETS, ApplyGuaranteesd, guarantee_case
+from medcalib.transforms.guaranteed_cases import GUARANTEED, SETS, ApplyGuaranteesd, guarantee_case, said_of
 
 SPACING = (1.0, 2.0, 3.0)
 
@@ -66,6 +66,16 @@ def test_certain_scores_are_turned():
     given = case(task, torch.ones(1, 4, 4, 4))
     assert guarantee_case(given, task).scores["mean_foreground_confidence"] <= 0
     assert guarantee_case(given, task).scores["entropy_image_mean"] >= 0
+
+
+@pytest.mark.parametrize(("score", "told"), [("pairwise_dice", 0.95), ("entropy_foreground_mean", -0.95)])
+def test_scores_are_told_as_tables_have_them(score, told):
+    part = SelectiveControl(["organ"], max_poor=0.3, scores=[score])
+    guarantees, shown = JointGuarantees([part]), GuaranteeCase("a", scores={score: -0.95}, dice=0.9)
+    guarantees.fit([guarantees.observe(shown)] * 20)
+    found, _ = said_of(shown, guarantees)
+    assert found["values"] == {"send_to_human": False, "score": score, "score_value": told}
+    assert part.values(shown)["score_value"] == found["scores"][score] == -0.95
 
 
 @pytest.mark.parametrize(("shape", "unit", "size"), [((4, 4, 4), "ml", 0.006), ((4, 4), "pixels", 1.0)])

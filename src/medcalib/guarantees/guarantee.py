@@ -302,8 +302,25 @@ class Guarantee(ABC):
                 f"The guarantee {self.kind} is not fitted: run --mode train, which fits it at its end, or load a "
                 f"fitted one."
             )
-        own = self._groups[unit].get(group) if group is not None else None
-        return self._pooled[unit] if own is None or "pooled_because" in own else own
+        if group is None or not self.has_own(unit, group):
+            return self._pooled[unit]
+        return self._groups[unit][group]
+
+    def has_own(self, unit: str, group: str) -> bool:
+        """Whether a group of cases has fitted values of its own for a class, so that the promise holds within it."""
+        return group in self._groups.get(unit, {}) and "pooled_because" not in self._groups[unit][group]
+
+    def group_of(self, case: GuaranteeCase) -> str | None:
+        """The group of a case with a target within which its loss counts."""
+        return case.group
+
+    def notes_on_new(self, group: str) -> list[str]:
+        """A sentence on a group of which there was no calibration case; none on others."""
+        if any(group in groups for groups in self._groups.values()):
+            return []
+        return [
+            f"group {group} has no calibration case; it gets what was fitted on all, and nothing is promised within it."
+        ]
 
     def notes(self) -> list[str]:
         """One sentence for each class and group that has no values of its own."""

@@ -25,9 +25,10 @@ class AppliedGuarantees(NamedTuple):
         values: numbers, words and booleans by the name of a column.
         losses: by the kind of the guarantee (units,), float64; empty for a case without target.
         set_names: names of the sets of each guarantee, by its kind.
+        groups: by the kind of the guarantee the group within which a loss counts; empty for a case without target.
 
     Example:
-        >>> AppliedGuarantees({}, {"organ_ml": 2.0}, {}, {"volume_interval": []}).values
+        >>> AppliedGuarantees({}, {"organ_ml": 2.0}, {}, {"volume_interval": []}, {}).values
         {'organ_ml': 2.0}
     """
 
@@ -35,6 +36,7 @@ class AppliedGuarantees(NamedTuple):
     values: dict[str, Any]
     losses: dict[str, Tensor]
     set_names: dict[str, list[str]]
+    groups: dict[str, str | None]
 
 
 class JointGuarantees:
@@ -127,6 +129,7 @@ class JointGuarantees:
         values: dict[str, Any] = {}
         losses: dict[str, Tensor] = {}
         names: dict[str, list[str]] = {}
+        groups: dict[str, str | None] = {}
         for part in self.fitted_parts:
             of_part = part.sets(case)
             names[part.kind] = list(of_part)
@@ -134,4 +137,5 @@ class JointGuarantees:
             values |= part.values(case, of_part)
             if case.target is not None:
                 losses[part.kind] = part.losses(case, of_part)
-        return AppliedGuarantees(sets, values, losses, names)
+                groups[part.kind] = part.group_of(case)
+        return AppliedGuarantees(sets, values, losses, names, groups)

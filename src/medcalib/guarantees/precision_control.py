@@ -105,6 +105,12 @@ class PrecisionControl(Guarantee):
             f"confidence of {100 * (1 - self.given_delta):g} %"
         )
 
+    def notes(self) -> list[str]:
+        """Besides those on groups: the classes whose inner set is empty in every case."""
+        empty = [name for name in self.class_names if self.fitted(name)["threshold"] == EMPTY]
+        told = "the inner set is empty in every case, since no threshold is sure to keep the level"
+        return [*(f"{name}: {told}." for name in empty), *super().notes()]
+
 
 def lowered(case: GuaranteeCase) -> Tensor:
     """Probabilities (C, ...), float32, that are negative outside the segmentation, so that no set goes beyond it."""

@@ -103,6 +103,10 @@ class PredictionSets(Guarantee):
         level = conformal_quantile(scores, self.alpha)
         return {"largest_score": level, "calibration_risk": (scores > level).double().mean().item()}
 
+    def group_of(self, case: GuaranteeCase) -> str | None:
+        """With ``class_conditional`` the true class."""
+        return self.class_names[self._true(case)] if self.class_conditional else super().group_of(case)
+
     def prediction_set(self, case: GuaranteeCase) -> Tensor:
         """Which classes are in the set of a case, (C,), bool."""
         groups = self.class_names if self.class_conditional else [case.group] * len(self.class_names)

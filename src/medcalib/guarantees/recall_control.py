@@ -73,6 +73,12 @@ class RecallControl(Guarantee):
         """What is promised, in plain words."""
         return f"at most {100 * self.alpha:g} % of the class is missed by the outer set, on average over cases"
 
+    def notes(self) -> list[str]:
+        """Besides those on groups: the classes whose outer set is everything."""
+        full = [name for name in self.class_names if self.fitted(name)["threshold"] == 0]
+        told = "the outer set is the whole image in every case, since no threshold above 0 keeps the level"
+        return [*(f"{name}: {told}." for name in full), *super().notes()]
+
 
 def raised(case: GuaranteeCase) -> Tensor:
     """Probabilities (C, ...), float32, that are 1 in the segmentation, so that it is in every set."""

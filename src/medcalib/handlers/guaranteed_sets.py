@@ -83,7 +83,7 @@ class GuaranteedSetsHandler:
                 if mask.ndim == 2:
                     Image.fromarray(mask.T * _WHITE).save(self.folder.file(f"{path}.png"))
                     continue
-                grid = grid or open_volume(image.meta["filename_or_obj"]).grid
+                grid = grid or open_volume(image.meta["filename_or_obj"], image.meta.get(CaseKeys.SERIES.value)).grid
                 nib.save(image_like(grid, mask), self.folder.file(f"{path}.nii.gz"))
 
     def _write_table(self, engine: Engine) -> None:

@@ -25,6 +25,7 @@ __all__ = ["GuaranteeReportHandler"]
 
 FILENAME = "filename"
 SEND = "send_to_human"
+_NO_PROMISE = "nothing promised"
 
 
 class GuaranteeReportHandler:
@@ -108,7 +109,7 @@ class GuaranteeReportHandler:
         return {FILENAME: row[FILENAME], "group": row["group"], "dice": row["dice"], **row["values"], **losses}
 
     def _of_part(self, part: Guarantee, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        groups = sorted({row["group"] for row in rows if row["group"] is not None})
+        groups = _groups(part, rows)
         return {
             "promise": part.promise(),
             "loss": part.loss_name,
@@ -119,8 +120,8 @@ class GuaranteeReportHandler:
                     **self._risk(part, index, rows)._asdict(),
                     "fitted": part.fitted(unit),
                     "groups": {
-                        group: self._risk(part, index, [row for row in rows if row["group"] == group])._asdict()
-                        | {"fitted": part.fitted(unit, group)}
+                        group: self._risk(part, index, _within(part, group, rows))._asdict()
+                        | {"fitted": part.fitted(unit, group), "promised": part.has_own(unit, group)}
                         for group in groups
                     },
                 }
@@ -128,7 +129,7 @@ class GuaranteeReportHandler:
             },
             "sets": self._sets(part, rows),
             **({"sent_to_human": _num_sent(rows)} if part.kind.startswith("selective_") else {}),
-            "notes": part.notes(),
+            "notes": [*part.notes(), *(note for group in groups for note in part.notes_on_new(group))],
         }
 
     def _risk(self, part: Guarantee, index: int, rows: Sequence[Mapping[str, Any]]) -> MeanRisk:
@@ -149,18 +150,20 @@ class GuaranteeReportHandler:
         return found
 
     def _draw(self, part: Guarantee, rows: Sequence[Mapping[str, Any]]) -> None:
-        groups = sorted({row["group"] for row in rows if row["group"] is not None})
         unit_of_size = rows[0]["unit"]
         drawn = []
         for index, unit in enumerate(part.unit_names):
-            for group in (None, *groups):
-                own = [row for row in rows if group is None or row["group"] == group]
+            for group in (None, *_groups(part, rows)):
+                own = rows if group is None else _within(part, group, rows)
                 sizes = {}
                 for name in _set_names(part, rows):
                     of_set = _sizes(own, name, index)
                     sizes[f"size of the {name} set / segmentation"] = of_set["stretch"]
                     sizes[f"{name} set: added {unit_of_size}"] = of_set["added"]
-                drawn.append(GuaranteeRow(unit, part.level, self._risk(part, index, own), group, sizes))
+                told = group
+                if group is not None and not part.has_own(unit, group):
+                    told = f"{group} ({_NO_PROMISE})"
+                drawn.append(GuaranteeRow(unit, part.level, self._risk(part, index, own), told, sizes))
         references = {name: 1.0 for row in drawn for name in row.sizes if "/" in name}
         figure = draw_guarantees(drawn, part.loss_name, references, self.confidence, part.kind.replace("_", " "))
         self.folder.save_figure(f"guarantees/{part.kind}", figure, self.formats, self.dpi)
@@ -178,11 +181,11 @@ def guarantee_text(report: Mapping[str, Any]) -> str:
         lines.append(f"\nGuarantee {kind}: {of_part['promise']}.")
         width = max(map(len, of_part["classes"]))
         for unit, risk in of_part["classes"].items():
-            lines.append(
-                f"  {unit:<{width}}  promised: at most {_percent(level)} %; {_realised(risk)}{_more(risk, level)}"
-            )
+            more = _more(risk, level)
+            lines.append(f"  {unit:<{width}}  promised: at most {_percent(level)} %; {_realised(risk)}{more}")
             for group, of_group in risk["groups"].items():
-                lines.append(f"  {'':<{width}}    {group}: {_realised(of_group)}{_more(of_group, level)}")
+                more = _more(of_group, level) if of_group["promised"] else f" - {_NO_PROMISE} within this group"
+                lines.append(f"  {'':<{width}}    {group}: {_realised(of_group)}{more}")
         for name, sizes in of_part["sets"].items():
             lines += [
                 f"  {unit:<{width}}  the {name} set has {size['stretch']:.2f} times the size of the segmentation "
@@ -206,11 +209,22 @@ def _realised(risk: Mapping[str, Any]) -> str:
 
 
 def _more(risk: Mapping[str, Any], level: float) -> str:
-    return " - more than promised: these cases differ from the calibration cases" if risk["low"] > level else ""
+    if not risk["low"] > level:
+        return ""
+    return " - more than promised: these cases differ from the calibration cases, or those were an unlucky draw"
 
 
 def _percent(value: float) -> str:
     return f"{100 * value:.3g}" if value < 0.995 else f"{100 * value:.0f}"
+
+
+def _groups(part: Guarantee, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Groups of the cases for which a guarantee is fitted, or which get what was fitted on all."""
+    return sorted({group for row in rows if (group := row["groups"][part.kind]) is not None})
+
+
+def _within(part: Guarantee, group: str, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["groups"][part.kind] == group]
 
 
 def _num_sent(rows: Sequence[Mapping[str, Any]]) -> int:

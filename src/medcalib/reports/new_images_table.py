@@ -24,7 +24,7 @@ from medcalib.reports.flagging_rule import Flag, FlaggingRule
 from medcalib.reports.shift_check import ShiftCheck
 from medcalib.task import Task
 from medcalib.transforms.guaranteed_cases import GUARANTEED
-from medcalib.transforms.scores import SCORES
+from medcalib.transforms.scores import CONFIDENCE_SCORES, SCORES
 
 __all__ = ["NewClassifiedImagesHandler", "NewImagesHandler"]
 
@@ -171,7 +171,10 @@ def _flag_of(guaranteed: Mapping[str, Any]) -> Flag | None:
     sent, score = guaranteed["send_to_human"], guaranteed["score"]
     if score is None:
         return Flag(True, "no score lets any case pass at the level of the guarantee")
-    side = "not below" if sent else "below"
+    if guaranteed["score_value"] != guaranteed["score_value"]:
+        return Flag(True, f"{score} is not known, so the guarantee lets the case not pass")
+    side = "above" if score in CONFIDENCE_SCORES else "below"
+    side = f"not {side}" if sent else side
     return Flag(sent, f"{score} {guaranteed['score_value']:.4g} is {side} the threshold of the guarantee")
 
 

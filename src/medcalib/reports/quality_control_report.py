@@ -33,6 +33,7 @@ from medcalib.visualize import draw_flagging_curves, draw_risk_coverage_curves, 
 __all__ = ["QualityControlHandler"]
 
 NAME = "filename"
+_RULE = "selective_control"
 # cases without a score that are printed by name
 NAMED = 5
 
@@ -155,7 +156,7 @@ class QualityControlHandler:
             others = _case_scores(self.threshold_evaluator)
             for name, result in scores.items():
                 result["threshold"] = self._threshold(others, cases, name)
-        rule = _guaranteed_rule(results_of(engine).get(GUARANTEED_CASES) or [], self.poor_below)
+        rule = _guaranteed_rule(results_of(engine).get(GUARANTEED_CASES) or [])
         report = {
             "poor_below": self.poor_below,
             "max_poor": self.max_poor,
@@ -237,16 +238,17 @@ class QualityControlHandler:
             self.folder.save_figure(f"quality_control/{name}", figure, self.formats, self.dpi)
 
 
-def _guaranteed_rule(rows: Sequence[Mapping[str, Any]], poor_below: float) -> dict[str, Any] | None:
+def _guaranteed_rule(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """What the rule of a guarantee does to the cases of an evaluation; its score was chosen on calibration cases."""
     decided = [row for row in rows if "send_to_human" in row["values"]]
     if not decided:
         return None
     sent = [row for row in decided if row["values"]["send_to_human"]]
     passing = [row for row in decided if not row["values"]["send_to_human"]]
-    poor = [row[NAME] for row in passing if row["dice"] < poor_below]
+    # poor as the promise has it, whose Dice and grid are those of the guarantee
+    poor = [row[NAME] for row in passing if row["losses"][_RULE] == [1.0]]
     return {
-        "guarantee": "selective_control",
+        "guarantee": _RULE,
         "score": decided[0]["values"]["score"],
         "chosen_on": "calibration cases",
         "num_cases": len(decided),
@@ -307,7 +309,7 @@ def _text(report: dict[str, Any]) -> str:
         )
         text += (
             f"\nThe rule of {rule['guarantee']} flags {len(rule['flagged_cases'])} of {rule['num_cases']} cases "
-            f"({by}); {len(rule['poor_passing'])} of the other {rule['passing']} are poor."
+            f"({by}); {len(rule['poor_passing'])} of the other {rule['passing']} are poor by the guarantee's limit."
         )
     if report["poor"] in (0.0, 1.0):
         text += (

@@ -14,6 +14,7 @@ from medcalib.gathering import from_first
 from medcalib.guarantees import read_guarantees
 from medcalib.handlers.case_folders import CaseFolders
 from medcalib.metrics import ShiftTest, case_shift_p_values, shift_test
+from medcalib.transforms.scores import CONFIDENCE_SCORES
 
 __all__ = ["ShiftCheck"]
 
@@ -89,7 +90,7 @@ class ShiftCheck:
         if found.p_value <= self.level:
             warnings.warn(
                 f"{_capital(numbers)} are unlike {known} (p = {found.p_value:.2g}; most of all "
-                f"{told['score']} is {'higher' if found.larger else 'lower'}), so what is promised does not hold for "
+                f"{told['score']} is {told['direction']}), so what is promised does not hold for "
                 f"them.",
                 stacklevel=2,
             )
@@ -106,10 +107,13 @@ class ShiftCheck:
             )
 
     def _report(self, found: ShiftTest, num_images: int, names: list[str]) -> dict[str, Any]:
+        score = names[found.score]
+        # guarantees see them turned, so that high ones are uncertain
+        higher = found.larger != (score in CONFIDENCE_SCORES)
         return {
             "p_value": found.p_value,
-            "score": names[found.score],
-            "direction": "higher" if found.larger else "lower",
+            "score": score,
+            "direction": "higher" if higher else "lower",
             "smallest_p_value": found.smallest_p_value,
             "level": self.level,
             "num_images": num_images,

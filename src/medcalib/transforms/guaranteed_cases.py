@@ -146,12 +146,17 @@ class ApplyGuaranteesd(Transform):
 def said_of(case: GuaranteeCase, guarantees: JointGuarantees) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What fitted guarantees say of a case: plain values, as they stand under `GUARANTEED`, and sets of voxels."""
     applied = guarantees.apply(case)
+    values = dict(applied.values)
+    if values.get("score") in CONFIDENCE_SCORES:
+        # as tables have it, not turned as guarantees see it
+        values["score_value"] = -values["score_value"]
     pictures = len(case.spacing) < 3
     found = {
         "group": case.group,
         "dice": case.dice,
         "scores": dict(case.scores),
-        "values": _in_pixels(applied.values) if pictures else dict(applied.values),
+        "values": _in_pixels(values) if pictures else values,
+        "groups": applied.groups,
         "losses": {kind: losses.tolist() for kind, losses in applied.losses.items()},
         "unit": "pixels" if pictures else "ml",
         "segmentation": _sizes(case.segmentation, case.spacing),
