@@ -130,6 +130,23 @@ def test_a_changed_network_is_stored_with_its_changes(tmp_path):
         torch.testing.assert_close(network(windows), own_prediction(trained, windows), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("data", "method"),
+    [("phantom", "deterministic+recall_control"), ("phantom_cells", "deterministic+prediction_sets")],
+)
+def test_a_guarantee_stays_here(tmp_path, data, method):
+    """What is exported gives the probabilities, and asks for no file that was left behind."""
+    with pytest.warns(UserWarning, match=r"The guarantee of .* is not exported"):
+        folder, _, _ = made(tmp_path, data, method)
+    without = parsed(made(tmp_path / "without", data, "deterministic")[0])
+    config = ConfigParser.load_config_file(str(folder / "configs" / "inference.yaml"))
+    check_config(config)
+    assert "guarantee" not in (folder / "configs" / "inference.yaml").read_text()
+    assert "guarantee" not in (folder / "configs" / "images.yaml").read_text()
+    assert config.keys() == without.keys()
+    assert config["handlers"] == without["handlers"]
+
+
 def test_weights_of_a_debug_run(tmp_path):
     """They lie in a folder of their own; what is exported is not limited to the cases of such a run."""
     _, bundle, settings = made(tmp_path, method="deterministic")
