@@ -161,3 +161,9 @@ def test_a_bundle_of_an_earlier_version_names_its_labels_all_the_same(bundle):
     assert "label_files" not in opened.config(Mode.INFERENCE_EVAL)["handlers"]
     (bundle / "configs" / "label_files.yaml").unlink()
     assert Bundle.open(bundle).config(Mode.INFERENCE_PRED) == expected
+
+
+def test_images_are_no_cases_of_the_dataset(opened):
+    for id_ in ("data::cases::num_training", "data::cases"):
+        with pytest.raises(UserError, match=rf"^--{id_} says which cases of the dataset are taken"):
+            opened("deterministic").workflow(Mode.INFERENCE_PRED, {id_: 2}, images="scans")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -25,7 +26,11 @@ from medcalib.bundle.resolve import check_config
 from medcalib.bundle.run import run
 from medcalib.errors import UserError
 from medcalib.export import export, open_trained
+from medcalib.export.card import model_card
+from medcalib.export.exported_bundle import exported_metadata
+from medcalib.export.trained_bundle import exported_record
 from medcalib.export.window import example_windows, own_prediction
+from medcalib.handlers.training_record import TrainingRecord
 from medcalib.networks import weights_digest
 
 DATA = fragment_names(TEMPLATES / "configs", FragmentKind.DATA)
@@ -130,6 +135,23 @@ def test_a_changed_network_is_stored_with_its_changes(tmp_path):
         torch.testing.assert_close(network(windows), own_prediction(trained, windows), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("data", "method"),
+    [("phantom", "deterministic+recall_control"), ("phantom_cells", "deterministic+prediction_sets")],
+)
+def test_a_guarantee_stays_here(tmp_path, data, method):
+    """What is exported gives the probabilities, and asks for no file that was left behind."""
+    with pytest.warns(UserWarning, match=r"The guarantee of .* is not exported"):
+        folder, _, _ = made(tmp_path, data, method)
+    without = parsed(made(tmp_path / "without", data, "deterministic")[0])
+    config = ConfigParser.load_config_file(str(folder / "configs" / "inference.yaml"))
+    check_config(config)
+    assert "guarantee" not in (folder / "configs" / "inference.yaml").read_text()
+    assert "guarantee" not in (folder / "configs" / "images.yaml").read_text()
+    assert config.keys() == without.keys()
+    assert config["handlers"] == without["handlers"]
+
+
 def test_weights_of_a_debug_run(tmp_path):
     """They lie in a folder of their own; what is exported is not limited to the cases of such a run."""
     _, bundle, settings = made(tmp_path, method="deterministic")
@@ -159,6 +181,32 @@ def test_what_belongs_to_this_machine_stays_here(tmp_path):
         UserError, match=f"was exported from {re.escape(bundle.name)}; run it in its folder with python"
     ):
         export(folder, "bundle", output=tmp_path / "again")
+
+
+def test_weights_with_which_a_training_began_are_told(tmp_path):
+    """Without the folders of this machine; the command that repeats it names them, too."""
+    bundle = generate(TEMPLATES, tmp_path / "bundles", "phantom", "baseline_ce", "deterministic")[0]
+    settings = small_settings(bundle)
+    make_weights(bundle, settings)
+    seen = {"training": [{"case": "x", "image": "a", "label": "b"}], "validation": []}
+    origin = {
+        "given": "/home/anna/best.pt", "bundle": None, "file": "//home/anna/best.pt", "file_digest": "1",
+        "weights_digest": "2" * 64, "replaced": ["head"], "left_out": [], "cases": seen,
+    }  # fmt: skip
+    step = {"after_epoch": 2, "planned": 2, "max_epochs": 3}
+    none = {"training": [], "validation": []}
+    record = exported_record([TrainingRecord(none, starts_from=origin, trained_on=[step])])
+    assert record.starts_from["cases"] == seen
+    assert "anna" not in str(record)
+    trained = replace(open_trained(bundle, overrides=settings), record=record)
+    card = model_card(trained, exported_metadata(trained))
+    assert "began with the weights of `best.pt`" in card
+    assert "have seen 1 training and 0 validation cases" in card
+    assert "went on after epoch 2 to 3." in card
+    repeated = [line for line in card.splitlines() if line.startswith("    medcalib run")]
+    assert ["--initial_weights=best.pt" in line for line in repeated] == [True, False, False]
+    plain = model_card(replace(trained, record=TrainingRecord(none)), exported_metadata(trained))
+    assert "initial_weights" not in plain
 
 
 @pytest.mark.slow

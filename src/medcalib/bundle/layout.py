@@ -42,6 +42,7 @@ MULTI_GPU = "multi_gpu.yaml"
 
 INITIAL_WEIGHTS = "initial_weights.yaml"
 """File of the templates' `CONFIGS` that is merged, as `MULTI_GPU`, where a training begins with weights of another."""
+
 LABEL_FILES = "label_files.yaml"
 """File of `CONFIGS` that is merged after the mode's own to predict maps, not classes of images; as `IMAGES`."""
 

@@ -238,6 +238,7 @@ class Bundle:
             **settings | ({} if seed is None else {"seed": seed}),
         )
         if images is not None:
+            _check_no_cases(overrides or {})
             self._check_overlay(workflow.parser, current)
         check_overrides(
             plain_config(workflow.parser),
@@ -383,6 +384,15 @@ class Bundle:
             if not (folder / CONFIGS).is_dir():
                 return
             metadata = read_metadata(folder)
+
+
+def _check_no_cases(overrides: Mapping[str, Any]) -> None:
+    """Refuse to say which cases of a dataset are taken where images are predicted that belong to none."""
+    for id_ in overrides:
+        if id_.startswith("data::cases"):
+            raise UserError(
+                f"--{id_} says which cases of the dataset are taken, but --images belong to none; leave it out."
+            )
 
 
 def _builds_on(metadata: Mapping[str, Any]) -> str | None:

@@ -45,7 +45,6 @@ from medcalib.processes import refuse_several_processes
 __all__ = ["run"]
 
 WEIGHTS_CHECK = "weights_check"
-# modes that several processes can share
 # weights, and cases that are done
 KEPT = ("*.pt", "provenance.json")
 

@@ -251,6 +251,7 @@ def _training(trained: TrainedBundle) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in trained.provenance["versions"].items())
     evaluated = (trained.evaluation or {}).get("provenance", {}).get("versions")
     text = _table(["training", "epochs", "best epoch", "hardware", "seconds"], rows)
+    text += "".join(f"\n\n{told}" for told in _course(trained))
     text += f"\n\nSeed {trained.seed}. Versions at the export: {versions}."
     if evaluated and evaluated != trained.provenance["versions"]:
         text += f" At the evaluation: {', '.join(f'{name} {version}' for name, version in evaluated.items())}."
@@ -264,15 +265,45 @@ def _repeat(trained: TrainedBundle) -> str:
     used = portable_settings(trained.overrides)
     of_training = (trained.record.overrides if trained.record is not None else {}) | used
     lines = [shlex.join(words)]
+    origin = _origin(trained)
     for mode, settings in (("train", of_training), ("inference_pred", used), ("inference_eval", used)):
         given = [f"--{id_}={json.dumps(value, separators=(',', ':'))}" for id_, value in settings.items()]
         options = ["--bundle", trained.bundle.name, "--mode", mode, "--seed", str(trained.seed)]
+        if mode == "train" and origin is not None:
+            options.append(f"--initial_weights={origin['given']}")
         lines.append(shlex.join(["medcalib", "run", *options, *given]))
     text = "\n".join(f"    {line}" for line in lines)
     note = "The dataset is looked for in `data/`, or where `--data::dataset_dir` says."
+    if trained.record is not None and trained.record.trained_on:
+        note += " These commands train it in one go, which gives other weights than a training that was made longer."
     if trained.bundle.edited:
         note += " The configuration of this bundle was edited after it was generated, so these commands make another."
     return f"{text}\n\n{note}"
+
+
+def _origin(trained: TrainedBundle) -> dict[str, Any] | None:
+    """The weights that were given to its training to begin with; None if there were none."""
+    origin = None if trained.record is None else trained.record.starts_from
+    return origin if origin is not None and "given" in origin else None
+
+
+def _course(trained: TrainedBundle) -> list[str]:
+    """What is unusual in how it was trained: weights to begin with, and epochs that were added."""
+    told = []
+    if (origin := _origin(trained)) is not None:
+        seen = "nobody recorded which cases those have seen"
+        if origin["cases"] is not None:
+            numbers = [f"{len(cases)} {part}" for part, cases in origin["cases"].items()]
+            seen = f"those have seen {' and '.join(numbers)} cases, which `models/training.json` lists"
+        text = f"The training began with the weights of `{origin['given']}` (SHA-256 of their values "
+        text += f"{origin['weights_digest'][:16]}...); {seen}."
+        if anew := origin["replaced"]:
+            text += f" Began anew: {', '.join(map(str, anew))}."
+        told.append(text)
+    for step in [] if trained.record is None else trained.record.trained_on:
+        text = f"The training was to have {step['planned']} epochs, and went on after epoch {step['after_epoch']} to "
+        told.append(f"{text}{step['max_epochs']}.")
+    return told
 
 
 def _described(trained: TrainedBundle, kind: str) -> str:

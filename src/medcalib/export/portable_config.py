@@ -31,6 +31,9 @@ _ROOTS = (
     "sampling_inferer", "preprocessing", "postprocessing", _OF_MONAI_LABEL, "dataset", "dataloader", "evaluator",
     "key_metric", "initialize", "run", "finalize",
 )  # fmt: skip
+# what applies a guarantee, which is not exported: group and name of each part
+_OF_GUARANTEE = (("handlers", "guarantee"), ("provenance", "guarantee"), ("weights_check", "guarantee_file"))
+_APPLIES_GUARANTEE = "@to_guarantee"
 # what only a training asks of the data
 _OF_TRAINING = ("augmentation", "batch_size", "max_epochs", "network", "networks", "default_network")
 
@@ -84,6 +87,11 @@ def portable_config(
         made["limit_cases"] = None
     for name in _OF_TRAINING:
         made["data"].pop(name, None)
+    for group, name in _OF_GUARANTEE:
+        made[group].pop(name, None)
+    steps = made["postprocessing"]
+    if isinstance(steps, dict) and _APPLIES_GUARANTEE in steps.get("transforms", []):
+        steps["transforms"] = [step for step in steps["transforms"] if step != _APPLIES_GUARANTEE]
     # that the training is finished was seen when the bundle was exported
     made["weights_check"]["allow_unfinished"] = True
     of_sampler = copy.deepcopy(made["sampling_inferer"])

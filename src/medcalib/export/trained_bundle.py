@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +28,7 @@ from medcalib.files.writing import read_json
 from medcalib.handlers.training_record import TrainingRecord, read_record
 from medcalib.reports import collect_provenance
 
-__all__ = ["TrainedBundle", "one_sentence", "open_trained", "portable_settings"]
+__all__ = ["TrainedBundle", "exported_record", "one_sentence", "open_trained", "portable_settings"]
 
 # what the training of a sibling says of itself alone
 _OWN_AFFAIRS = {"seed", "debug", "method", "calibrator", "allow_unfinished", "checkpoint", "checkpoints", "first_stage"}
@@ -197,7 +197,7 @@ def open_trained(
         )
     config = copy.deepcopy(plain_config(parser))
     parser["data::cases"] = {}
-    return TrainedBundle(opened, config, parser, settings, _together(records))
+    return TrainedBundle(opened, config, parser, settings, exported_record(records))
 
 
 @contextmanager
@@ -229,7 +229,15 @@ def _settings_of_training(record: TrainingRecord) -> dict[str, Any]:
     }
 
 
-def _together(records: list[TrainingRecord]) -> TrainingRecord | None:
+def _portable_origin(origin: dict[str, Any] | None) -> dict[str, Any] | None:
+    """With which weights a training began, without the folders of this machine."""
+    if origin is None or "given" not in origin:
+        return origin
+    name = origin["bundle"] or Path(origin["file"]).name
+    return origin | {"given": name, "file": Path(origin["file"]).name}
+
+
+def exported_record(records: Sequence[TrainingRecord]) -> TrainingRecord | None:
     """One record of several trainings, with every case that any of them saw, without what belongs to this machine."""
     if not records:
         return None
@@ -241,6 +249,7 @@ def _together(records: list[TrainingRecord]) -> TrainingRecord | None:
     return replace(
         first,
         cases=cases,
+        starts_from=_portable_origin(first.starts_from),
         settings=None if first.settings is None else portable_settings(first.settings),
         overrides=portable_settings(first.overrides),
     )

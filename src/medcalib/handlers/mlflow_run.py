@@ -58,8 +58,6 @@ class MLFlowRunHandler(MLFlowHandler):
     # MONAI's handler has None there until a run begins
     cur_run: Any
 
-    cur_run: Any
-
     def __init__(
         self,
         tracking_uri: str | None,
