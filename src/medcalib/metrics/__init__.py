@@ -8,7 +8,6 @@ from medcalib.metrics.classification import (
     class_auc,
     classification_scores,
 )
-from medcalib.metrics.mean_risk import MeanRisk, mean_risk
 from medcalib.metrics.proper_scores import BrierScoreMetric, NegativeLogLikelihoodMetric
 from medcalib.metrics.quality_control import (
     FlaggingCurve,
@@ -21,6 +20,7 @@ from medcalib.metrics.quality_control import (
 from medcalib.metrics.region import RegionMetric
 from medcalib.metrics.retention import Retention, min_max, retained_accuracy
 from medcalib.metrics.risk import RiskCoverage, VoxelRiskCoverage, aurc, excess_aurc, risk_coverage
+from medcalib.metrics.risk_interval import MeanRisk, mean_risk
 from medcalib.metrics.shift import ShiftTest, case_shift_p_values, shift_test
 from medcalib.metrics.surface import ModifiedHausdorffDistanceMetric
 

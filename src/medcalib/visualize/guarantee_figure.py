@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from medcalib.metrics.mean_risk import MeanRisk
+from medcalib.metrics.risk_interval import MeanRisk
 from medcalib.visualize.style import plain_text
 
 __all__ = ["GuaranteeRow", "draw_guarantees"]
