@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
-from monai.networks.nets import SegResNetDS
+from monai.networks.nets import SegResNetDS, UNet
 from tests.calibrators.examples import drawn_labels, image_network, make, split, split_for, true_logits
 
 from medcalib.calibrators import (
@@ -221,6 +221,23 @@ def test_fine_tuning_reaches_what_the_whole_last_layer_can():
 
     optimizer.step(closure)
     assert report.nll_after == pytest.approx(closure().item(), rel=0.02)
+
+
+def test_the_gradients_of_fine_tuning_are_those_of_the_network():
+    """Also for one small volume on a CPU, which goes through it with a second one."""
+    network = UNet(spatial_dims=3, in_channels=1, out_channels=2, channels=(4, 8), strides=(2,)).eval()
+    image = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    calibrator = FineTune(network, modules=["model.2"], num_classes=2)
+    logits = calibrator.training_logits(
+        CalibrationCase(torch.zeros(1, 2, 8, 8, 8), torch.zeros(1, 1, 8, 8, 8), image=image)
+    )
+    logits.square().mean().backward()
+    expected = network(image)
+    expected.square().mean().backward()
+    torch.testing.assert_close(logits, expected)
+    parameters = dict(network.named_parameters())
+    for name, tuned in zip(calibrator.names, calibrator.tuned, strict=True):
+        torch.testing.assert_close(tuned.grad, parameters[name].grad)
 
 
 def test_fine_tuning_works_on_patches_through_an_inferer():

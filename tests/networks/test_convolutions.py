@@ -119,6 +119,23 @@ def test_training_steps_stay_as_they_are_to_the_last_bit():
     assert all(map(torch.equal, *steps))
 
 
+def test_layers_that_are_frozen_are_as_fast_as_in_a_prediction():
+    """And those behind them get the gradients that they would get."""
+    network = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.Conv3d(8, 2, 3, padding=1))
+    network[0].requires_grad_(False)
+    window = torch.rand(1, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    features, gradients = [], []
+    for trained in (copy.deepcopy(network), fast_convolutions(network)):
+        features.append(trained[0](window))
+        trained[1](features[-1]).square().mean().backward()
+        gradients.append(trained[1].weight.grad)
+    with torch.no_grad():
+        assert torch.equal(network[0](window), features[1])
+    assert not torch.equal(*features)  # the two ways differ in their last bits
+    assert_close(*features)
+    assert_close(*gradients)
+
+
 @torch.no_grad()
 def test_dropout_draws_the_masks_that_it_drew():
     plain = insert_dropout(segresnet(), ["up_layers.*.blocks.*"], p=0.5).eval()

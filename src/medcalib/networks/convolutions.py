@@ -13,7 +13,7 @@ class OneDNNConv3d(nn.Conv3d):
 
     Torch itself (2.13) asks oneDNN only for larger inputs. For a batch of one it looks at the product of channels and
     the first two spatial axes: up to 20480 it unfolds the image and multiplies matrices, which takes up to twenty times
-    as long. In training, while gradients are recorded, on other devices and in other types than float32, it is
+    as long. Where its gradients are recorded, as in training, on other devices and in other types than float32, it is
     `torch.nn.Conv3d`.
 
     Example:
@@ -24,13 +24,15 @@ class OneDNNConv3d(nn.Conv3d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
-        if isinstance(self.padding, str) or self._is_plain(input, weight):
+        if isinstance(self.padding, str) or self._is_plain(input, weight, bias):
             return super()._conv_forward(input, weight, bias)
         return torch.mkldnn_convolution(input, weight, bias, self.padding, self.stride, self.dilation, self.groups)
 
-    def _is_plain(self, images: Tensor, weight: Tensor) -> bool:
+    def _is_plain(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+        tensors = (images, weight) if bias is None else (images, weight, bias)
         return (
-            torch.is_grad_enabled()
+            # frozen layers before those that are trained record nothing either
+            (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
             # what is written down must also run on other devices
             or torch.jit.is_tracing()
             or torch.compiler.is_compiling()
