@@ -103,3 +103,8 @@ def test_the_origin_changes_with_the_weights():
     assert guarantee_origin(one, {}) == guarantee_origin(one, {})
     assert guarantee_origin(one, {}) != guarantee_origin(other, {})
     assert guarantee_origin(one, {}) != guarantee_origin(one, {}, activation="sigmoid")
+
+
+def test_other_classes_are_refused():
+    with pytest.raises(UserError, match="of the same classes"):
+        JointGuarantees([RecallControl(["organ"]), PrecisionControl(["lesion"])])

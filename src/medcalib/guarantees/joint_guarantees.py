@@ -58,6 +58,8 @@ class JointGuarantees:
         self.parts = tuple(parts)
         if not self.parts or len(set(self.kinds)) < len(self.parts):
             raise UserError(f"guarantee::parts must hold guarantees of different kinds, not {', '.join(self.kinds)}.")
+        if len({part.class_names for part in self.parts}) > 1:
+            raise UserError("guarantee::parts must hold guarantees of the same classes; give all the same class_names.")
         self.lacking: dict[str, str] = {}
 
     @property
