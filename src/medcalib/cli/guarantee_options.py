@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from medcalib.errors import UserError
 
-__all__ = ["OWN", "guarantee_options"]
+__all__ = ["OWN", "check_needed", "guarantee_options"]
 
 OWN = ("guarantee", "alpha", "min_covered")
 SHARED = (
@@ -47,11 +47,18 @@ def guarantee_options(command: Callable[..., Any], options: Mapping[str, Any]) -
         return None
     if misplaced := [name for name in given if name not in (*OWN, *SHARED)]:
         raise UserError(f"--{misplaced[0]} does not go with --guarantee; leave it out.")
-    if missing := [name for name in NEEDED if options[name] is None]:
-        raise UserError(f"--{missing[0]} is missing; medcalib calibrate --help says what it is.")
+    check_needed(options, NEEDED)
     chosen = {name: options[name] for name in (*OWN, *SHARED)}
     if "activation" not in given:
         chosen["activation"] = None
-    if isinstance(chosen["class_names"], str):
-        chosen["class_names"] = [name.strip() for name in chosen["class_names"].split(",")]
     return chosen
+
+
+def check_needed(options: Mapping[str, Any], needed: Sequence[str]) -> None:
+    """Check that options were given.
+
+    Raises:
+        UserError: one of them was not.
+    """
+    if missing := [name for name in needed if options[name] is None]:
+        raise UserError(f"--{missing[0]} is missing; medcalib calibrate --help says what it is.")

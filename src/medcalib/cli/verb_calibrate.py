@@ -3,7 +3,7 @@
 from typing import Any
 
 from medcalib.bundle.option_values import read_texts
-from medcalib.cli.guarantee_options import OWN, guarantee_options
+from medcalib.cli.guarantee_options import OWN, check_needed, guarantee_options
 from medcalib.errors import StoppedError, UserError
 
 __all__ = ["main"]
@@ -92,27 +92,25 @@ def main(
         min_covered: with margin_control, the share of a class that is to be covered in all but alpha of the cases.
     """
     options: dict[str, Any] = dict(locals())
-    if (chosen := guarantee_options(main, options)) is not None:
-        from medcalib.predictions import guarantee_predictions
-
-        try:
-            guarantee_predictions(**chosen)
-        except KeyboardInterrupt as stop:
-            raise StoppedError.by(stop, "nothing was written") from None
-        return
-    for name in OWN:
-        del options[name]
-    given = [name for name, value in options.items() if value is not None]
-    is_nnunet = not {"nnunet_results", "predictions"}.isdisjoint(given)
-    which = "--nnunet_results" if "nnunet_results" in given else "--predictions" if is_nnunet else "--predictions_dir"
-    _check(options, _OF_FILES if is_nnunet else _OF_NNUNET, ("output_dir",) if is_nnunet else _NEEDED, which)
-    for name in _OF_FILES if is_nnunet else _OF_NNUNET:
-        del options[name]
+    if class_names is not None:
+        options["class_names"] = [name.strip() for name in class_names.split(",")]
+    of_guarantee = guarantee_options(main, options)
     try:
+        if of_guarantee is not None:
+            from medcalib.predictions import guarantee_predictions
+
+            guarantee_predictions(**of_guarantee)
+            return
+        for name in OWN:
+            del options[name]
+        is_nnunet = nnunet_results is not None or predictions is not None
+        which = "nnunet_results" if nnunet_results is not None else "predictions" if is_nnunet else "predictions_dir"
+        _check(options, _OF_FILES if is_nnunet else _OF_NNUNET, ("output_dir",) if is_nnunet else _NEEDED, which)
+        for name in _OF_FILES if is_nnunet else _OF_NNUNET:
+            del options[name]
         if is_nnunet:
             options["predictions"] = read_texts("predictions", predictions) or [] if predictions is not None else []
             options["folds"] = None if folds is None else [_fold(word) for word in read_texts("folds", folds) or []]
-
             options["poor_below"] = 0.8 if poor_below is None else poor_below
 
             from medcalib.predictions import calibrate_nnunet
@@ -120,8 +118,6 @@ def main(
             calibrate_nnunet(**options)
             return
         options["activation"] = activation or "softmax"
-        if class_names is not None:
-            options["class_names"] = [name.strip() for name in class_names.split(",")]
 
         from medcalib.predictions import calibrate_predictions
 
@@ -133,9 +129,8 @@ def main(
 def _check(options: dict[str, Any], of_the_other: tuple[str, ...], needed: tuple[str, ...], which: str) -> None:
     """Check that no option of the other kind of predictions was given, and all that are needed."""
     if misplaced := [name for name in of_the_other if options[name] is not None]:
-        raise UserError(f"--{misplaced[0]} does not go with {which}; leave it out, or see medcalib calibrate --help.")
-    if missing := [name for name in needed if options[name] is None]:
-        raise UserError(f"--{missing[0]} is missing; medcalib calibrate --help says what it is.")
+        raise UserError(f"--{misplaced[0]} does not go with --{which}; leave it out, or see medcalib calibrate --help.")
+    check_needed(options, needed)
 
 
 def _fold(word: str) -> int:
