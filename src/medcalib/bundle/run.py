@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from monai.bundle import ConfigWorkflow
 
 from medcalib import __version__
@@ -27,6 +26,7 @@ from medcalib.bundle.training_on import EPOCHS, check_first_stage
 from medcalib.bundle.weights_check import check_settings, check_trained
 from medcalib.errors import StoppedError, UserError, suggestion
 from medcalib.files.locks import locked_folder
+from medcalib.files.plain_yaml import plain_yaml
 from medcalib.files.writing import complete_file, remove_abandoned, write_text
 from medcalib.gathering import gathered
 from medcalib.handlers.checkpoint import training_state
@@ -282,12 +282,5 @@ def _output_folder(workflow: ConfigWorkflow, hint: str, waits: bool = False) -> 
             raise
 
 
-class _PlainDumper(yaml.SafeDumper):
-    """Writes a value out wherever it stands, instead of pointing to its first occurrence."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
 def _config_text(workflow: ConfigWorkflow) -> str:
-    return yaml.dump(resolved_config(workflow.parser), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+    return plain_yaml(resolved_config(workflow.parser))

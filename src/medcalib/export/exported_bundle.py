@@ -9,7 +9,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from monai.bundle import ConfigParser
 
 import medcalib
@@ -21,6 +20,7 @@ from medcalib.export.export_place import ExportPlace
 from medcalib.export.portable_config import MODEL, PortableConfig, portable_config, portable_images
 from medcalib.export.trained_bundle import TrainedBundle
 from medcalib.export.window import window_shape
+from medcalib.files.plain_yaml import plain_yaml
 from medcalib.files.tensors import save_tensors
 from medcalib.files.writing import write_text
 from medcalib.handlers.training_record import write_record
@@ -137,13 +137,5 @@ def export_bundle(trained: TrainedBundle, output: Path) -> Path:
     return target
 
 
-class _PlainDumper(yaml.SafeDumper):
-    """Writes a value out wherever it stands, instead of pointing to its first occurrence."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
 def _write_yaml(path: Path, config: PortableConfig, header: str) -> None:
-    text = yaml.dump(config, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
-    write_text(path, header + text)
+    write_text(path, header + plain_yaml(config, width=120))
