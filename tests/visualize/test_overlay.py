@@ -7,6 +7,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.contour import ContourSet
+from tests.visualize.printed import assert_on_the_page
 
 from medcalib.visualize import draw_case_overlay
 from medcalib.visualize.overlay import class_color
@@ -286,10 +287,7 @@ def test_everything_lies_on_the_page(tmp_path, shape, suffix):
     figure.draw_without_rendering()
     sizes = [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
     assert min(sizes) >= 7
-    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    assert min(box.x0, box.y0) >= -0.01
-    assert box.x1 <= width + 0.01
-    assert box.y1 <= height + 0.01
+    assert_on_the_page(figure)
     parts = [figure.legends[0], *(axes for axes in figure.axes[:2])]
     lowest = min(axes.get_window_extent().y0 for axes in parts[1:])
     assert parts[0].get_window_extent().y1 <= lowest

@@ -3,6 +3,7 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from tests.visualize.printed import assert_on_the_page
 
 from medcalib.metrics import VoxelRiskCoverage, flagging_curve, risk_coverage, score_correlation
 from medcalib.visualize import draw_flagging_curves, draw_risk_coverage_curves, draw_score_scatter
@@ -169,10 +170,7 @@ def test_texts_are_readable_and_lie_on_the_page():
         figure.draw_without_rendering()
         sizes = [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
         assert min(sizes) >= 7
-        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-        assert min(box.x0, box.y0) >= -0.01
-        assert box.x1 <= width + 0.01
-        assert box.y1 <= height + 0.01
+        assert_on_the_page(figure)
 
 
 def test_without_cases_the_figures_are_empty(tmp_path):
