@@ -147,3 +147,13 @@ def test_check_reads_every_case(monkeypatch):
         "allow_edited": False,
         "overrides": {"limit_cases": 5, "device": "cpu"},
     }
+
+
+@pytest.mark.parametrize("words", [["generate", "--help"], ["--version"]])
+def test_a_reader_that_has_gone_is_no_error(words):
+    """As `head` has, once it has read enough."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CONSOLE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 141)

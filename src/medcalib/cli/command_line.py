@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -25,7 +26,8 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a command; when it fails for a reason that can be mended, print one sentence to stderr and exit with a code.
 
     The code is 2 for a `UserError`, a disk that is full or not writable, and lack of memory; 130 after Ctrl-C; 143
-    after SIGTERM and 138 after SIGUSR1, which schedulers send some time before they end a job.
+    after SIGTERM and 138 after SIGUSR1, which schedulers send some time before they end a job; 141, without a word,
+    where nobody reads on, as in ``medcalib --help | head``.
     A warning is printed as one sentence, too, and the same one once. Of several processes that share a run, one prints.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -39,12 +41,16 @@ def run_command(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     try:
         with _stoppable(), _plain_warnings():
-            return command(*args, **kwargs)
+            result = command(*args, **kwargs)
+        sys.stdout.flush()
+        return result
     except UserError as error:
         _end(error)
     except KeyboardInterrupt as stop:
         _end(StoppedError.by(stop, "give the same command again to go on"))
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            sys.exit(128 + signal.SIGPIPE)
         told = environment_message(error) if isinstance(error, OSError | MemoryError | RuntimeError) else None
         if told is not None:
             _end(UserError(told))
@@ -136,6 +142,16 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = formatted
+
+
+def _is_unread() -> bool:
+    """Whether whoever read what is printed has gone; what is printed from now on is lost, without an error."""
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in watch.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _end(error: UserError) -> NoReturn:
