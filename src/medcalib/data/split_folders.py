@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from medcalib.data.file_patterns import PART
 from medcalib.data.given_splits import named_part
 from medcalib.errors import UserError, listed
 from medcalib.keys import SplitKeys
 
-__all__ = ["folder_parts", "tested_on_validation"]
+__all__ = ["folder_parts", "named_folders", "tested_on_validation"]
 
 
 def folder_parts(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -34,14 +35,8 @@ def folder_parts(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         >>> folder_parts({"a": {"{split}": "train"}, "b": {"{split}": "val"}})
         {'a': 'training', 'b': 'test'}
     """
-    known: dict[str, str] = {}
-    unknown = []
-    for folder in sorted({values[PART] for values in cases.values()}):
-        try:
-            known[folder] = named_part(folder, "A folder")
-        except UserError:
-            unknown.append(folder)
-    if unknown:
+    known = named_folders(cases)
+    if unknown := sorted({values[PART] for values in cases.values()} - set(known)):
         number = sum(values[PART] in unknown for values in cases.values())
         warnings.warn(
             f"{listed(unknown)} in the place of {PART} stand{'s' * (len(unknown) == 1)} for no part of a split, so "
@@ -55,12 +50,29 @@ def folder_parts(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     return {case: known[values[PART]] for case, values in cases.items() if values[PART] in known}
 
 
-def tested_on_validation(parts: object) -> bool:
+def named_folders(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The part that each folder stands for; those that stand for none are left out.
+
+    Args:
+        cases: as of `folder_parts`.
+
+    Example:
+        >>> named_folders({"a": {"{split}": "Train"}, "b": {"{split}": "backup"}})
+        {'Train': 'training'}
+    """
+    known: dict[str, str] = {}
+    for folder in sorted({values[PART] for values in cases.values()}):
+        with suppress(UserError):
+            known[folder] = named_part(folder, "A folder")
+    return known
+
+
+def tested_on_validation(parts: Iterable[str]) -> bool:
     """Whether there are validation cases, but no test cases.
 
     Example:
         >>> tested_on_validation(["training", "validation"]), tested_on_validation(["training", "test"])
         (True, False)
     """
-    found = set(map(str, parts))  # type: ignore[call-overload]
+    found = set(parts)
     return SplitKeys.VALIDATION in found and SplitKeys.TEST not in found

@@ -100,13 +100,8 @@ class LoadCased(MapTransform):
         loaded = {key: value for key, value in data.items() if key not in (CaseKeys.ATTRIBUTES, CaseKeys.SERIES)}
         case = str(loaded.get(CaseKeys.CASE, "?"))
         frame = loaded.get(CaseKeys.FRAME)
-        files = {key: self._all_opened(data, key) for key in self.key_iterator(loaded)}
-        for several in files.values():
-            for file in several[1:]:
-                self._check_geometry(case, "the channels", several[0].grid, file.grid)
+        files = self._checked_files(data)
         image, label = (files.get(key) for key in (CaseKeys.IMAGE, CaseKeys.LABEL))
-        if image and label:
-            self._check_geometry(case, "image and label", image[0].grid, label[0].grid)
         for key, several in files.items():
             if key == CaseKeys.LABEL and CaseKeys.STRUCTURES in data:
                 loaded[key] = self._united_structures(data, several)
@@ -130,7 +125,7 @@ class LoadCased(MapTransform):
         """Where each structure of a label is that marks them in files or channels of their own, one after another.
 
         Args:
-            data: a case with the key `medcalib.keys.CaseKeys.STRUCTURES`.
+            data: a case with the key `medcalib.keys.CaseKeys.STRUCTURES`, whose image and label must lie together.
 
         Yields:
             The class, and a mask (...) of truth values.
@@ -139,7 +134,7 @@ class LoadCased(MapTransform):
             UserError: a file is missing or damaged or holds several values beside 0, or there are other numbers of
                 channels and classes; names case and file.
         """
-        for index, mask, _ in self._masks(data, self._all_opened(data, CaseKeys.LABEL)):
+        for index, mask, _ in self._masks(data, self._checked_files(data)[CaseKeys.LABEL]):
             yield index, mask
 
     def _masks(
@@ -207,6 +202,18 @@ class LoadCased(MapTransform):
         for on_disk, index in self.label_map.items():
             mapped[values == on_disk] = index
         return MetaTensor(mapped).copy_meta_from(label)
+
+    def _checked_files(self, data: Mapping[Hashable, Any]) -> dict[Hashable, list[ImageFile]]:
+        """The files of each key, of which only headers were read, on one grid."""
+        case = str(data.get(CaseKeys.CASE, "?"))
+        files = {key: self._all_opened(data, key) for key in self.key_iterator(dict(data))}
+        for several in files.values():
+            for file in several[1:]:
+                self._check_geometry(case, "the channels", several[0].grid, file.grid)
+        image, label = (files.get(key) for key in (CaseKeys.IMAGE, CaseKeys.LABEL))
+        if image and label:
+            self._check_geometry(case, "image and label", image[0].grid, label[0].grid)
+        return files
 
     def _all_opened(self, data: Mapping[Hashable, Any], key: Hashable, most: int | None = None) -> list[ImageFile]:
         """Each of the files of a key, or the first ones."""
