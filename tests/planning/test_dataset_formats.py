@@ -223,11 +223,6 @@ def test_pictures_of_every_depth_are_scaled_to_0_to_1(ending, modes, scale, chan
     assert {key: found[key] for key in scale} == scale
 
 
-def blur(path="l/0.png"):
-    """A mask as somebody's drawing program leaves it."""
-    Image.open(path).resize((48, 40), Image.Resampling.BICUBIC).resize((24, 20), Image.Resampling.BICUBIC).save(path)
-
-
 def colour(path="l/0.png"):
     mask = np.array(Image.open(path))
     Image.fromarray(np.stack([mask, 0 * mask, 255 - mask], -1)).save(path)
@@ -295,7 +290,7 @@ def test_cases_smaller_than_the_patch_and_classes_of_few_are_said(place, capsys)
     for number, size in enumerate([(96, 96, 96)] * 3 + [(96, 96, 20)]):
         label = np.zeros(size, np.uint8)
         label[4:9, 4:9, 4:9] = 1 + (number == 0)
-        write_volume(place / f"i{number}.nii.gz", label.astype(np.int16) * 50)
+        write_volume(place / f"i{number}.nii.gz", label.astype(np.int16) * 50 + 20)
         write_volume(place / f"l{number}.nii.gz", label)
     planned("few", images="i{case}.nii.gz", labels="l{case}.nii.gz", cpu=True, gpu_memory=None)
     out = capsys.readouterr().out
