@@ -11,7 +11,6 @@ from PIL import Image
 from tests.data.layouts import write_volume
 from tests.image_files.written import write_meta_image, write_nrrd
 from tests.planning.made_datasets import (
-    make_abdomen,
     make_mixed_volumes,
     make_palette_pictures,
     make_pictures,
@@ -298,7 +297,7 @@ def test_cases_smaller_than_the_patch_and_classes_of_few_are_said(place, capsys)
     assert "note: Only 1 case of 4 has the class class_2, so" in out
 
 
-def everything(data, options, place):
+def everything(data, options, place, **overrides):
     """Check, train, predict and evaluate what was planned, without editing a line."""
     from medcalib.bundle.run import run
     from medcalib.data_check.check_data import check_data
@@ -307,7 +306,7 @@ def everything(data, options, place):
     bundle, _ = generate(find_templates(), place / "bundles", data, "baseline_dice_ce", "deterministic")
     assert check_data(str(bundle)).report["problems"] == []
     for mode in ("train", "inference_pred", "inference_eval"):
-        run(str(bundle), mode, debug=True)
+        run(str(bundle), mode, debug=True, overrides=overrides if mode == "inference_eval" else {})
     found = bundle / "seed_12345_debug"
     assert json.loads((found / "evaluation" / "summary.json").read_text())["mean_dice"] >= 0
     return found
@@ -323,18 +322,11 @@ def test_pictures_with_palette_masks_from_end_to_end(place):
 
 
 @pytest.mark.slow
-def test_paired_organs_with_thick_slices_from_end_to_end(place):
-    make_abdomen(place / "Dataset010_Abdomen")
-    found = everything("organs", {"nnunet": "Dataset010_Abdomen"}, place)
-    summary = json.loads((found / "evaluation" / "summary.json").read_text())
-    assert "left_kidney" in summary["per_class"]["mean_dice"]
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_file_for_each_structure_from_end_to_end(nested, place):
     make_structures(place / "total", nested=nested)
-    found = everything("total", STRUCTURES, place)
+    # on the grid of the files, all of them are read once more
+    found = everything("total", STRUCTURES, place, **{"evaluation::space": "original"})
     summary = json.loads((found / "evaluation" / "summary.json").read_text())
     assert set(summary["per_class"]["mean_dice"]) >= {"aorta", "cyst", "liver"}
     assert summary["provenance"]["activation"] == ("sigmoid" if nested else "softmax")
