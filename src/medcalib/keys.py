@@ -27,7 +27,12 @@ class CaseKeys(StrEnum):
     IMAGE = "image"
     """Path of the image, or a list of paths, one per channel."""
     LABEL = "label"
-    """Path of the reference segmentation."""
+    """Path of the reference segmentation, or a list of paths, one per channel."""
+    STRUCTURES = "structures"
+    """Of a label that marks each structure in a file or a channel of its own, the class of each of them, a text such as
+    ``1,3``; they make one label map, in which later ones win where they overlap, unless `NUM_STRUCTURES` is there."""
+    NUM_STRUCTURES = "num_structures"
+    """Number of channels of a label whose structures may overlap."""
     CROP = "crop"
     """Part of a picture that is the case: left, top, width and height in pixels."""
     OUTLINE = "outline"

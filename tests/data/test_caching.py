@@ -11,7 +11,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import DataLoader
-from monai.transforms import Compose, Lambda, RandFlip, RandGaussianNoise
+from monai.transforms import Compose, Lambda, RandFlip, RandGaussianNoise, ToTensord
 from tests.conftest import REPOSITORY, TEMPLATES
 from tests.data.layouts import make_kits
 
@@ -235,6 +235,23 @@ class TestOnDisk:
         os.utime(image, ns=(0, os.stat(image).st_mtime_ns + 1))  # noqa: PTH116
         made[0]
         assert len(files(tmp_path / "cache")) == 2
+
+    @pytest.mark.parametrize("changed", ["scan/slice", "scan.raw"])
+    def test_a_changed_part_of_an_image_is_prepared_anew(self, changed, tmp_path):
+        (tmp_path / "scan").mkdir()
+        (tmp_path / "scan" / "slice").write_bytes(bytes(128) + b"DICM")
+        (tmp_path / "scan.mhd").write_text("ElementDataFile = scan.raw\n")
+        (tmp_path / "scan.raw").write_bytes(bytes(8))
+        image = tmp_path / ("scan" if changed == "scan/slice" else "scan.mhd")
+        data = [{"case": "a", "image": str(image)}]
+        made = SeededPersistentDataset(
+            data, Compose([ToTensord("number", allow_missing_keys=True)]), tmp_path / "cache"
+        )
+        for number in range(2):
+            made[0]
+            made[0]
+            assert len(files(tmp_path / "cache")) == number + 1
+            os.utime(tmp_path / changed, ns=(0, (number + 1) * 10**9))
 
     @pytest.mark.parametrize(
         "damage",

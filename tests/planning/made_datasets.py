@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 from tests.data.layouts import blobs, scan, write_volume
 from tests.data.layouts_2d import ellipse
+from tests.image_files.written import write_dicom, write_nrrd
 
 ORGANS = (
     *("spleen", "right_kidney", "left_kidney", "gallbladder", "esophagus", "liver", "stomach", "aorta"),
@@ -75,4 +76,55 @@ def make_pictures(folder, num_cases=8, size=(40, 32)):
         skin = np.where(lesion[..., None], (120, 70, 60), (225, 180, 160)) + rng.normal(0, 6, (*size, 3))
         Image.fromarray(skin.clip(0, 255).astype(np.uint8)).save(folder / "pictures" / f"p{number}.png")
         Image.fromarray(lesion.astype(np.uint8) * 255).save(folder / "masks" / f"p{number}.png")
+    return folder
+
+
+def make_palette_pictures(folder, numbers=(("train", 6), ("val", 2), ("test", 2)), size=(40, 32)):
+    """Colour pictures in folders of the split, which name them alike, with masks of three classes and a palette."""
+    rng = np.random.default_rng(0)
+    for part, number in numbers:
+        for kind in ("images", "labels"):
+            (folder / part / kind).mkdir(parents=True)
+        for place in range(number):
+            inner = ellipse(rng, size)
+            label = np.where(inner, 2, 0).astype(np.uint8)
+            label[: size[0] // 4] = 1
+            picture = 60 + 70 * label[..., None] + rng.normal(0, 6, (*size, 3))
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / part / "images" / f"{place:02}.png")
+            mask = Image.fromarray(label, "P")
+            # as VOC has it: the first classes are black, dark red and green
+            mask.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+            mask.save(folder / part / "labels" / f"{place:02}.png")
+    return folder
+
+
+def make_structures(folder, num_cases=5, shape=(24, 20, 12), nested=False):
+    """CT with a file for each structure as TotalSegmentator writes them: the one that is not there is empty.
+
+    Args:
+        nested: whether the cyst lies in the liver, whose file has its voxels, too.
+    """
+    rng = np.random.default_rng(0)
+    for number in range(num_cases):
+        label = blobs(rng, shape, (1, 2, 3))
+        image = np.rint(scan(rng, label, background=-1000, tissue=0, step=60)).astype(np.int16)
+        write_volume(folder / f"s{number:04}" / "ct.nii.gz", image, (1.5, 1.5, 3.0))
+        masks = {"liver": label >= 2 if nested else label == 2, "cyst": label == 3, "aorta": label == 1}
+        masks["gallbladder"] = np.zeros(shape, bool)
+        masks["gallbladder"][:2, :2, :2] = number != 0
+        for name, mask in masks.items():
+            path = folder / f"s{number:04}" / "segmentations" / f"{name}.nii.gz"
+            write_volume(path, mask.astype(np.uint8), (1.5, 1.5, 3.0))
+    return folder
+
+
+def make_mixed_volumes(folder, num_cases=5, shape=(16, 14, 10)):
+    """MR as series of DICOM slices, with labels in NRRD, made by `tests.image_files.written`, each turned otherwise."""
+    rng = np.random.default_rng(0)
+    for number in range(num_cases):
+        label = blobs(rng, shape, (1, 2))
+        image = np.rint(scan(rng, label)).clip(0).astype(np.int16)
+        affine = np.diag([0.5 + number / 10, 0.6, 2.0, 1.0])
+        write_dicom(folder / f"p{number}" / "MR", image, affine)
+        write_nrrd(folder / f"p{number}" / "seg.nrrd", label, affine)
     return folder

@@ -92,6 +92,27 @@ def test_label_values_are_mapped_at_once(tmp_path):
     assert mapped.flatten().tolist() == [0, 2, 1]
 
 
+@pytest.mark.parametrize(
+    ("label_map", "value", "read"),
+    [
+        ({3: 2}, 2, None),
+        ({255: 1}, 1, None),
+        ({3: 2, 4: 3}, 2, None),
+        ({3: 2, 2: 2}, 2, 2),  # said to be the same class
+        ({2: 1, 3: 1, 4: 1}, 1, 1),  # several values are united, as in BraTS 2018
+        ({1: 0, 2: 1}, 0, 0),
+        ({4: 3}, 2, 2),
+    ],
+)
+def test_a_value_whose_class_has_another_value_is_refused(label_map, value, read, tmp_path):
+    case = {"case": "a", "label": save(tmp_path / "l.nii.gz", np.full((2, 2, 2), value, np.uint8))}
+    if read is not None:
+        assert set(LoadCased(label_map=label_map)(case)["label"].flatten().tolist()) == {read}
+        return
+    with pytest.raises(UserError, match=rf"^Case a: .*l.nii.gz holds the value {value}, but data::label_map gives"):
+        LoadCased(label_map=label_map)(case)
+
+
 def test_an_image_without_label_loads(smooth_case):
     loaded = LoadCased()({"case": "a", "image": smooth_case["image"]})
     assert loaded["image"].shape == (1, 24, 20, 16)

@@ -16,6 +16,7 @@ __all__ = ["main"]
 _SOURCES = ("nnunet", "decathlon", "images")
 # what only those sources read that are not described by a dataset.json
 _OF_PATTERNS = ("labels", "dataset_dir", "table", "class_column", "group", "split_column", "attributes", "lists")
+_OF_STRUCTURES = ("missing_structures",)
 _NAMES = ("channel_names", "class_names")
 
 
@@ -35,6 +36,7 @@ def main(
     fold: int | None = None,
     channel_names: str | None = None,
     class_names: str | None = None,
+    missing_structures: str | None = None,
     gpu_memory: float | None = None,
     cpu: bool = False,
     name: str | None = None,
@@ -51,8 +53,10 @@ def main(
         nnunet: folder of a dataset in nnU-Net's layout, such as nnUNet_raw/Dataset004_Hippocampus.
         decathlon: folder of a task of the Medical Segmentation Decathlon, such as Task04_Hippocampus.
         images: pattern of the images, such as images/{case}.nii.gz or pictures/{case}.png; several, one for each file
-            of channels, are separated by commas.
-        labels: pattern of the label files, such as labels/{case}.nii.gz.
+            of channels, are separated by commas. {split} stands for folders such as train, val and test, {class} for
+            the class of whole images.
+        labels: pattern of the label files, such as labels/{case}.nii.gz; {class} stands for the structure where each
+            has a file of its own.
         dataset_dir: folder below which images, labels and table lie; what their paths have in common when left out.
         table: csv with a column case and a row for each case.
         class_column: column of the table with the class, if whole images are classified.
@@ -63,7 +67,9 @@ def main(
         splits: splits_final.json of nnU-Net; that of the dataset when left out.
         fold: which fold of it is the test part; 0 when left out.
         channel_names: names of the channels, separated by commas; CT is recognised by its name.
-        class_names: names of the classes in the order of their values, background first, separated by commas.
+        class_names: names of the classes in the order of their values, background first, separated by commas; of files
+            of structures, those that are wanted.
+        missing_structures: absent, if a structure without a file is not there, rather than unknown.
         gpu_memory: memory in GB of the GPU that trains; that of the first GPU when left out.
         cpu: whether a CPU trains, also where there is a GPU.
         name: name of the fragment; from the folder of the dataset when left out.
@@ -102,9 +108,10 @@ def main(
         "fold": fold,
         "channel_names": channel_names,
         "class_names": class_names,
+        "missing_structures": missing_structures,
     }
     if images is None:
-        refused = [*_OF_PATTERNS, *_NAMES, *(("splits", "fold") if decathlon is not None else ())]
+        refused = [*_OF_PATTERNS, *_OF_STRUCTURES, *_NAMES, *(("splits", "fold") if decathlon is not None else ())]
         for option in refused:
             if options[option] is not None:
                 raise UserError(f"--{option} means nothing beside --{chosen[0]}, whose layout says it; leave it out.")
@@ -123,7 +130,7 @@ def main(
         report_dir,
         _workers() if num_workers is None else num_workers,
     )
-    for sentence in (*source.notes, *made.plan.warnings):
+    for sentence in (*made.notes, *made.plan.warnings):
         print(f"note: {sentence}")
     if made.remembered:
         print(f"{made.remembered} of {len(source.cases)} cases were measured before.")

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 from medcalib import __version__
 from medcalib.data.fingerprint import fingerprint
 from medcalib.errors import UserError, plain_reason
+from medcalib.files.image_parts import image_parts
 from medcalib.files.tensors import load_tensors, save_tensors
 from medcalib.files.writing import complete_file, remove_abandoned
 from medcalib.seeds import derived_seed
@@ -163,15 +164,21 @@ def _case_key(case: Any) -> bytes:
 
 
 def _with_file(leaf: Any) -> Any:
-    """For the path of a file where that is, its size and when it changed."""
+    """For the path of a file where that is, its size and when it changed; of an image of several, that of each."""
     if not isinstance(leaf, str | Path):
         return leaf
     try:
         path = Path(leaf).resolve()
-        found = path.stat()
+        path.stat()
+        found = [_as_now(part) for part in image_parts(path) if part.is_file()]
     except (OSError, ValueError):  # a text that is no path
         return leaf
-    return [str(path), found.st_size, found.st_mtime_ns] if path.is_file() else leaf
+    return found[0] if len(found) == 1 and path.is_file() else found or leaf
+
+
+def _as_now(path: Path) -> list[Any]:
+    found = path.stat()
+    return [str(path), found.st_size, found.st_mtime_ns]
 
 
 def _transform_key(transforms: Sequence[Any]) -> bytes:

@@ -90,6 +90,8 @@ def case_identities(cases: Iterable[Mapping[str, Any]]) -> list[Identity]:
             image = _joined([image, json.dumps(part, default=str)])
         if CaseKeys.OUTLINE in case:
             label = _joined([label or "", str(case[CaseKeys.OUTLINE])])
+        if CaseKeys.STRUCTURES in case and label is not None:
+            label = _joined([label, *(str(case.get(key)) for key in (CaseKeys.STRUCTURES, CaseKeys.NUM_STRUCTURES))])
         identities.append({"case": str(case[CaseKeys.CASE]), "image": image, "label": label})
     return identities
 

@@ -15,6 +15,7 @@ __all__ = [
     "Download",
     "describe_contents",
     "incomplete_cases",
+    "lists_incomplete_cases",
     "make_case",
     "nifti_names",
     "packed_otherwise",
@@ -115,19 +116,29 @@ def incomplete_cases() -> Iterator[None]:
         _LISTS_INCOMPLETE.reset(token)
 
 
-def make_case(name: str, image: Path | Sequence[Path], label: Path) -> Case:
-    """A case from the paths of its image, or of its channels, and of its label; each may be packed otherwise.
+def lists_incomplete_cases() -> bool:
+    """Whether this is within the context of `incomplete_cases`.
+
+    Example:
+        >>> with incomplete_cases():
+        ...     lists_incomplete_cases()
+        True
+    """
+    return _LISTS_INCOMPLETE.get()
+
+
+def make_case(name: str, image: Path | Sequence[Path], label: Path | Sequence[Path]) -> Case:
+    """A case from the paths of its image and of its label, or of their channels; each may be packed otherwise.
 
     Example:
         >>> make_case("a", [Path("t1.nii"), Path("t2.nii")], Path("seg.nii"))
         {'case': 'a', 'image': ['t1.nii', 't2.nii'], 'label': 'seg.nii'}
     """
-    images = str(_as_packed(image)) if isinstance(image, Path) else [str(_as_packed(path)) for path in image]
-    return {
-        CaseKeys.CASE.value: name,
-        CaseKeys.IMAGE.value: images,
-        CaseKeys.LABEL.value: str(_as_packed(label)),
-    }
+
+    def named(paths: Path | Sequence[Path]) -> str | list[str]:
+        return str(_as_packed(paths)) if isinstance(paths, Path) else [str(_as_packed(path)) for path in paths]
+
+    return {CaseKeys.CASE.value: name, CaseKeys.IMAGE.value: named(image), CaseKeys.LABEL.value: named(label)}
 
 
 def nifti_names(folder: Path, pattern: str = "*") -> list[str]:
@@ -203,6 +214,7 @@ def _as_packed(path: Path) -> Path:
 
 
 def _missing_files(case: Case) -> list[str]:
-    image = case[CaseKeys.IMAGE]
-    paths = [*([image] if isinstance(image, str) else image), case[CaseKeys.LABEL]]
-    return [path for path in paths if not Path(path).is_file()]
+    files = [case[CaseKeys.IMAGE], case[CaseKeys.LABEL]]
+    # an image may be a folder of DICOM slices
+    paths = [path for one in files for path in ([one] if isinstance(one, str) else one)]
+    return [path for path in paths if not Path(path).exists()]

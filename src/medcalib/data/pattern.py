@@ -1,14 +1,15 @@
 """Case lists of any dataset whose files are named by one pattern, with a table of what else is known of its cases."""
 
-import glob
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medcalib.data.cases import Case, Split
-from medcalib.data.dataset_folders import Download, make_case, packed_otherwise, visible
+from medcalib.data.dataset_folders import Download, lists_incomplete_cases, make_case
+from medcalib.data.file_patterns import CASE, CLASS, PART, checked_pattern, filled, found_cases
 from medcalib.data.given_splits import fold_parts, listed_parts, named_part, split_by_parts
+from medcalib.data.split_folders import folder_parts
 from medcalib.data.splits import split_fold, split_groups
+from medcalib.data.structure_files import StructureLabels, is_there, structure_labels
 from medcalib.errors import UserError
 from medcalib.files.tables import read_table
 from medcalib.keys import CaseKeys
@@ -18,14 +19,13 @@ __all__ = ["pattern_cases"]
 _DOWNLOAD = Download(
     "the folder to which the patterns in data::cases belong", "data::metadata::source says where the data can be had"
 )
-_MARK = "{case}"
 _COLUMN = "case"
 
 
 def pattern_cases(
     dataset_dir: str | Path,
     image: str | Sequence[str],
-    label: str | None = None,
+    label: str | Mapping[str, str] | None = None,
     table: str | None = None,
     group: str | None = None,
     attributes: Sequence[str] = (),
@@ -40,6 +40,9 @@ def pattern_cases(
     lists: Mapping[str, str] | None = None,
     splits: str | None = None,
     skip_unlabelled: bool = False,
+    overlap: str = "later",
+    missing_structures: str = "refused",
+    label_channels: Sequence[str] | None = None,
 ) -> Split:
     """List the cases of a dataset whose files are named by a pattern, and divide them.
 
@@ -48,15 +51,20 @@ def pattern_cases(
     channel or of the label is a case; one that fits several patterns belongs to the longest, so ``{case}.png`` and
     ``{case}_mask.png`` may lie in one folder.
 
+    ``{split}`` stands for a folder such as ``train``, ``val`` or ``test``, in any usual spelling, which divides the
+    cases. ``{class}`` in the pattern of the image stands for the class of whole images; in that of the label, for each
+    structure that has a file of its own, which holds 0 and one other value. Where ``{case}`` repeats in other folders,
+    these go before it in the ids of all cases.
+
     Args:
         dataset_dir: folder of the dataset.
         image: pattern of the image, or a list of patterns, one for each file of channels.
-        label: pattern of the label; None if whole images are classified.
+        label: pattern of the label, or a pattern for each structure by its name; None if whole images are classified.
         table: path of a csv below the folder, with a column ``case`` and a row for every case.
         group: column of the table, such as the patient; cases with the same value stay in one part of the split.
         attributes: columns of the table by which results are reported, too, such as vendor and centre.
         class_column: column of the table with the name of the class, if whole images are classified.
-        class_names: names of the classes in order, needed with ``class_column``.
+        class_names: names of the classes in order, needed with ``class_column``, ``{class}`` and structures.
         fold: which fold of a cross-validation is the test part, counted from 0; None without one.
         num_folds: number of folds.
         validation_fraction: share of the cases, or groups, that is for validation; with folds, of those in the others.
@@ -68,14 +76,19 @@ def pattern_cases(
         splits: path of a ``splits_final.json`` of nnU-Net, whose ``val`` in the ``fold``, 0 if that is left out, is the
             test part.
         skip_unlabelled: whether images without a file of their label are passed over, not refused.
+        overlap: where two structures have a voxel, the one that is ``later`` in ``class_names`` wins; or ``channels``:
+            each structure is a channel of its own, for ``activation: sigmoid``.
+        missing_structures: whether a structure without a file is ``refused``, since it may as well be unknown, or
+            ``absent`` in the case.
+        label_channels: the class of each channel, along the last axis, of label files with several.
 
     Returns:
         The split.
 
     Raises:
-        UserError: if a pattern lacks ``{case}``, has a ``*`` or is not below the folder, if the folder is missing or
-            laid out differently, if a file of a case is missing, if the table lacks a column, a row or a value, or if
-            there are too few cases.
+        UserError: if an option is none of its values, if a pattern lacks ``{case}``, has a ``*`` or is not below the
+            folder, if the folder is missing or laid out differently, if a file of a case is missing, if the table lacks
+            a column, a row or a value, or if there are too few cases.
 
     Example:
         >>> import tempfile
@@ -86,38 +99,64 @@ def pattern_cases(
         >>> [case["case"] for case in split["test"]], len(split["training"])
         (['4', '7'], 7)
     """
-    if (label is None) == (class_column is None):
-        raise UserError("Give data::cases either a label, the pattern of its files, or a class_column of the table.")
     root = _DOWNLOAD.root(dataset_dir)
-    images = [_pattern(root, text) for text in ([image] if isinstance(image, str) else image)]
-    label = None if label is None else _pattern(root, label)
-    if label in images:
-        raise UserError(f"data::cases has the same pattern '{label}' for image and label: give each its own.")
-    names = _names(root, [*images, *([label] if label else ())], {images[0], label or images[0]})
-    if skip_unlabelled and label is not None:
-        names = {name for name in names if _is_there(root / label.replace(_MARK, name))}
+    images = [checked_pattern(root, text) for text in ([image] if isinstance(image, str) else image)]
+    if sum((label is not None, class_column is not None, CLASS in images[0])) != 1:
+        raise UserError(
+            "Give data::cases either a label, the pattern of its files, or a class_column of the table, or {class} in "
+            "the pattern of the image."
+        )
+    structures = structure_labels(label, class_names, overlap, missing_structures, label_channels)
+    if structures is not None:
+        labels = [checked_pattern(root, text) for text in structures.patterns]
+        structures = structures._replace(patterns=tuple(labels))
+    else:
+        labels = [] if label is None else [checked_pattern(root, str(label))]
+    if same := [text for text in labels if text in images]:
+        raise UserError(f"data::cases has the same pattern '{same[0]}' for image and label: give each its own.")
+    by_folders = any(PART in text for text in (*images, *labels))
+    if len(given := [name for name in (split_column, lists, splits, by_folders) if name]) > 1:
+        raise UserError(
+            f"data::cases divides the cases in {len(given)} ways: keep one of split_column, lists, splits and {PART}."
+        )
+    names = found_cases(root, [*images, *labels], [images[0], *labels])
+    if skip_unlabelled and labels:
+        names = {
+            name: values
+            for name, values in names.items()
+            if any(is_there(root / filled(text, values)) for text in labels)
+        }
     columns = [column for column in (group, *attributes, class_column, split_column) if column]
     rows = _rows(root, table, columns, sorted(names))
     found = []
-    for name in names:
-        paths = [root / pattern.replace(_MARK, name) for pattern in images]
+    for name, values in names.items():
+        paths = [root / filled(pattern, values) for pattern in images]
         # without a label of its own, the first file stands in for it where files are looked for
-        case = make_case(name, paths if len(paths) > 1 else paths[0], root / (label or images[0]).replace(_MARK, name))
+        where = root / filled((labels or images)[0], values)
+        case = make_case(name, paths if len(paths) > 1 else paths[0], where)
+        if structures is not None:
+            case |= _structures(name, structures, root, values)
         if attributes:
             case[CaseKeys.ATTRIBUTES.value] = {column: rows[name][column] for column in attributes}
         found.append(case)
-    looked_for = " with ".join(filter(None, (*images, label))).replace(_MARK, "*")
+    looked_for = " with ".join((*images, *labels[:1])).replace(CASE, "*")
     cases = _DOWNLOAD.complete(found, root, looked_for)
     if class_column is not None:
         for case in cases:
-            case[CaseKeys.LABEL.value] = _class(case, rows[case[CaseKeys.CASE]][class_column], class_names)
+            case[CaseKeys.LABEL.value] = _class(case, rows[case[CaseKeys.CASE]][class_column], class_names, "the table")
+    elif not labels:
+        for case in cases:
+            folder = names[case[CaseKeys.CASE]][CLASS]
+            case[CaseKeys.LABEL.value] = _class(case, folder, class_names, "the name of its folder")
 
     def group_of(case: Case) -> str:
         return case[CaseKeys.CASE] if group is None else rows[case[CaseKeys.CASE]][group]
 
-    if len(given := [name for name in (split_column, lists, splits) if name]) > 1:
-        raise UserError(f"data::cases divides the cases in {len(given)} ways: keep one of split_column, lists, splits.")
-    if given:
+    if by_folders:
+        parts = folder_parts(names)
+        cases = [case for case in cases if case[CaseKeys.CASE] in parts]
+        return split_by_parts(cases, parts, "The folder structure", validation_fraction, seed, group_of)
+    if split_column or lists or splits:
         where, parts = _parts(root, rows, split_column, lists, splits, fold or 0)
         return split_by_parts(cases, parts, where, validation_fraction, seed, group_of)
     if fold is None:
@@ -141,48 +180,6 @@ def _parts(
         return "data::cases::lists", listed_parts(root, lists)
     path = root / Path(str(splits)).expanduser()
     return f"'{path}'", fold_parts(path, fold)
-
-
-def _is_there(path: Path) -> bool:
-    other = packed_otherwise(str(path))
-    return path.exists() or bool(other and Path(other).exists())
-
-
-def _pattern(root: Path, text: str) -> str:
-    """A pattern without ``./`` and, where it begins at the root of the file system, without the dataset's folder."""
-    if _MARK not in text:
-        raise UserError(f"The pattern '{text}' in data::cases lacks {_MARK}, which stands for the case id.")
-    if wild := re.search(r"[*?]", text):
-        raise UserError(
-            f"The pattern '{text}' in data::cases holds {wild[0]}, which stands for nothing else here: write {_MARK} "
-            f"where the case id stands, and the rest of the name as it is."
-        )
-    path = Path(text).expanduser()
-    if not path.is_absolute():
-        return path.as_posix()
-    for folder in (root, root.absolute(), root.resolve()):
-        if path.is_relative_to(folder):
-            return path.relative_to(folder).as_posix()
-    raise UserError(
-        f"The pattern '{text}' in data::cases is not below the dataset folder '{root}': set data::dataset_dir to a "
-        f"folder that holds both images and labels, and write patterns from there on."
-    )
-
-
-def _names(root: Path, patterns: Sequence[str], telling: Collection[str]) -> set[str]:
-    """The ids for which there is a file of one of the telling patterns."""
-    names, taken = set(), set()
-    for pattern in sorted(patterns, key=len, reverse=True):
-        first, *others = (re.escape(part) for part in pattern.split(_MARK))
-        known = re.compile(f"{first}(?P<case>[^/]+){'(?P=case)'.join(others)}")
-        forms = [pattern, other] if (other := packed_otherwise(pattern)) else [pattern]
-        for path in (path for form in forms for path in visible(root, glob.escape(form).replace(_MARK, "*"))):
-            name = path.relative_to(root).as_posix()
-            match = known.fullmatch(name) or known.fullmatch(packed_otherwise(name) or "")
-            if match and path not in taken:
-                taken.add(path)
-                names |= {match["case"]} if pattern in telling else set()
-    return names
 
 
 def _rows(root: Path, table: str | None, columns: Sequence[str], names: Sequence[str]) -> Mapping[str, dict[str, str]]:
@@ -217,11 +214,32 @@ def _rows(root: Path, table: str | None, columns: Sequence[str], names: Sequence
     return rows
 
 
-def _class(case: Case, name: str, class_names: Sequence[str]) -> int:
+def _structures(name: str, structures: StructureLabels, root: Path, values: Mapping[str, str]) -> Case:
+    """What a case has as its label if each structure has a file or a channel."""
+    files, classes = structures.files(root, values)
+    if not files:
+        raise UserError(f"Case '{name}' has no file of any structure: add its labels, or remove its image.")
+    lacking = [path for path in files if not is_there(path)]
+    if lacking and not lists_incomplete_cases():
+        raise UserError(
+            f"Case '{name}' has no '{lacking[0]}', so nobody knows whether it lacks the structure or its file: add an "
+            f"empty one, leave the structure out of class_names, or set missing_structures to absent, with which a "
+            f"structure without file is not there."
+        )
+    found = {
+        CaseKeys.LABEL.value: make_case(name, root, files)[CaseKeys.LABEL],
+        CaseKeys.STRUCTURES.value: ",".join(map(str, classes)),
+    }
+    if structures.num_channels is not None:
+        found[CaseKeys.NUM_STRUCTURES.value] = structures.num_channels
+    return found
+
+
+def _class(case: Case, name: str, class_names: Sequence[str], where: str) -> int:
     known = [str(known) for known in class_names]
     if name not in known:
         raise UserError(
-            f"Case '{case[CaseKeys.CASE]}' is of the class '{name}' in the table, but data::class_names lists "
-            f"{', '.join(known) or 'none'}: correct the table or the names."
+            f"Case '{case[CaseKeys.CASE]}' is of the class '{name}' in {where}, but data::class_names lists "
+            f"{', '.join(known) or 'none'}: correct it or the names."
         )
     return known.index(name)

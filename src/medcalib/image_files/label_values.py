@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["LABEL_TOLERANCE", "disk_values", "label_dtype", "no_class", "value_text", "whole_labels"]
+__all__ = ["LABEL_TOLERANCE", "disk_values", "label_dtype", "no_class", "replaced_values", "value_text", "whole_labels"]
 
 LABEL_TOLERANCE = 0.01
 """So far from a whole number a label value is that number: files with a slope in their header hold 1.0000153 for 1."""
@@ -64,6 +64,29 @@ def value_text(value: float | Tensor) -> str:
     """
     value = float(value)
     return str(int(value)) if value.is_integer() else str(np.float32(value))
+
+
+def replaced_values(label_map: Mapping[int, int] | None) -> dict[int, int]:
+    """Numbers of classes that are no values in files, since one other value alone stands for their class.
+
+    Where several values are mapped to a class, they are united with the one that is its number; so is what is mapped to
+    the background with 0.
+
+    Args:
+        label_map: label value on disk: class index, for those that differ.
+
+    Returns:
+        By the index of the class the value that stands for it.
+
+    Example:
+        >>> replaced_values({4: 3}), replaced_values({3: 3, 4: 3}), replaced_values({2: 1, 3: 1}), replaced_values(None)
+        ({3: 4}, {}, {}, {})
+        >>> replaced_values({1: 0, 2: 1})
+        {}
+    """
+    listed = {int(value): int(index) for value, index in (label_map or {}).items()}
+    targets = list(listed.values())
+    return {index: value for value, index in listed.items() if index not in {0, *listed} and targets.count(index) == 1}
 
 
 def disk_values(label_map: Mapping[int, int] | None, num_classes: int) -> list[int]:

@@ -23,6 +23,8 @@ def plan_augmentation(
     flips: Sequence[int],
     unflipped: Sequence[str],
     has_pictures: bool,
+    independent: bool = False,
+    some_are_empty: bool = False,
 ) -> list[tuple[list[dict[str, Any]], str]]:
     """Plan how training patches are drawn and changed.
 
@@ -34,6 +36,8 @@ def plan_augmentation(
         flips: axes along which patches are flipped.
         unflipped: why others are not.
         has_pictures: whether the images are pictures.
+        independent: whether each class has a channel of its own, and there is none of a background.
+        some_are_empty: whether cases have none of the classes.
 
     Returns:
         Lists of transforms, each with a reason, which may be empty.
@@ -44,14 +48,22 @@ def plan_augmentation(
             "cases that are smaller than a patch are padded",
         )
     ]
-    if covers:
+    if covers or (independent and some_are_empty):
         crop = {
             "_target_": "monai.transforms.RandSpatialCropd",
             "keys": _BOTH,
             "roi_size": "@data::patch_size",
             "random_size": False,
         }
-        steps.append(([crop], "a patch holds most of a case, so it shows the classes wherever it lies"))
+        why = "a patch holds most of a case, so it shows the classes wherever it lies"
+        steps.append(([crop], why if covers else "drawn anywhere, since some cases have none of the structures"))
+    elif independent:
+        steps.append(
+            (
+                [_one_in_three(num_classes)],
+                "a third of the patches is centred on a structure, on small ones as often as on large ones",
+            )
+        )
     else:
         steps.append(
             (
@@ -110,6 +122,27 @@ def plan_augmentation(
         )
     )
     return steps
+
+
+def _one_in_three(num_classes: int) -> dict[str, Any]:
+    """Patches of labels that have no channel of a background in which the other two thirds could be drawn."""
+    anywhere = {
+        "_target_": "monai.transforms.RandSpatialCropSamplesd",
+        "keys": _BOTH,
+        "roi_size": "@data::patch_size",
+        "num_samples": 1,
+        "random_size": False,
+    }
+    centred = {
+        "_target_": "monai.transforms.RandCropByLabelClassesd",
+        "keys": _BOTH,
+        "label_key": "label",
+        "num_classes": num_classes,
+        "spatial_size": "@data::patch_size",
+        "num_samples": 1,
+        "warn": False,
+    }
+    return {"_target_": "monai.transforms.OneOf", "transforms": [anywhere, centred], "weights": [2, 1]}
 
 
 def _affine(spacing: Sequence[float], has_pictures: bool) -> tuple[list[dict[str, Any]], str]:

@@ -15,7 +15,7 @@ from medcalib.errors import UserError
 from medcalib.image_files.image_traits import grid_traits
 from medcalib.image_files.label_values import value_text
 from medcalib.keys import CaseKeys
-from medcalib.transforms.images import LoadPictured
+from medcalib.transforms.images import LoadPictured, PictureFile
 from medcalib.transforms.loading import LoadCased
 
 __all__ = ["NUM_QUANTILES", "measure_case"]
@@ -37,7 +37,8 @@ def measure_case(case: Case, has_pictures: bool) -> dict[str, Any]:
         ``lowest``, ``highest``, ``whole`` (whether all values are whole numbers), and of the foreground, or of all
         voxels where there is none, ``mean``, ``std`` and ``quantiles``; ``classes``, by label value the ``voxels``, the
         number of ``objects`` and the voxels of the ``smallest``, an object being what touches by faces, edges or
-        corners.
+        corners, and of structures in files of their own the voxels that are ``shared`` with others; ``bits`` of each
+        value in the file of a picture.
 
     Raises:
         UserError: a file is missing, damaged, or does not belong to the others, or a label value is no whole number;
@@ -54,22 +55,59 @@ def measure_case(case: Case, has_pictures: bool) -> dict[str, Any]:
         ([1.0, 1.0, 3.0], 6.0, {'voxels': 2, 'objects': 1, 'smallest': 2})
     """
     files: dict[Any, Any] = dict(case)
-    loaded = (LoadPictured() if has_pictures else LoadCased())(files)
+    load = LoadPictured() if has_pictures else LoadCased()
+    # structures are read one by one
+    one_by_one = CaseKeys.LABEL if CaseKeys.STRUCTURES in case else None
+    loaded = load({key: value for key, value in files.items() if key != one_by_one})
     image = loaded[CaseKeys.IMAGE]
     affine = None if has_pictures or image.ndim != 4 else np.asarray(image.affine, dtype=float)
     values = image.numpy()
     traits = grid_traits(values.shape[1:], affine)
     is_class = not isinstance(case[CaseKeys.LABEL], str | list)
-    label = None if is_class else _whole(case, np.asarray(loaded[CaseKeys.LABEL])[0])
+    label, classes = None, {str(case[CaseKeys.LABEL]): {"images": 1}} if is_class else {}
+    if CaseKeys.STRUCTURES in case:
+        label, classes = _structures(load, files)
+    elif not is_class:
+        label = _whole(case, _one_channel(case, np.asarray(loaded[CaseKeys.LABEL])))
+        classes = _classes(label)
     foreground = None if label is None else label > 0
+    first = case[CaseKeys.IMAGE] if isinstance(case[CaseKeys.IMAGE], str) else case[CaseKeys.IMAGE][0]
     return {
         "case": str(case[CaseKeys.CASE]),
         **traits,
         "box": grid_traits(_box(values), affine)["size"],
         "orientation": "".join(nib.aff2axcodes(affine)) if affine is not None else "",
         "channels": [_channel(channel, foreground) for channel in values],
-        "classes": {str(case[CaseKeys.LABEL]): {"images": 1}} if label is None else _classes(label),
+        "classes": classes,
+        **({"bits": PictureFile(first).num_bits} if has_pictures else {}),
     }
+
+
+def _one_channel(case: Case, label: NDArray) -> NDArray:
+    if len(label) > 1:
+        raise UserError(
+            f"Case {case[CaseKeys.CASE]}: {case[CaseKeys.LABEL]} has {len(label)} channels, but the labels of others "
+            f"have one: correct the file."
+        )
+    return label[0]
+
+
+def _structures(load: LoadCased, case: Mapping[Any, Any]) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """Where any structure is, and what is known of each."""
+    found: dict[str, Any] = {}
+    places: dict[str, NDArray] = {}
+    covered: Any = None
+    for index, mask in load.structure_masks(case):
+        voxels = mask.numpy()
+        covered = np.zeros(voxels.shape, np.uint16) if covered is None else covered
+        if index and voxels.any():
+            covered += voxels
+            found[str(index)] = _classes(voxels.astype(np.int32))["1"]
+            places[str(index)] = np.flatnonzero(voxels)
+    flat = covered.reshape(-1)
+    for value, place in places.items():
+        found[value]["shared"] = int((flat[place] > 1).sum())
+    return covered > 0, {"0": {"voxels": int((covered == 0).sum())}, **found}
 
 
 def _whole(case: Case, label: NDArray) -> NDArray[np.int32]:
@@ -106,7 +144,7 @@ def _channel(values: NDArray, foreground: NDArray | None) -> dict[str, Any]:
     }
 
 
-def _classes(label: NDArray[np.int32]) -> Mapping[str, Any]:
+def _classes(label: NDArray[np.int32]) -> dict[str, Any]:
     """Voxels and objects of every value."""
     found: dict[str, Any] = {}
     counts = dict(zip(*(part.tolist() for part in np.unique(label, return_counts=True)), strict=True))

@@ -22,7 +22,7 @@ from medcalib.planning.case_measures import measure_case
 __all__ = ["DatasetMeasures", "measure_dataset"]
 
 # what is remembered of another version is measured again
-_VERSION = 1
+_VERSION = 2
 
 
 class DatasetMeasures(NamedTuple):

@@ -14,6 +14,7 @@ from medcalib.keys import SplitKeys
 from medcalib.planning.augmentation_plan import plan_augmentation
 from medcalib.planning.dataset_measures import DatasetMeasures
 from medcalib.planning.dataset_source import DatasetSource
+from medcalib.planning.implausible_labels import check_plausible
 from medcalib.planning.intensity_plan import IntensityPlan, plan_intensities, plan_picture_intensities
 from medcalib.planning.label_names import LabelPlan, check_values, labels_of_values
 from medcalib.planning.mirrored_names import flip_axes
@@ -102,6 +103,7 @@ def plan_fragment(
     names, are_given = _channels(source, measures)
     if source.classification:
         return _plan_images(source, measures, budget, names)
+    check_plausible(source, measures)
     labels = source.labels or labels_of_values(measures.label_values, source.class_names)
     values = {
         found["case"]: (str(case["label"]), [int(value) for value in found["classes"]])
@@ -126,7 +128,15 @@ def plan_fragment(
     augmentation = [
         Choice(value, reason)
         for value, reason in plan_augmentation(
-            patch.patch_size, spacing, len(labels.class_names), covers, flips, unflipped, source.has_pictures
+            patch.patch_size,
+            spacing,
+            len(labels.class_names),
+            covers,
+            flips,
+            unflipped,
+            source.has_pictures,
+            labels.independent,
+            any(set(case["classes"]) <= {"0"} for case in measures.cases),
         )
     ]
     epochs = _epochs(num_training, patch.batch_size, budget.on_gpu)
@@ -245,7 +255,7 @@ def _on_disk(sizes: np.ndarray, num_channels: int, machine_memory: float) -> str
 
 def _warnings(labels: LabelPlan, measures: DatasetMeasures, sizes: np.ndarray, patch_size: Sequence[int]) -> list[str]:
     found = []
-    for name, value in zip(labels.class_names[1:], labels.values[1:], strict=True):
+    for name, value in labels.foreground:
         number = sum(str(value) in case["classes"] for case in measures.cases)
         if number == 0:
             found.append(f"No case has the class {name}, so it cannot be learnt; remove it, or add cases.")

@@ -33,11 +33,13 @@ def fragment_text(name: str, source: DatasetSource, plan: FragmentPlan, budget: 
         budget: how the user stated the memory.
     """
     title = source.metadata.get("name", name)
+    independent = ["activation: sigmoid"] if plan.labels.independent else []
     lines = [
         *_comment(
             f"{title}: planned by medcalib new-data from {len(source.cases)} labelled cases for {budget}. {_RULES}"
         ),
         *(line for note in source.notes for line in _comment(note)),
+        *independent,
         "data:",
         *_indented(_body(name, source, plan)),
     ]
@@ -95,7 +97,7 @@ def _body(name: str, source: DatasetSource, plan: FragmentPlan) -> Iterator[str]
 def _metadata(name: str, source: DatasetSource, plan: FragmentPlan) -> dict[str, str]:
     about = source.metadata
     kind = "Classification" if source.classification else "Segmentation"
-    names = plan.labels.class_names[0 if source.classification else 1 :]
+    names = plan.labels.class_names if source.classification else [name for name, _ in plan.labels.foreground]
     what = ", ".join(names) if len(names) <= _LISTED_CLASSES else f"{len(names)} classes"
     found = {
         "title": name,

@@ -15,7 +15,8 @@ __all__ = ["IntensityPlan", "is_ct", "plan_intensities", "plan_picture_intensiti
 _SMALL_BOX = 0.75
 # air in Hounsfield units
 _AIR = -500
-_DEPTHS = (1, 255, 65535)
+# largest values of 8 bits, and of the 10, 12, 14 or 16 that a file of 16 bits may hold
+_DEPTHS = (255, 1023, 4095, 16383, 65535)
 
 
 class IntensityPlan(NamedTuple):
@@ -102,9 +103,27 @@ def plan_intensities(measures: DatasetMeasures, channel_names: Sequence[str], na
 
 
 def plan_picture_intensities(measures: DatasetMeasures, num_channels: int) -> IntensityPlan:
-    """Plan the normalisation of pictures, whose scale is that of their file: 8 or 16 bits."""
-    highest = max(measures.channel(index)["highest"] for index in range(num_channels))
-    top = next((depth for depth in _DEPTHS if highest <= depth), float(highest))
+    """Plan the normalisation of pictures.
+
+    Of 8 bits, 0 to 255 becomes 0 to 1. Cameras seldom use all of 16 bits, so it is 0 to the largest value of 10, 12, 14
+    or 16 bits that all pictures stay below. Where there are files of both kinds, or of 32 bits or negative numbers, no
+    scale is common to all, so each picture's lowest value becomes 0 and its highest 1.
+
+    Args:
+        measures: of all cases.
+        num_channels: of the pictures.
+    """
+    stats = [measures.channel(index) for index in range(num_channels)]
+    highest, lowest = max(one["highest"] for one in stats), min(one["lowest"] for one in stats)
+    bits = sorted({int(case.get("bits", 8)) for case in measures.cases})
+    modality = "RGB" if num_channels == 3 else "grey pictures"
+    none: tuple[list[dict[str, Any]], str] = ([], "")
+    if len(bits) > 1 or bits[0] > 16 or lowest < 0:
+        each = {"_target_": "monai.transforms.ScaleIntensityd", "keys": "image", "minv": 0.0, "maxv": 1.0}
+        why = f"pictures of {' and '.join(map(str, bits))} bits" if len(bits) > 1 else "pictures of 32 bits"
+        reason = f"{why} have no scale in common, so the lowest value of each becomes 0 and its highest 1"
+        return IntensityPlan(none, ([each], reason), modality)
+    top = 1 if highest <= 1 else next((depth for depth in _DEPTHS if highest <= depth), float(highest))
     scale = {
         "_target_": "monai.transforms.ScaleIntensityRanged",
         "keys": "image",
@@ -113,9 +132,8 @@ def plan_picture_intensities(measures: DatasetMeasures, num_channels: int) -> In
         "b_min": 0.0,
         "b_max": 1.0,
     }
-    reason = f"pictures have a scale of their own, 0 to {top:g} here, which becomes 0 to 1"
-    none: tuple[list[dict[str, Any]], str] = ([], "")
-    return IntensityPlan(none, ([scale], reason), "RGB" if num_channels == 3 else "grey pictures")
+    reason = f"pictures of {bits[0]} bits have a scale of their own, 0 to {top:g} here, which becomes 0 to 1"
+    return IntensityPlan(none, ([scale], reason), modality)
 
 
 def _crop(crops: bool, share: float, stats: Sequence[dict[str, float]]) -> tuple[list[dict[str, Any]], str]:

@@ -21,16 +21,25 @@ class LabelPlan(NamedTuple):
         class_names: one name per class, background first.
         values: the value in the files that stands for each class.
         regions: class indices of each region by its name, if results are reported on regions; else None.
+        independent: whether classes may overlap, each an output of its own; there is no background then.
     """
 
     class_names: tuple[str, ...]
     values: tuple[int, ...]
     regions: dict[str, list[int]] | None = None
+    independent: bool = False
 
     @property
     def label_map(self) -> dict[int, int] | None:
         """Value in the files: class index, for those that differ; None if there are none."""
+        if self.independent:
+            return None
         return {value: index for index, value in enumerate(self.values) if value != index} or None
+
+    @property
+    def foreground(self) -> list[tuple[str, int]]:
+        """Names and values of what is to be found, without the background."""
+        return list(zip(self.class_names, self.values, strict=True))[0 if self.independent else 1 :]
 
 
 def labels_by_name(labels: Any, where: str) -> LabelPlan:
@@ -138,7 +147,7 @@ def check_values(plan: LabelPlan, values_of_cases: Mapping[str, tuple[str, Seque
         UserError: a file holds another value.
     """
     for case, (file, values) in values_of_cases.items():
-        if unknown := sorted(set(values) - set(plan.values)):
+        if unknown := sorted(set(values) - {*plan.values, *([0] if plan.independent else [])}):
             raise UserError(
                 f"Case {case}: {file} holds the label {', '.join(map(str, unknown))}, which {where} lacks (it lists "
                 f"{', '.join(map(str, plan.values))}): add it there, or correct the file."

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from medcalib.planning.fragment_plan import FragmentPlan, plan_fragment
 from medcalib.planning.fragment_text import fragment_text
 from medcalib.planning.planning_report import planning_report, report_page
 from medcalib.planning.step_memory import Budget
+from medcalib.planning.structure_names import with_overlap
 
 __all__ = ["NewDataset", "fragment_place", "plan_new_dataset"]
 
@@ -41,6 +43,7 @@ class NewDataset(NamedTuple):
         plan: what was chosen.
         commands: what to type next.
         remembered: of how many cases the measures were known already.
+        notes: what is left out, and what else a user should know, one sentence each.
     """
 
     fragment: Path
@@ -48,6 +51,7 @@ class NewDataset(NamedTuple):
     plan: FragmentPlan
     commands: list[str]
     remembered: int
+    notes: Sequence[str] = ()
 
 
 def fragment_place(name: str, output_dir: str | Path | None = None, is_given: bool = True) -> Path:
@@ -109,6 +113,7 @@ def plan_new_dataset(
     name = path.stem
     reports = Path(_REPORTS) / name if report_dir is None else Path(report_dir).expanduser()
     measures = measure_dataset(source.cases, source.has_pictures, reports / "measures.json", num_workers, progress)
+    source = with_overlap(source, measures)
     plan = plan_fragment(source, measures, budget, machine_memory())
     text = fragment_text(name, source, plan, budget.option)
     _check(name, text, source.classification)
@@ -125,7 +130,7 @@ def plan_new_dataset(
     report = planning_report(name, source, measures, plan, budget.option)
     write_json(reports / "report.json", report)
     write_text(reports / "report.md", report_page(report, commands))
-    return NewDataset(path, reports / "report.md", plan, commands, measures.remembered)
+    return NewDataset(path, reports / "report.md", plan, commands, measures.remembered, source.notes)
 
 
 def _check(name: str, text: str, classification: bool) -> None:

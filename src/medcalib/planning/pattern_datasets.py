@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from medcalib.data.cases import Case
-from medcalib.data.dataset_folders import visible
+from medcalib.data.file_patterns import (
+    CASE,
+    CLASS,
+    PART,
+    checked_pattern,
+    filled,
+    found_cases,
+    marks_of,
+    matching_files,
+)
 from medcalib.data.pattern import pattern_cases
+from medcalib.data.split_folders import named_folders, tested_on_validation
+from medcalib.data.structure_files import is_there
 from medcalib.errors import UserError, listed
 from medcalib.files.tables import read_table
 from medcalib.keys import CaseKeys, SplitKeys
 from medcalib.planning.dataset_source import DatasetSource, check_enough
+from medcalib.planning.label_names import LabelPlan
+from medcalib.planning.structure_names import channels_of_label, structure_names
 
 __all__ = ["PatternOptions", "pattern_source"]
 
-_MARK = "{case}"
+_NAMES = "@data::class_names"
 
 
 class PatternOptions(NamedTuple):
@@ -37,6 +49,7 @@ class PatternOptions(NamedTuple):
         fold: which fold of it.
         channel_names: names of the channels.
         class_names: names of the classes.
+        missing_structures: ``absent``, if a structure without a file is not there; None if that is not known.
     """
 
     dataset_dir: str | None = None
@@ -50,6 +63,7 @@ class PatternOptions(NamedTuple):
     fold: int | None = None
     channel_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    missing_structures: str | None = None
 
 
 def pattern_source(images: Sequence[str], labels: str | None, options: PatternOptions) -> DatasetSource:
@@ -63,36 +77,58 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
     Raises:
         UserError: as of `medcalib.data.pattern_cases`; or patterns and table contradict each other.
     """
-    if (labels is None) == (options.class_column is None):
+    in_folders = CLASS in images[0]
+    if sum((labels is not None, options.class_column is not None, in_folders)) != 1:
         raise UserError(
-            "Give either --labels, the pattern of the label files, or --table with --class_column, if whole images are "
-            "classified."
+            "Give either --labels, the pattern of the label files, or, if whole images are classified, --table with "
+            "--class_column or {class} in the pattern of the images."
         )
     if options.class_column is not None and options.table is None:
         raise UserError("--class_column needs --table, the csv that has this column and one of the name case.")
     root = _root(images, labels, options)
     listing = _listing(root, images, labels, options)
-    class_names = options.class_names
+    class_names, notes, plan = options.class_names, [], None
+    first = listing["image"] if isinstance(listing["image"], str) else listing["image"][0]
+    patterns: list[str] = []
     if options.class_column is not None and not class_names:
         class_names = _classes(root / listing["table"], options.class_column)
-    notes = []
-    if labels is not None and (unlabelled := _unlabelled(root, listing["image"], listing["label"])):
+    elif in_folders:
+        class_names = class_names or _folders(root, first)
+    elif labels is not None and CLASS in labels:
+        class_names, left_out = structure_names(root, [first, listing["label"]], options.class_names)
+        if left_out:
+            notes.append(f"{listed(left_out, 3)} left out, since --class_names does not list them.")
+        patterns = [filled(listing["label"], {CLASS: name}) for name in class_names[1:]]
+        if options.missing_structures is not None:
+            listing["missing_structures"] = options.missing_structures
+    elif labels is not None:
+        patterns = [listing["label"]]
+        found = channels_of_label(root, first, listing["label"], options.class_names)
+        if found is not None:
+            class_names, listing["label_channels"] = found
+    if options.missing_structures is not None and "missing_structures" not in listing:
+        raise UserError("--missing_structures needs {class} in --labels, the pattern of one file for each structure.")
+    if in_folders or "label_channels" in listing or (labels is not None and CLASS in labels):
+        listing["class_names"] = _NAMES
+        plan = None if in_folders else LabelPlan(class_names, tuple(range(len(class_names))))
+    if patterns and (unlabelled := _unlabelled(root, first, patterns)):
         listing["skip_unlabelled"] = True
         number = f"{len(unlabelled)} image{'s' * (len(unlabelled) > 1)} without a label"
-        notes = [f"{number} ({listed(unlabelled, 3)}) left out; medcalib run --images predicts them."]
-    cases = _all_cases(root, listing, class_names)
+        notes.append(f"{number} ({listed(unlabelled, 3)}) left out; medcalib run --images predicts them.")
+    cases, told = _all_cases(root, listing, class_names)
+    notes += told
     check_enough(cases, root)
     return DatasetSource(
         root=root,
         cases=cases,
         channel_names=options.channel_names,
-        labels=None,
+        labels=plan,
         labels_from="--class_names",
         listing={"_target_": "medcalib.data.pattern_cases", **listing},
-        listing_reason=_reason(options),
+        listing_reason=_reason(options, root, [first, *patterns]),
         fold=(options.fold or 0) if options.splits else None,
         class_names=class_names,
-        classification=options.class_column is not None,
+        classification=labels is None,
         notes=notes,
     )
 
@@ -104,13 +140,13 @@ def _root(images: Sequence[str], labels: str | None, options: PatternOptions) ->
             raise UserError(f"The dataset folder '{options.dataset_dir}' does not exist: correct --dataset_dir.")
         return root.absolute()
     for text in (*images, *filter(None, [labels])):
-        if _MARK not in text:
+        if CASE not in text:
             raise UserError(
-                f"The pattern '{text}' lacks {_MARK}, which stands for the case id: write it where the names of files "
-                f"differ, such as images/{_MARK}.nii.gz."
+                f"The pattern '{text}' lacks {CASE}, which stands for the case id: write it where the names of files "
+                f"differ, such as images/{CASE}.nii.gz."
             )
     places = [
-        str(Path(text.partition(_MARK)[0] + "x").expanduser().absolute().parent)
+        str(Path(text[: min(map(text.index, marks_of(text)))] + "x").expanduser().absolute().parent)
         for text in (*images, *filter(None, [labels]))
     ]
     places += [str(Path(file).expanduser().absolute().parent) for file in filter(None, [options.table])]
@@ -142,30 +178,38 @@ def _listing(root: Path, images: Sequence[str], labels: str | None, options: Pat
         listing["lists"] = {part: below(file) for part, file in options.lists.items()}
     if options.splits:
         listing |= {"splits": below(options.splits), "fold": options.fold or 0}
-    if not (options.split_column or options.lists or options.splits):
+    in_folders = any(PART in text for text in (*images, *filter(None, [labels])))
+    if not (options.split_column or options.lists or options.splits or in_folders):
         listing |= {"validation_fraction": 0.1, "test_fraction": 0.2, "seed": 0}
     return listing
 
 
-def _all_cases(root: Path, listing: Mapping[str, Any], class_names: Sequence[str]) -> list[Case]:
-    """All cases, divided as the fragment will divide them, which shows whether they can be."""
-    arguments = {**listing, **({"class_names": class_names} if "class_column" in listing else {})}
-    split = pattern_cases(root, **arguments)
+def _all_cases(root: Path, listing: Mapping[str, Any], class_names: Sequence[str]) -> tuple[list[Case], list[str]]:
+    """All cases, divided as the fragment will divide them, which shows whether they can be, and what is left out."""
+    arguments = {**listing, **({"class_names": class_names} if {"class_column", "class_names"} & {*listing} else {})}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        split = pattern_cases(root, **arguments)
     known = {case[CaseKeys.CASE]: case for part in (*SplitKeys,) for case in split[part.value]}
-    return [known[name] for name in sorted(known)]
+    return [known[name] for name in sorted(known)], [str(one.message) for one in caught]
 
 
-def _unlabelled(root: Path, image: str | Sequence[str], label: str) -> list[str]:
-    first = image if isinstance(image, str) else image[0]
-    begin, *others = (re.escape(part) for part in first.split(_MARK))
-    known = re.compile(f"{begin}(?P<case>[^/]+){'(?P=case)'.join(others)}")
-    of_labels = set(visible(root, glob.escape(label).replace(_MARK, "*")))
-    names = [
-        match["case"]
-        for path in visible(root, glob.escape(first).replace(_MARK, "*"))
-        if path not in of_labels and (match := known.fullmatch(path.relative_to(root).as_posix()))
-    ]
-    return [name for name in names if not (root / label.replace(_MARK, name)).exists()]
+def _unlabelled(root: Path, image: str, labels: Sequence[str]) -> list[str]:
+    names = found_cases(root, [image, *labels], [image])
+    return sorted(
+        name for name, values in names.items() if not any(is_there(root / filled(label, values)) for label in labels)
+    )
+
+
+def _folders(root: Path, image: str) -> tuple[str, ...]:
+    """Names of the classes by the folders of whole images."""
+    names = sorted({values[CLASS] for _, _, values in matching_files(root, [checked_pattern(root, image)])})
+    if len(names) < 2:
+        raise UserError(
+            f"{len(names)} folder(s) of classes match '{image}' in '{root}', but two are needed at least: correct "
+            f"--images."
+        )
+    return tuple(names)
 
 
 def _classes(table: Path, column: str) -> tuple[str, ...]:
@@ -178,7 +222,15 @@ def _classes(table: Path, column: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _reason(options: PatternOptions) -> str:
+def _reason(options: PatternOptions, root: Path, patterns: Sequence[str]) -> str:
+    if any(PART in pattern for pattern in patterns):
+        folders = named_folders(found_cases(root, patterns, patterns))
+        told = f"the folders {', '.join(folders)} divide the cases"
+        aside = "a tenth of the training cases is set aside for validation"
+        if tested_on_validation(folders.values()):
+            held_out = next(name for name, part in folders.items() if part == SplitKeys.VALIDATION)
+            return f"{told}; without one of test cases, {held_out} is the test part, and {aside}"
+        return told if SplitKeys.VALIDATION in folders.values() else f"{told}; {aside}"
     if options.split_column:
         return f"the column {options.split_column} of the table divides the cases"
     if options.lists:

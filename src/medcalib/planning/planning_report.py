@@ -73,7 +73,7 @@ def report_page(report: Mapping[str, Any], commands: Sequence[str]) -> str:
         commands: what to type next.
     """
     blocks = [f"# {report['name']}", f"{report['num_cases']} labelled cases in `{report['dataset_dir']}`."]
-    for head, key in (("Left out", "notes"), ("To look at", "warnings")):
+    for head, key in (("To know", "notes"), ("To look at", "warnings")):
         if report[key]:
             blocks += [f"## {head}", "\n".join(f"- {sentence}" for sentence in report[key])]
     unit = "pixels" if len(report["size"]["min"]) == 2 else "voxels"

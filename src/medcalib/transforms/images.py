@@ -29,6 +29,8 @@ __all__ = ["LoadPictured", "PictureFile", "polygon_mask", "read_picture"]
 _CROP = "crop"
 _OUTLINE = "outline"
 _WITHOUT_COLOUR = {"LA", "La"}
+# what is stored as I is a PNG of 16 bits, or seldom a TIF of 32
+_BITS = {"I": 16, "F": 32}
 _WITH_COLOUR = {"RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "PA"}
 
 
@@ -129,6 +131,7 @@ class PictureFile:
     Attributes:
         grid: its pixels (x, y), 1 apart.
         num_channels: None, since a palette may hold colours or grey.
+        num_bits: of each value: 8, also of palettes and black and white, 16, or 32.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -141,6 +144,7 @@ class PictureFile:
         self.as_colours = as_colours
         with _opened(path) as picture:
             self.grid = Grid(Path(path), picture.size, np.eye(4), np.eye(4), None)
+            self.num_bits = _BITS.get(picture.mode.partition(";")[0], 8)
 
     def read(self, channel: int | None = None) -> NDArray[np.float32]:
         """Pixel values (C, x, y), of all channels or of one; see `read_picture`."""
@@ -230,6 +234,9 @@ def _opened(path: str | PathLike) -> Iterator[Image.Image]:
 
 def _plain(picture: Image.Image, as_colours: bool) -> Image.Image:
     """Without transparency, and in grey or in red, green and blue."""
+    if picture.mode == "PA" and not as_colours:
+        # the indices without their transparency
+        return picture.getchannel(0)
     if picture.mode in _WITHOUT_COLOUR or (picture.mode == "1" and as_colours):
         return picture.convert("L")
     if picture.mode in _WITH_COLOUR:

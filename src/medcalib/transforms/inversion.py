@@ -17,12 +17,17 @@ from medcalib.errors import UserError
 from medcalib.functional.slabs import can_overwrite, slabs
 from medcalib.keys import CaseKeys, EvaluationSpace
 from medcalib.task import Task
-from medcalib.transforms.loading import LoadCased
+from medcalib.transforms.loading import PATHS_BETWEEN, LoadCased
 
 __all__ = ["InvertProbabilitiesd", "ToEvaluationSpaced"]
 
 # about how many values are brought back at a time
 CHANNEL_VALUES = 1 << 24
+# what says beside its files which label is meant
+_OF_LABEL = (
+    *(CaseKeys.CASE, CaseKeys.FRAME, CaseKeys.CROP, CaseKeys.OUTLINE),
+    *(CaseKeys.STRUCTURES, CaseKeys.NUM_STRUCTURES),
+)
 
 
 class InvertProbabilitiesd(MapTransform):
@@ -154,9 +159,9 @@ class ToEvaluationSpaced(Transform):
         moved = self.invert(data)
         label = data[CommonKeys.LABEL]
         case = str(data[CaseKeys.CASE])
-        where = (CaseKeys.CASE, CaseKeys.FRAME, CaseKeys.CROP, CaseKeys.OUTLINE)
-        kept = {key: data[key] for key in where if key in data}
-        stored = self.load(kept | {CommonKeys.LABEL: label.meta["filename_or_obj"]})[CommonKeys.LABEL]
+        kept = {key: data[key] for key in _OF_LABEL if key in data}
+        files = str(label.meta["filename_or_obj"]).split(PATHS_BETWEEN)
+        stored = self.load(kept | {CommonKeys.LABEL: files if len(files) > 1 else files[0]})[CommonKeys.LABEL]
         for transform in self.label_transforms:
             stored = transform({CaseKeys.CASE: case, CommonKeys.LABEL: stored})[CommonKeys.LABEL]
         if stored.shape[0] != label.shape[0]:

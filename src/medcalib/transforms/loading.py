@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 
 from medcalib.errors import UserError
 from medcalib.image_files.grids import AFFINE_TOLERANCE, Grid, corner_distance
-from medcalib.image_files.label_values import whole_labels
+from medcalib.image_files.label_values import replaced_values, value_text, whole_labels
 from medcalib.image_files.unreadable import UnreadableFileError
 from medcalib.image_files.volumes_in_files import VOLUME_ENDINGS, open_volume
 from medcalib.keys import CaseKeys
 
-__all__ = ["CheckSpatialDims", "ImageFile", "LoadCased"]
+__all__ = ["PATHS_BETWEEN", "CheckSpatialDims", "ImageFile", "LoadCased"]
+
+PATHS_BETWEEN = "\n"
+"""Stands between the paths of a label of several files, where a text holds all of them."""
 
 
 class ImageFile(Protocol):
@@ -52,7 +55,9 @@ class LoadCased(MapTransform):
     Args:
         keys: keys that hold a path, or a list of paths that become channels.
         num_channels: number of channels that the image must have; not checked when None.
-        label_map: label value on disk: class index, for those that differ.
+        label_map: label value on disk: class index, for those that differ. Where one value alone is mapped to a class,
+            the index of the class is no value any more unless it is listed, too: ``{3: 2}`` refuses a 2 in a file.
+            Where several are, such as ``{2: 1, 3: 1}``, they are united with it, and so is what is mapped to 0.
         affine_tolerance: how far a corner of the label may lie from that of the image, in voxels of the image.
 
     Attributes:
@@ -61,8 +66,8 @@ class LoadCased(MapTransform):
 
     Raises:
         UserError: on call, naming case and file: a file is missing, damaged, of another format, holds NaN or Inf or has
-            no such frame, the image has another number of channels, or image and label, or two channels, differ in
-            shape or position.
+            no such frame, the image has another number of channels, a label holds a value to which ``label_map`` leaves
+            no class, or image and label, or two channels, differ in shape or position.
 
     Example:
         >>> load = LoadCased(keys=["image", "label"], num_channels=1)
@@ -95,14 +100,12 @@ class LoadCased(MapTransform):
         loaded = {key: value for key, value in data.items() if key not in (CaseKeys.ATTRIBUTES, CaseKeys.SERIES)}
         case = str(loaded.get(CaseKeys.CASE, "?"))
         frame = loaded.get(CaseKeys.FRAME)
-        files = {key: self._all_opened(data, key) for key in self.key_iterator(loaded)}
-        for several in files.values():
-            for file in several[1:]:
-                self._check_geometry(case, "the channels", several[0].grid, file.grid)
+        files = self._checked_files(data)
         image, label = (files.get(key) for key in (CaseKeys.IMAGE, CaseKeys.LABEL))
-        if image and label:
-            self._check_geometry(case, "image and label", image[0].grid, label[0].grid)
         for key, several in files.items():
+            if key == CaseKeys.LABEL and CaseKeys.STRUCTURES in data:
+                loaded[key] = self._united_structures(data, several)
+                continue
             read = self._read_label if key == CaseKeys.LABEL else self._read
             channels = [read(case, file, frame) for file in several]
             loaded[key] = torch.cat([*channels]) if len(channels) > 1 else channels[0]
@@ -118,6 +121,65 @@ class LoadCased(MapTransform):
                 loaded[CaseKeys.LABEL].affine = loaded[CaseKeys.IMAGE].affine
         return loaded
 
+    def structure_masks(self, data: Mapping[Hashable, Any]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Where each structure of a label is that marks them in files or channels of their own, one after another.
+
+        Args:
+            data: a case with the key `medcalib.keys.CaseKeys.STRUCTURES`, whose image and label must lie together.
+
+        Yields:
+            The class, and a mask (...) of truth values.
+
+        Raises:
+            UserError: a file is missing or damaged or holds several values beside 0, or there are other numbers of
+                channels and classes; names case and file.
+        """
+        for index, mask, _ in self._masks(data, self._checked_files(data)[CaseKeys.LABEL]):
+            yield index, mask
+
+    def _masks(
+        self, data: Mapping[Hashable, Any], files: list[ImageFile]
+    ) -> Iterator[tuple[int, torch.Tensor, MetaTensor]]:
+        """Class, mask, and the label from which it comes."""
+        case = str(data.get(CaseKeys.CASE, "?"))
+        classes = [int(index) for index in str(data[CaseKeys.STRUCTURES]).split(",")]
+        number = 0
+        for file in files:
+            label = self._read_label(case, file, None)
+            for channel in label.as_tensor():
+                mask = channel != 0
+                if (channel[mask] != channel.max()).any():
+                    found = sorted(value_text(value) for value in torch.unique(channel[mask])[:3].tolist())
+                    raise UserError(
+                        f"Case {case}: {file.grid.path} holds the values {', '.join(found)}, but what marks one "
+                        f"structure has one value beside 0; correct the file, or name label maps by a pattern "
+                        f"without {{class}}."
+                    )
+                if number < len(classes):
+                    yield classes[number], mask, label
+                number += 1
+        if number != len(classes):
+            raise UserError(
+                f"Case {case}: {files[0].grid.path} has {number} channel(s), but data::cases gives {len(classes)} "
+                f"classes to them; correct label_channels, or the file."
+            )
+
+    def _united_structures(self, data: Mapping[Hashable, Any], files: list[ImageFile]) -> MetaTensor:
+        """One label map (1, ...) of all structures, or one channel for each, (C, ...)."""
+        number = int(data.get(CaseKeys.NUM_STRUCTURES, 0))
+        grid = files[0].grid
+        united, like = torch.zeros(number or 1, *grid.shape), None
+        for index, mask, read in self._masks(data, files):
+            like = like if like is not None else read[:1]
+            if number:
+                united[index] = mask
+            elif index:
+                united[0][mask] = index
+        label = MetaTensor(united).copy_meta_from(like)
+        # where the label is read once more, all of its files are
+        label.meta = {**label.meta, "filename_or_obj": PATHS_BETWEEN.join(str(file.grid.path) for file in files)}
+        return label
+
     def image_grid(self, data: Mapping[Hashable, Any]) -> Grid:
         """The grid of the image of a case, by the header of its first file alone.
 
@@ -129,10 +191,29 @@ class LoadCased(MapTransform):
     def _read_label(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
         label = self._read(case, file, frame)
         values = whole_labels(label.as_tensor())
+        for index, value in replaced_values(self.label_map).items():
+            if (values == index).any():
+                raise UserError(
+                    f"Case {case}: {file.grid.path} holds the value {index}, but data::label_map gives the class "
+                    f"{index} to the value {value} in its place; correct the file, or add {index}: {index} to the map "
+                    f"if both are this class."
+                )
         mapped = values.clone()
         for on_disk, index in self.label_map.items():
             mapped[values == on_disk] = index
         return MetaTensor(mapped).copy_meta_from(label)
+
+    def _checked_files(self, data: Mapping[Hashable, Any]) -> dict[Hashable, list[ImageFile]]:
+        """The files of each key, of which only headers were read, on one grid."""
+        case = str(data.get(CaseKeys.CASE, "?"))
+        files = {key: self._all_opened(data, key) for key in self.key_iterator(dict(data))}
+        for several in files.values():
+            for file in several[1:]:
+                self._check_geometry(case, "the channels", several[0].grid, file.grid)
+        image, label = (files.get(key) for key in (CaseKeys.IMAGE, CaseKeys.LABEL))
+        if image and label:
+            self._check_geometry(case, "image and label", image[0].grid, label[0].grid)
+        return files
 
     def _all_opened(self, data: Mapping[Hashable, Any], key: Hashable, most: int | None = None) -> list[ImageFile]:
         """Each of the files of a key, or the first ones."""
