@@ -65,7 +65,7 @@ def test_any_number_of_classes(num_classes):
     volume = torch.zeros(1, 40, dtype=torch.long)
     volume[0, 3:7] = num_classes - 1
     masks = module.class_masks(volume, num_classes)
-    boxes = [mask.box for mask in masks]
+    boxes = module.class_boxes(masks)
     assert boxes == [(slice(0, 40),), *[None] * (num_classes - 2), (slice(3, 7),)]
     for mask, (start, stop) in zip((masks[0], masks[-1]), ((0, 40), (3, 7)), strict=True):
         np.testing.assert_array_equal(mask.crop((slice(start, stop),)), mask.volume[start:stop] == mask.label)

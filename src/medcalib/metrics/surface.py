@@ -13,7 +13,15 @@ from torch import Tensor
 
 from medcalib.metrics.region import case_name, reduce_metric
 from medcalib.metrics.spacing import spacings
-from medcalib.metrics.surface_distances import ClassMask, class_masks, joint_box, surface_distances
+from medcalib.metrics.surface_distances import (
+    Box,
+    ClassMask,
+    SurfaceDistances,
+    class_boxes,
+    class_masks,
+    joint_box,
+    surface_distances,
+)
 
 __all__ = ["HausdorffDistanceMetric", "ModifiedHausdorffDistanceMetric", "SurfaceDiceMetric", "SurfaceMetric"]
 
@@ -250,25 +258,35 @@ class SurfaceDiceMetric(SurfaceMetric):
         if len(tolerances) != len(true):
             raise ValueError(f"there are {len(tolerances)} tolerances, but {len(true)} classes.")
         limits = [tolerance * (1 + _SLACK) for tolerance in tolerances]
-        if self.use_subvoxels:
-            values = [_of_elements(*pair, spacing) for pair in zip(predicted, true, limits, strict=True)]
-        else:
+        if not self.use_subvoxels:
             distances = surface_distances(predicted, true, spacing)
-            values = [
-                float(np.mean(np.concatenate(found) <= limit)) if found.there.size + found.back.size else np.nan
-                for found, limit in zip(distances, limits, strict=True)
-            ]
-        absent = [mask.box is None and self.ignore_empty for mask in true]
-        return [np.nan if lacks else value for lacks, value in zip(absent, values, strict=True)]
+            return [self._of_voxels(found, limit) for found, limit in zip(distances, limits, strict=True)]
+        boxes = class_boxes(predicted), class_boxes(true)
+        return [self._of_elements(*pair, spacing) for pair in zip(predicted, true, *boxes, limits, strict=True)]
 
+    def _of_voxels(self, found: SurfaceDistances, limit: float) -> float:
+        if found.both:
+            return float(np.mean(np.concatenate(found) <= limit))
+        return self._of_one(found.there.size > 0, found.back.size > 0)
 
-def _of_elements(predicted: ClassMask, true: ClassMask, limit: float, spacing: tuple[float, ...]) -> float:
-    """The part of the area of both surfaces that lies within a limit of the other."""
-    if predicted.box is None or true.box is None:
-        return np.nan if predicted.box is true.box else 0.0
-    box = joint_box(predicted.box, true.box)
-    p, t = (torch.from_numpy(mask.crop(box))[None, None] for mask in (predicted, true))
-    return compute_surface_dice(p, t, [limit], include_background=True, spacing=spacing, use_subvoxels=True).item()
+    def _of_elements(
+        self,
+        predicted: ClassMask,
+        true: ClassMask,
+        near: Box | None,
+        there: Box | None,
+        limit: float,
+        spacing: tuple[float, ...],
+    ) -> float:
+        if near is None or there is None:
+            return self._of_one(near is not None, there is not None)
+        box = joint_box(near, there)
+        p, t = (torch.from_numpy(mask.crop(box))[None, None] for mask in (predicted, true))
+        return compute_surface_dice(p, t, [limit], include_background=True, spacing=spacing, use_subvoxels=True).item()
+
+    def _of_one(self, has_prediction: bool, has_truth: bool) -> float:
+        """The value where one of the two is missing, or both are."""
+        return 0.0 if has_truth or (has_prediction and not self.ignore_empty) else np.nan
 
 
 def _tolerances(

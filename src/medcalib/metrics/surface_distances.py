@@ -13,17 +13,24 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 from torch import Tensor
 
-__all__ = ["ClassMask", "SurfaceDistances", "class_masks", "joint_box", "surface_distances"]
+__all__ = [
+    "Box",
+    "ClassMask",
+    "SurfaceDistances",
+    "class_boxes",
+    "class_masks",
+    "joint_box",
+    "surface_distances",
+]
 
 Box = tuple[slice, ...]
 
 
 class ClassMask(NamedTuple):
-    """Where ``volume`` equals ``label``; ``box`` is the smallest that holds it, None where it never does."""
+    """Where ``volume`` equals ``label``."""
 
     volume: NDArray[np.integer]
     label: int
-    box: Box | None
 
     def crop(self, box: Box) -> NDArray[np.bool_]:
         """The mask inside of a box."""
@@ -62,18 +69,33 @@ def class_masks(y: Tensor, num_classes: int) -> list[ClassMask]:
         ValueError: the number of channels is neither 1 nor that of the classes, or a value is no class.
 
     Example:
-        >>> [mask.box for mask in class_masks(torch.tensor([[0, 2, 2, 0]]), 3)]
-        [(slice(0, 4, None),), None, (slice(1, 3, None),)]
+        >>> class_masks(torch.tensor([[0, 2, 2, 0]]), 3)[2].crop((slice(0, 3),))
+        array([False,  True,  True])
     """
     if y.shape[0] not in (1, num_classes):
         raise ValueError(f"expected a label map or {num_classes} channels, got {y.shape[0]} channels.")
     if y.shape[0] == 1:
         first = 1 if num_classes == 1 else 0
         labels = _integers(y[0], first + num_classes)
-        boxes = find_objects(labels + (1 - first), max_label=num_classes)
-        return [ClassMask(labels, first + index, box) for index, box in enumerate(boxes)]
-    channels = [_integers(channel, 2) for channel in y]
-    return [ClassMask(channel, 1, find_objects(channel, max_label=1)[0]) for channel in channels]
+        return [ClassMask(labels, first + index) for index in range(num_classes)]
+    return [ClassMask(_integers(channel, 2), 1) for channel in y]
+
+
+def class_boxes(masks: Sequence[ClassMask]) -> list[Box | None]:
+    """The smallest box that holds each mask, None where it is nowhere.
+
+    Example:
+        >>> class_boxes(class_masks(torch.tensor([[0, 2, 2, 0]]), 3))
+        [(slice(0, 4, None),), None, (slice(1, 3, None),)]
+    """
+    found: dict[int, list[Box | None]] = {}
+    boxes = []
+    for mask in masks:
+        if id(mask.volume) not in found:
+            found[id(mask.volume)] = find_objects(mask.volume + 1)
+        of_labels = found[id(mask.volume)]
+        boxes.append(of_labels[mask.label] if mask.label < len(of_labels) else None)
+    return boxes
 
 
 def joint_box(first: Box, second: Box) -> Box:
@@ -104,7 +126,8 @@ def surface_distances(
     """
     key = _key(predicted, true, spacing)
     if key not in _LAST:
-        found = [_of_class(*pair, spacing) for pair in zip(predicted, true, strict=True)]
+        boxes = class_boxes(predicted), class_boxes(true)
+        found = [_of_class(*pair, spacing) for pair in zip(predicted, true, *boxes, strict=True)]
         _LAST.clear()
         _LAST[key] = found
     return _LAST[key]
@@ -122,26 +145,27 @@ def _key(predicted: Sequence[ClassMask], true: Sequence[ClassMask], spacing: tup
             digest.update(repr((mask.label, mask.volume.shape, mask.volume.dtype.str)).encode())
             if mask.volume is not volume:
                 volume = mask.volume
-                digest.update(np.ascontiguousarray(volume))
+                digest.update(np.ascontiguousarray(volume).data)
     return digest.digest()
 
 
-def _of_class(predicted: ClassMask, true: ClassMask, spacing: tuple[float, ...]) -> SurfaceDistances:
-    if predicted.box is None or true.box is None:
-        of_one = [np.full(int(mask.box is not None), np.inf, np.float32) for mask in (predicted, true)]
+def _of_class(
+    predicted: ClassMask, true: ClassMask, near: Box | None, there: Box | None, spacing: tuple[float, ...]
+) -> SurfaceDistances:
+    if near is None or there is None:
+        of_one = [np.full(int(box is not None), np.inf, np.float32) for box in (near, there)]
         return SurfaceDistances(*of_one)
-    box = joint_box(predicted.box, true.box)
+    box = joint_box(near, there)
     first, second = get_mask_edges(predicted.crop(box), true.crop(box))
-    return SurfaceDistances(
-        get_surface_distance(first, second, spacing=spacing), get_surface_distance(second, first, spacing=spacing)
-    )
+    ways = (first, second), (second, first)
+    return SurfaceDistances(*(np.asarray(get_surface_distance(*way, spacing=spacing)) for way in ways))
 
 
 def _integers(volume: Tensor, stop: int) -> NDArray[np.integer]:
     array = volume.as_subclass(torch.Tensor).cpu().numpy()
     with np.errstate(invalid="ignore"):
         # one more than the largest value is needed, too
-        labels = array.astype(np.uint8 if stop < 256 else np.int32)
+        labels: NDArray[np.integer] = array.astype(np.uint8 if stop < 256 else np.int32)
     if labels.size and not ((labels == array).all() and labels.max() < stop and labels.min() >= 0):
         raise ValueError(
             f"segmentations must hold whole numbers from 0 to {stop - 1}; label maps of more classes need num_classes."

@@ -59,9 +59,9 @@ def planning_report(
                     ("max_epochs", plan.max_epochs),
                     ("networks", plan.network),
                     ("learning_rate", plan.learning_rate),
-                    *([("surface_tolerance_mm", plan.surface_tolerance)] if plan.surface_tolerance else []),
                 )
             },
+            **({"surface_tolerance_mm": _choice(plan.surface_tolerance)} if plan.surface_tolerance else {}),
         },
     }
 
