@@ -75,6 +75,11 @@ EXAMPLES = {
     "handlers::overlays": "null",
     "handlers::reliability": "null",
     "additional_metrics::mhd": "null",
+    "additional_metrics::hd95": "null",
+    "boundary::tolerance_mm": 2,
+    "boundary::band_mm": 3,
+    "object_sizes::report": "true",
+    "object_sizes::limits_ml": "[2,10]",
     "overlays::num_cases": 10,
     "overlays::cases": "[phantom_008]",
     "evaluation::space": "original",
@@ -236,7 +241,16 @@ def all_ids() -> str:
     files += [
         f"{CLASSIFICATION}/{name}" for name in GUARANTEE_CONFIGS if (CONFIGS / CLASSIFICATION / f"{name}.yaml").exists()
     ]
-    files += ["label_files", "mlflow", "multi_gpu", "initial_weights", "debug", "images", "guaranteed_images"]
+    files += [
+        "boundary",
+        "label_files",
+        "mlflow",
+        "multi_gpu",
+        "initial_weights",
+        "debug",
+        "images",
+        "guaranteed_images",
+    ]
     files += [f"{FragmentKind.NETWORK}/{name}" for name in fragment_names(CONFIGS, FragmentKind.NETWORK)]
     parts, known = [], {}
     for name in files:

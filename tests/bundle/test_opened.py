@@ -163,6 +163,16 @@ def test_a_bundle_of_an_earlier_version_names_its_labels_all_the_same(bundle):
     assert Bundle.open(bundle).config(Mode.INFERENCE_PRED) == expected
 
 
+def test_a_bundle_of_an_earlier_version_measures_surfaces_all_the_same(bundle):
+    expected = Bundle.open(bundle).config(Mode.INFERENCE_EVAL)
+    assert "hd95" in expected["additional_metrics"]
+    assert "hd95" not in Bundle.open(bundle).config(Mode.INFERENCE_PRED).get("additional_metrics", {})
+    (bundle / "configs" / "boundary.yaml").unlink()
+    opened = Bundle.open(bundle)
+    assert not opened.edited
+    assert opened.config(Mode.INFERENCE_EVAL) == expected
+
+
 def test_images_are_no_cases_of_the_dataset(opened):
     for id_ in ("data::cases::num_training", "data::cases"):
         with pytest.raises(UserError, match=rf"^--{id_} says which cases of the dataset are taken"):

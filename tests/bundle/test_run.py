@@ -18,6 +18,7 @@ from medcalib.handlers.checkpoint import finished_epochs
 
 METRICS = [
     "mean_dice", "macro_ece", "macro_ace", "macro_mce", "micro_ece", "micro_ace", "micro_mce", "nll", "brier",
+    "macro_ece_debiased", "micro_ece_debiased", "micro_rmsce", "micro_rmsce_debiased",
 ]  # fmt: skip
 CLASSES = ["organ", "lesion"]
 
@@ -88,7 +89,7 @@ def test_every_table_has_the_agreed_shape(results, cases):
         stats = pd.read_csv(folder / f"{metric}_summary.csv").set_index("class")
         np.testing.assert_allclose(stats.loc["mean", "mean"], table["mean"].mean(), rtol=1e-12)
     metrics = pd.read_csv(folder / "metrics.csv").set_index("metric")["value"]
-    assert sorted(metrics.index) == sorted([*METRICS, "mhd", "nll_categorical"])
+    assert sorted(metrics.index) == sorted([*METRICS, "hd95", "mhd", "nll_categorical"])
     assert sorted(path.name for path in folder.glob("*.csv")) == sorted(
         [f"{name}_{kind}.csv" for name in metrics.index for kind in ("raw", "summary")] + ["cases.csv", "metrics.csv"]
     )
@@ -219,13 +220,38 @@ def test_original_space_equals_resampled_where_nothing_is_resampled(trained, tin
     folder = tmp_path / trained.name
     shutil.copytree(trained, folder)
     before = summary(folder / "seed_12345")
-    run(str(folder), "inference_eval", overrides=tiny | {"evaluation::space": "original"})
+    more = {
+        "data::surface_tolerance_mm": {"organ": 1.5, "lesion": 500},
+        "boundary::band_mm": 500,
+        "object_sizes::limits_ml": [1e-6, 2e-6],
+    }
+    run(str(folder), "inference_eval", overrides=tiny | {"evaluation::space": "original"} | more)
     after = summary(folder / "seed_12345")
     assert after["provenance"]["space"] == "original"
     for metric in METRICS:
         assert after[metric] == pytest.approx(before[metric], rel=1e-6)
+    check_more(folder / "seed_12345" / "evaluation", after)
     kept = json.loads((folder / "seed_12345" / "evaluation_1" / "summary.json").read_text())
     assert kept == before, "an evaluation with other settings must not overwrite the one before"
+
+
+def check_more(folder, after):
+    """What an evaluation has besides where it is asked for, with a band and sizes that hold everything."""
+    assert after["provenance"]["surface_tolerance_mm"] == {"organ": 1.5, "lesion": 500}
+    assert after["provenance"]["boundary_band_mm"] == 500
+    for average in ("macro", "micro"):
+        for error in ("ece", "ace", "mce"):
+            assert after[f"{average}_boundary_{error}"] == pytest.approx(after[f"{average}_{error}"], rel=1e-9)
+    assert (folder / "boundary_bin_statistics.npz").exists()
+    dice = pd.read_csv(folder / "surface_dice_raw.csv")
+    predicted = pd.read_csv(folder / "hd95_raw.csv")["lesion"].notna()
+    assert set(dice["lesion"][predicted]) <= {1.0}
+    assert dice["organ"].dropna().between(0, 1).all()
+    sizes = pd.read_csv(folder / "object_sizes.csv").set_index(["class", "size"])
+    for name in CLASSES:
+        assert sizes.loc[(name, "large"), "num_cases"] == after["num_values"]["mean_dice"][name]
+        assert sizes.loc[(name, "large"), "macro_ece"] == pytest.approx(after["per_class"]["macro_ece"][name])
+        assert sizes.loc[(name, "large"), "hd95"] == pytest.approx(after["per_class"]["hd95"][name], nan_ok=True)
 
 
 def test_debug_runs_in_its_own_folder(bundle, tiny):

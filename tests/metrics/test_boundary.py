@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from medcalib.metrics import BinStatisticsMetric, CalibrationErrorMetric, boundary_band
+from medcalib.metrics import BinStatisticsMetric, CalibrationErrorMetric, boundary, boundary_band
 
 
 def band_by_loop(labels, width, spacing):
@@ -101,3 +101,25 @@ def test_a_channel_has_a_voxel_from_one_half_on():
     expected = boundary_band((y >= 0.5).int(), 1.0, [1.0])
     assert torch.equal(boundary_band(y, 1.0, [1.0]), expected)
     assert expected.any()
+
+
+@pytest.mark.parametrize("slab", [1, 40, 10**9])
+@pytest.mark.parametrize(("size", "spacing"), [((20,), (1.0,)), ((9, 8), (1.0, 0.7)), ((6, 5, 4), (2.0, 1.0, 0.5))])
+def test_band_of_a_mask_equals_that_of_its_label_map_in_any_slabs(monkeypatch, slab, size, spacing):
+    monkeypatch.setattr(boundary, "_SLAB", slab)
+    for seed in range(4):
+        mask = torch.rand(size, generator=torch.Generator().manual_seed(seed)) < 0.2
+        for width in (0.6, 1.5, 4.0, 50.0):
+            band = torch.zeros(size, dtype=torch.bool)
+            box, inside = boundary.mask_band(mask.numpy(), width, spacing)
+            band[box] = torch.from_numpy(inside)
+            torch.testing.assert_close(band, band_by_loop(mask.long(), width, np.array(spacing)))
+            torch.testing.assert_close(band, boundary_band(mask[None, None].long(), width, spacing)[0, 0])
+
+
+def test_an_infinite_band_is_everything():
+    mask = torch.zeros(5, 6, dtype=torch.bool)
+    assert boundary.mask_band(mask.numpy(), np.inf, (1.0, 1.0)) is None
+    mask[2, 3] = True
+    assert boundary.mask_band(mask.numpy(), np.inf, (1.0, 1.0))[1].shape == (5, 6)
+    assert boundary_band(mask[None, None].int(), np.inf, (1.0, 1.0)).all()

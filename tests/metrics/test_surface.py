@@ -6,8 +6,9 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler, from_engine
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
-from medcalib.metrics import ModifiedHausdorffDistanceMetric
+from medcalib.metrics import HausdorffDistanceMetric, ModifiedHausdorffDistanceMetric, SurfaceDiceMetric
 
 
 def surface_by_loop(mask):
@@ -172,3 +173,133 @@ def test_errors_of_lists_name_the_case():
         ModifiedHausdorffDistanceMetric()([torch.zeros(1, 5)], [label, label])
     with pytest.raises(ValueError, match="num_classes must be at least 1"):
         ModifiedHausdorffDistanceMetric(num_classes=0)
+
+
+def gaps_by_loop(predicted, true, spacing):
+    """Distances of every surface voxel, both ways."""
+    a, b = surface_by_loop(predicted), surface_by_loop(true)
+    gaps = np.array([[np.linalg.norm(np.subtract(p, q) * spacing) for q in b] for p in a])
+    return gaps.min(axis=1), gaps.min(axis=0)
+
+
+def binary(seed, shape):
+    return (blobs(seed, shape, 2) == 1).numpy()
+
+
+@pytest.mark.parametrize(("shape", "spacing"), SIZES)
+@pytest.mark.parametrize("seed", range(3))
+def test_percentile_and_surface_dice_equal_loops_over_surface_voxels(seed, shape, spacing):
+    predicted, true = binary(seed, shape), binary(seed + 50, shape)
+    there, back = gaps_by_loop(predicted, true, np.array(spacing))
+    y_pred, y = torch.from_numpy(predicted)[None, None], torch.from_numpy(true)[None, None]
+    for percentile in (50, 95, 100):
+        expected = max(np.percentile(there, percentile), np.percentile(back, percentile))
+        found = HausdorffDistanceMetric(percentile)(y_pred, y, spacing=spacing)
+        np.testing.assert_allclose(found, [[expected]], rtol=1e-6)
+    # the tolerances are distances that occur, so that ends matter
+    for tolerance in (0.0, there[0], back[-1], 1.0):
+        close = np.sum(there <= tolerance + 1e-9) + np.sum(back <= tolerance + 1e-9)
+        found = SurfaceDiceMetric(float(tolerance))(y_pred, y, spacing=spacing)
+        np.testing.assert_allclose(found, [[close / (len(there) + len(back))]], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("shape", "spacing"), SIZES[1:])
+def test_equal_those_of_monai_on_the_whole_volume(shape, spacing):
+    predicted, true = blobs(7, shape, 4), blobs(8, shape, 4)
+    channels = [one_hot(labels, 4)[None].float() for labels in (predicted, true)]
+    options = {"include_background": True, "spacing": spacing}
+    there = [channel.flatten(2).any(-1) for channel in channels]
+    both, real = there[0] & there[1], there[1]
+    hd95 = HausdorffDistanceMetric(include_background=True, num_classes=4)
+    expected = compute_hausdorff_distance(*channels, percentile=95, **options)
+    found = hd95(predicted[None, None], true[None, None], spacing=spacing)
+    torch.testing.assert_close(found, expected.double().where(both, torch.nan), equal_nan=True, rtol=1e-6, atol=0)
+    tolerances = [0.5, 1.0, 1.4, 2.0]
+    for use_subvoxels in (False, True):
+        expected = compute_surface_dice(*channels, tolerances, use_subvoxels=use_subvoxels, **options).double()
+        for ignore_empty, wanted in ((True, expected.where(real, torch.nan)), (False, expected)):
+            dice = SurfaceDiceMetric(
+                tolerances,
+                include_background=True,
+                num_classes=4,
+                use_subvoxels=use_subvoxels,
+                ignore_empty=ignore_empty,
+            )
+            found = dice(predicted[None, None], true[None, None], spacing=spacing)
+            torch.testing.assert_close(found, wanted, equal_nan=True, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("far", [0, 30])
+def test_single_voxels_two_millimetres_apart(far):
+    """Of the eight corners of a voxel four are 1 mm from those of the other and four 2 mm, areas alike."""
+    y_pred, y = torch.zeros(1, 1, 40, 40, 40), torch.zeros(1, 1, 40, 40, 40)
+    y[0, 0, far, 20, 10], y_pred[0, 0, far, 20, 12] = 1, 1
+
+    def dice(tolerance, use_subvoxels):
+        return SurfaceDiceMetric(tolerance, use_subvoxels=use_subvoxels)(y_pred, y, spacing=[3.0, 2.0, 1.0]).item()
+
+    assert [dice(tolerance, True) for tolerance in (0.9, 1.0, 1.9, 2.0)] == pytest.approx([0, 0.5, 0.5, 1])
+    assert [dice(tolerance, False) for tolerance in (1.0, 1.9, 2.0)] == [0, 0, 1]
+    assert HausdorffDistanceMetric()(y_pred, y, spacing=[3.0, 2.0, 1.0]).item() == 2.0
+
+
+def test_surface_dice_of_elements_equals_the_published_code():
+    published = pytest.importorskip("surface_distance")
+    for seed, (shape, spacing) in enumerate(SIZES[1:]):
+        predicted, true = binary(seed, shape), binary(seed + 50, shape)
+        distances = published.compute_surface_distances(true, predicted, spacing)
+        for tolerance in (0.3, 1.0, 2.5):
+            expected = published.compute_surface_dice_at_tolerance(distances, tolerance)
+            metric = SurfaceDiceMetric(tolerance, use_subvoxels=True)
+            pair = torch.from_numpy(predicted)[None, None], torch.from_numpy(true)[None, None]
+            np.testing.assert_allclose(metric(*pair, spacing=spacing), [[expected]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("use_subvoxels", [False, True])
+def test_what_is_absent(use_subvoxels):
+    """Classes: predicted only, true only, in neither, in both."""
+    y_pred, y = torch.zeros(1, 1, 12, 12, dtype=torch.long), torch.zeros(1, 1, 12, 12, dtype=torch.long)
+    y_pred[..., 1, 1], y[..., 5, 1] = 1, 2
+    y_pred[..., 8, 8] = y[..., 8, 8] = 4
+    options = {"num_classes": 5, "use_subvoxels": use_subvoxels}
+    spaced = {"spacing": [1.0, 1.0]}
+    nan = np.nan
+    np.testing.assert_array_equal(SurfaceDiceMetric(1.0, **options)(y_pred, y, **spaced), [[nan, 0, nan, 1]])
+    as_monai = SurfaceDiceMetric(1.0, ignore_empty=False, **options)
+    np.testing.assert_array_equal(as_monai(y_pred, y, **spaced), [[0, 0, nan, 1]])
+    hd95 = HausdorffDistanceMetric(num_classes=5)
+    np.testing.assert_array_equal(hd95(y_pred, y, **spaced), [[nan, nan, nan, 0]])
+
+
+def test_laws_of_surface_dice():
+    a, b = blobs(0, (10, 11, 12))[None, None], blobs(3, (10, 11, 12))[None, None]
+    values = [SurfaceDiceMetric(t, num_classes=3)(a, b, spacing=[1.0, 2.0, 0.5]) for t in (0, 0.5, 1, 4, 100)]
+    assert all((low <= high).all() for low, high in itertools.pairwise(values))
+    np.testing.assert_array_equal(values[-1], [[1, 1]])
+    torch.testing.assert_close(SurfaceDiceMetric(1, num_classes=3)(b, a, spacing=[1.0, 2.0, 0.5]), values[2])
+    np.testing.assert_array_equal(SurfaceDiceMetric(0, num_classes=3)(a, a, spacing=[1, 1, 1]), [[1, 1]])
+    of_each = SurfaceDiceMetric({"b": 4, "a": 0.5, "c": 9}, class_names=["a", "b"], num_classes=3)
+    expected = torch.stack([values[1][0, 0], values[3][0, 1]])[None]
+    torch.testing.assert_close(of_each(a, b, spacing=[1.0, 2.0, 0.5]), expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (-1.0, "numbers of mm from 0 on, got -1.0"),
+        ([1.0, float("inf")], "got inf"),
+        (True, "got True"),
+        ({"a": 1.0}, "tolerance names a, but not b"),
+        ({"a": 1.0, "b": "2mm"}, "got '2mm'"),
+    ],
+)
+def test_wrong_tolerances_are_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        SurfaceDiceMetric(given, class_names=["a", "b"])
+
+
+def test_other_mistakes_are_named():
+    with pytest.raises(ValueError, match="there are 3 tolerances, but 2 classes"):
+        SurfaceDiceMetric([1, 2, 3], num_classes=3)(torch.zeros(1, 1, 5), torch.zeros(1, 1, 5), spacing=[1.0])
+    with pytest.raises(ValueError, match="percentile must lie between 0 and 100, got 101"):
+        HausdorffDistanceMetric(101)

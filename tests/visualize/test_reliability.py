@@ -3,9 +3,11 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.container import BarContainer
 
+from medcalib.functional import BinStatistics, consistency_band
 from medcalib.visualize import (
     ReliabilityStyle,
     draw_case_reliability_diagrams,
@@ -300,3 +302,32 @@ def test_wrong_histogram_arguments_are_named(change, message):
 def test_style_refuses_sizes_below_zero():
     with pytest.raises(ValueError, match="panel_size must be above 0, got -1"):
         ReliabilityStyle(panel_size=-1)
+
+
+def band(axes):
+    """Ends of the band in each bin."""
+    found = [c for c in axes.containers if isinstance(c, BarContainer) and c.get_label() == "band"]
+    return [(bar.get_bbox().y0, bar.get_bbox().y1) for container in found for bar in container]
+
+
+@pytest.mark.parametrize("unit", ["case", "voxel"])
+def test_band_spans_what_chance_explains(unit):
+    statistics = random_statistics(8, 2)
+    figure = draw_dataset_reliability_diagrams(*statistics, ["a", "b"], band_level=0.8, band_unit=unit)
+    tensors = BinStatistics(*map(torch.as_tensor, statistics))
+    low, high = consistency_band(tensors if unit == "case" else tensors.pool(), 0.8, unit)
+    for index, axes in enumerate(main_axes(figure)[:2]):
+        expected = np.stack([low[0, index], high[0, index]], 1)
+        np.testing.assert_allclose(band(axes), expected[~np.isnan(expected[:, 0])])
+    assert not band(main_axes(figure)[2]), "the classes of a case are not independent"
+    assert "80 % band if calibrated" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_no_band_of_few_cases_or_unless_wanted():
+    few = draw_dataset_reliability_diagrams(*random_statistics(5, 1), ["a"])
+    without = draw_dataset_reliability_diagrams(*random_statistics(8, 1), ["a"], band_level=None)
+    for figure in (few, without):
+        assert not band(figure.axes[0])
+        assert not [text for text in figure.legends[0].get_texts() if "band" in text.get_text()]
+    assert band(draw_dataset_reliability_diagrams(*random_statistics(6, 1), ["a"]).axes[0])
+    assert band(draw_dataset_reliability_diagrams(*random_statistics(5, 1), ["a"], band_unit="voxel").axes[0])

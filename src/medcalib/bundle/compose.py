@@ -17,6 +17,7 @@ from medcalib.bundle.digest import bundle_digest, config_digest
 from medcalib.bundle.fragment_checks import check_fragment
 from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml
 from medcalib.bundle.layout import (
+    BOUNDARY,
     CALIBRATED_GUARANTEE_FIT,
     CALIBRATION_CONFIGS,
     CLASSIFICATION,
@@ -65,7 +66,7 @@ def generate(
     """
     sources = _sources(templates_dir / CONFIGS, data, loss, method, network)
     configs = {name: read_yaml(path) for name, path in sources.items()}
-    shared = _shared(configs)
+    shared = _shared(configs, {} if CLASSIFICATION in sources else read_yaml(templates_dir / CONFIGS / BOUNDARY))
     for kind in FragmentKind:
         if kind in configs:
             check_fragment(sources[kind], kind, configs[kind], shared)
@@ -105,14 +106,15 @@ def generate(
     return bundle, True
 
 
-def _shared(configs: Mapping[str, Any]) -> dict[str, Any]:
+def _shared(configs: Mapping[str, Any], boundary: Mapping[str, Any]) -> dict[str, Any]:
     """What fragments may override: what is there in every mode, and of handlers and metrics of the modes the names."""
     shared: dict[str, Any] = {}
     for name in (*SHARED_CONFIGS, CLASSIFICATION):
         shared |= configs.get(name, {})
     for name in ("handlers", "additional_metrics"):
         modes = (*INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
-        shared[name] = {part: None for mode in modes for part in configs[mode].get(f"+{name}", ())}
+        of_modes = [*(configs[mode] for mode in modes), boundary]
+        shared[name] = {part: None for config in of_modes for part in config.get(f"+{name}", ())}
     return shared | {"network_def": {}, "network_modules": {}}
 
 
@@ -227,7 +229,8 @@ def _write(
     for name in (MLFLOW, MULTI_GPU):
         shutil.copyfile(templates_dir / CONFIGS / name, configs_dir / name)
     if CLASSIFICATION not in sources:
-        shutil.copyfile(templates_dir / CONFIGS / LABEL_FILES, configs_dir / LABEL_FILES)
+        for name in (BOUNDARY, LABEL_FILES):
+            shutil.copyfile(templates_dir / CONFIGS / name, configs_dir / name)
     shutil.copyfile(images_config(templates_dir, CLASSIFICATION in sources), configs_dir / IMAGES)
     if FragmentKind.GUARANTEE in sources:
         guaranteed = images_config(templates_dir, CLASSIFICATION in sources, GUARANTEED_IMAGES)

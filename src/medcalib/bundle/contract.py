@@ -145,6 +145,19 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             required=False,
             choices=("labels", "regions"),
         ),
+        "surface_tolerance_mm": Field(
+            (*_NUMBER, dict, list, NoneType),
+            "mm by which surfaces may be apart and still agree, for the surface Dice of an evaluation: one number, or "
+            "one for each class by its name; no surface Dice if left out",
+            required=False,
+        ),
+        "boundary_band_mm": Field(
+            (*_NUMBER, NoneType),
+            "mm from the true boundary of a class within which voxels lie whose calibration is reported beside that of "
+            "all; nothing of it if left out",
+            required=False,
+            above=0,
+        ),
         "metadata": Field((dict,), "title, task, description, modality, licence, source, reference of the data"),
     },
     FragmentKind.LOSS: {

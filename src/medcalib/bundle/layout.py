@@ -8,6 +8,7 @@ from pathlib import Path
 from medcalib.bundle.fragments import FragmentKind
 
 __all__ = [
+    "BOUNDARY",
     "CALIBRATED_GUARANTEE_FIT",
     "CALIBRATION_CONFIGS",
     "CLASSIFICATION",
@@ -45,6 +46,9 @@ INITIAL_WEIGHTS = "initial_weights.yaml"
 
 LABEL_FILES = "label_files.yaml"
 """File of `CONFIGS` that is merged after the mode's own to predict maps, not classes of images; as `IMAGES`."""
+
+BOUNDARY = "boundary.yaml"
+"""File of `CONFIGS` that is merged after the mode's own to evaluate maps, not classes of images; as `IMAGES`."""
 
 MLFLOW = "mlflow.yaml"
 """File of `CONFIGS` that is merged, before `MULTI_GPU`, to record a training in MLflow; as `IMAGES`."""
@@ -104,6 +108,8 @@ def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Pat
         names += [*INFERENCE_CONFIGS, mode]
         if mode is Mode.INFERENCE_PRED:
             names.append(Path(LABEL_FILES).stem)
+        if mode is Mode.INFERENCE_EVAL:
+            names.append(Path(BOUNDARY).stem)
         names += ["calibration", "guaranteed", f"guaranteed_{mode}"]
     elif any((configs_dir / f"{fit}.yaml").exists() for fit in ("calibration_fit", "guarantee_fit")):
         names += ["weights", *CALIBRATION_CONFIGS, "guaranteed", "guarantee_fit", CALIBRATED_GUARANTEE_FIT]

@@ -15,6 +15,8 @@ __all__ = ["check_comparable", "common_cases"]
 Evaluations = Mapping[str, Sequence[Evaluation]]
 
 _SETTINGS = ("split_digest", "num_bins", "include_background", "space", "limit_cases")
+# of metrics that an evaluation has or has not
+_SETTINGS_OF_METRICS = ("surface_tolerance_mm", "boundary_band_mm")
 
 
 def check_comparable(evaluations: Evaluations) -> None:
@@ -82,6 +84,7 @@ def _settings(evaluation: Evaluation) -> dict[str, Any]:
     recorded = evaluation.provenance
     found: dict[str, Any] = {"task": "classification" if evaluation.classifies else "segmentation"}
     found |= {key: recorded[key] for key in _SETTINGS if key in recorded}
+    found |= {key: recorded[key] for key in _SETTINGS_OF_METRICS if recorded.get(key) is not None}
     found["class_names"] = evaluation.class_names
     if evaluation.statistics is not None:
         found["num_bins"] = evaluation.statistics.num_bins

@@ -24,6 +24,7 @@ from medcalib.functional.calibration_errors import (
 )
 from medcalib.functional.class_sizes import ClassVolumes, class_volumes
 from medcalib.functional.conformal import adaptive_scores, conformal_p_values, conformal_quantile, num_cases_needed
+from medcalib.functional.debiased import INDEPENDENT_UNITS, consistency_band, debiased_calibration_error
 from medcalib.functional.risk_control import (
     binomial_p_values,
     controlled_index,
@@ -44,6 +45,7 @@ from medcalib.functional.uncertainty import PredictiveMoments, entropy, sample_m
 
 __all__ = [
     "CALIBRATION_ERRORS",
+    "INDEPENDENT_UNITS",
     "BinStatistics",
     "BrierDecomposition",
     "ClassVolumes",
@@ -63,7 +65,9 @@ __all__ = [
     "class_volumes",
     "conformal_p_values",
     "conformal_quantile",
+    "consistency_band",
     "controlled_index",
+    "debiased_calibration_error",
     "entropy",
     "every_calibration_error",
     "fixed_sequence",

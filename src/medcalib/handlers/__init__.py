@@ -1,6 +1,6 @@
 """Ignite handlers; beside reports the only place that writes files while an engine runs."""
 
-from medcalib.handlers.binned_cases import BinnedCases, CalibrationErrorHandler
+from medcalib.handlers.binned_cases import BinnedCases, BoundaryCalibrationHandler, CalibrationErrorHandler
 from medcalib.handlers.case_folders import CaseFolders
 from medcalib.handlers.case_overlay import CaseOverlayHandler
 from medcalib.handlers.checkpoint import CheckpointHandler
@@ -10,6 +10,7 @@ from medcalib.handlers.guaranteed_sets import GuaranteedSetsHandler
 from medcalib.handlers.image_predictions import ImagePredictions, ImagePredictionsHandler, PredictionTableHandler
 from medcalib.handlers.label_files import LabelFilesHandler
 from medcalib.handlers.mlflow_run import MLFlowRunHandler
+from medcalib.handlers.object_sizes import ObjectSizesHandler
 from medcalib.handlers.prediction_saver import PredictionSaver
 from medcalib.handlers.progress_bar import ProgressBarHandler
 from medcalib.handlers.region_metric import RegionMetricHandler
@@ -22,6 +23,7 @@ from medcalib.handlers.uncertainty_scores import UncertaintyScoresHandler
 
 __all__ = [
     "BinnedCases",
+    "BoundaryCalibrationHandler",
     "CalibrationErrorHandler",
     "CaseFolders",
     "CaseOverlayHandler",
@@ -33,6 +35,7 @@ __all__ = [
     "ImagePredictionsHandler",
     "LabelFilesHandler",
     "MLFlowRunHandler",
+    "ObjectSizesHandler",
     "PredictionSaver",
     "PredictionTableHandler",
     "ProgressBarHandler",

@@ -13,13 +13,13 @@ from medcalib.data.dealing import merged_rows
 from medcalib.errors import UserError
 from medcalib.functional import BinStatistics, every_calibration_error
 from medcalib.handlers.region_metric import RegionMetricHandler, masked_output
-from medcalib.handlers.results import BINNED, results_of
+from medcalib.handlers.results import BINNED, BOUNDARY_BINNED, results_of
 from medcalib.keys import CaseKeys
-from medcalib.metrics import BinStatisticsMetric
+from medcalib.metrics import BinStatisticsMetric, BoundaryStatisticsMetric
 from medcalib.metrics.merging import merge_cases
 from medcalib.task import Task
 
-__all__ = ["BinnedCases", "CalibrationErrorHandler"]
+__all__ = ["BinnedCases", "BoundaryCalibrationHandler", "CalibrationErrorHandler"]
 
 
 class BinnedCases(NamedTuple):
@@ -59,9 +59,14 @@ class BinnedCases(NamedTuple):
         """Whether the ground truth of a case lacks a class, (case, class)."""
         return self.statistics.sum_true.sum(-1) == 0
 
-    def micro_errors(self) -> dict[str, Tensor]:
-        """``micro_ece``, ``micro_ace`` and ``micro_mce`` (class,) of the pooled bins; NaN for a class no case has."""
-        return {f"micro_{name}": errors[0] for name, errors in every_calibration_error(self.statistics.pool()).items()}
+    def micro_errors(self, prefix: str = "") -> dict[str, Tensor]:
+        """``micro_ece``, ``micro_ace`` and ``micro_mce`` (class,) of the pooled bins; NaN for a class no case has.
+
+        Args:
+            prefix: stands before the names of the errors, as in ``micro_boundary_ece``.
+        """
+        errors = every_calibration_error(self.statistics.pool())
+        return {f"micro_{prefix}{name}": of_classes[0] for name, of_classes in errors.items()}
 
 
 class CalibrationErrorHandler(RegionMetricHandler):
@@ -96,6 +101,9 @@ class CalibrationErrorHandler(RegionMetricHandler):
         0.4
     """
 
+    part = BINNED
+    prefix = ""
+
     def __init__(
         self,
         task: Task,
@@ -106,12 +114,14 @@ class CalibrationErrorHandler(RegionMetricHandler):
         self.classes = task.reported_classes
         self.batch_transform = batch_transform
         self._cases: list[str] = []
-        metric = BinStatisticsMetric(num_bins, include_background=task.include_first_channel)
-        super().__init__(metric, output_transform, save_details=False)
+        super().__init__(self._metric(task, num_bins), output_transform, save_details=False)
+
+    def _metric(self, task: Task, num_bins: int) -> BinStatisticsMetric:
+        return BinStatisticsMetric(num_bins, include_background=task.include_first_channel)
 
     def attach(self, engine: Engine, name: str = "calibration") -> None:
         """Register the handler."""
-        results_of(engine).offer(BINNED, lambda: self._gather(engine))
+        results_of(engine).offer(self.part, lambda: self._gather(engine))
         if not hasattr(engine.state, "metric_details"):
             engine.state.metric_details = {}
         super().attach(engine, name)
@@ -134,7 +144,7 @@ class CalibrationErrorHandler(RegionMetricHandler):
 
     def completed(self, engine: Engine, name: str) -> None:
         """Gather the bins, unless somebody asked for them before."""
-        results_of(engine)[BINNED]
+        results_of(engine)[self.part]
 
     def _gather(self, engine: Engine) -> BinnedCases:
         loader = engine.state.dataloader
@@ -144,8 +154,60 @@ class CalibrationErrorHandler(RegionMetricHandler):
         unique = binned.unique()
         macro = every_calibration_error(unique.statistics)
         for name, of_rows in every_calibration_error(statistics).items():
-            engine.state.metric_details[f"macro_{name}"] = of_rows
-            engine.state.metrics[f"macro_{name}"] = macro[name].nanmean(1).nanmean().item()
-        for name, of_classes in unique.micro_errors().items():
+            engine.state.metric_details[f"macro_{self.prefix}{name}"] = of_rows
+            engine.state.metrics[f"macro_{self.prefix}{name}"] = macro[name].nanmean(1).nanmean().item()
+        for name, of_classes in unique.micro_errors(self.prefix).items():
             engine.state.metrics[name] = of_classes.nanmean().item()
         return binned
+
+
+class BoundaryCalibrationHandler(CalibrationErrorHandler):
+    """A `CalibrationErrorHandler` of the voxels within some mm of the true boundary of each class.
+
+    Its numbers are called ``macro_boundary_{ece,ace,mce}`` and ``micro_boundary_{ece,ace,mce}``; which voxels count is
+    said in `medcalib.metrics.BoundaryStatisticsMetric`. Labels must be a ``MetaTensor``, which knows the voxel size.
+
+    Args:
+        task: which channels of the probabilities count, and their names.
+        band_mm: largest distance in mm, above 0.
+        num_bins: number of equal bins.
+        output_transform: as of `CalibrationErrorHandler`.
+        batch_transform: likewise.
+
+    Raises:
+        UserError: ``band_mm`` is no number above 0; while running, naming the case: its voxel size is not known, or its
+            predictions or labels cannot be binned.
+
+    Example:
+        >>> import torch
+        >>> from monai.data import MetaTensor
+        >>> engine = Engine(lambda engine, batch: batch)
+        >>> BoundaryCalibrationHandler(Task(["background", "organ"]), band_mm=1.0, num_bins=2).attach(engine)
+        >>> pred, label = torch.tensor([[0.1] * 4, [0.9] * 4]), MetaTensor(torch.tensor([[0, 0, 0, 1]]))
+        >>> state = engine.run([[{"case": "a", "pred": pred, "label": label}]])
+        >>> round(state.metrics["macro_boundary_ece"], 4)
+        0.4
+    """
+
+    part = BOUNDARY_BINNED
+    prefix = "boundary_"
+
+    def __init__(
+        self,
+        task: Task,
+        band_mm: float,
+        num_bins: int = 20,
+        output_transform: Callable = masked_output,
+        batch_transform: Callable = from_engine(CaseKeys.CASE),
+    ) -> None:
+        if isinstance(band_mm, bool) or not isinstance(band_mm, int | float) or not band_mm > 0:
+            raise UserError(f"The band at boundaries must be a number of mm above 0, such as 3, not {band_mm!r}.")
+        self.band_mm = band_mm
+        super().__init__(task, num_bins, output_transform, batch_transform)
+
+    def attach(self, engine: Engine, name: str = "boundary_calibration") -> None:
+        """Register the handler."""
+        super().attach(engine, name)
+
+    def _metric(self, task: Task, num_bins: int) -> BinStatisticsMetric:
+        return BoundaryStatisticsMetric(self.band_mm, num_bins, task.include_first_channel)

@@ -9,19 +9,26 @@ from ignite.engine import Engine, Events
 
 from medcalib.errors import UserError
 
-__all__ = ["BINNED", "CASE_SCORES", "CLASSIFIED", "GUARANTEED_CASES", "IMAGES", "Results", "results_of"]
+__all__ = [
+    "BINNED", "BOUNDARY_BINNED", "CASE_SCORES", "CLASSIFIED", "GUARANTEED_CASES", "IMAGES", "OBJECT_SIZES", "Results",
+    "results_of",
+]  # fmt: skip
 
 BINNED = "binned cases"
+BOUNDARY_BINNED = "binned boundaries"
 CASE_SCORES = "case scores"
 IMAGES = "image predictions"
+OBJECT_SIZES = "object sizes"
 CLASSIFIED = "classification scores"
 GUARANTEED_CASES = "guaranteed cases"
 # who makes what others need, with its article
 _MAKERS = {
     BINNED: "a CalibrationErrorHandler",
+    BOUNDARY_BINNED: "a BoundaryCalibrationHandler",
     CASE_SCORES: "an UncertaintyScoresHandler",
     IMAGES: "an ImagePredictionsHandler",
     CLASSIFIED: "a ClassificationScoresHandler",
+    OBJECT_SIZES: "an ObjectSizesHandler",
     GUARANTEED_CASES: "a GuaranteeReportHandler",
 }
 

@@ -1,6 +1,7 @@
 """Metrics of probabilities, accumulated over cases as MONAI's are."""
 
 from medcalib.metrics.boundary import boundary_band
+from medcalib.metrics.boundary_calibration import BoundaryStatisticsMetric
 from medcalib.metrics.calibration_error import BinStatisticsMetric, CalibrationErrorMetric
 from medcalib.metrics.classification import (
     ClassAUCMetric,
@@ -22,16 +23,23 @@ from medcalib.metrics.retention import Retention, min_max, retained_accuracy
 from medcalib.metrics.risk import RiskCoverage, VoxelRiskCoverage, aurc, excess_aurc, risk_coverage
 from medcalib.metrics.risk_interval import MeanRisk, mean_risk
 from medcalib.metrics.shift import ShiftTest, case_shift_p_values, shift_test
-from medcalib.metrics.surface import ModifiedHausdorffDistanceMetric
+from medcalib.metrics.surface import (
+    HausdorffDistanceMetric,
+    ModifiedHausdorffDistanceMetric,
+    SurfaceDiceMetric,
+    SurfaceMetric,
+)
 
 __all__ = [
     "BinStatisticsMetric",
+    "BoundaryStatisticsMetric",
     "BrierScoreMetric",
     "CalibrationErrorMetric",
     "ClassAUCMetric",
     "ClassificationScores",
     "FlaggingCurve",
     "FlaggingThreshold",
+    "HausdorffDistanceMetric",
     "MeanRisk",
     "ModifiedHausdorffDistanceMetric",
     "NegativeLogLikelihoodMetric",
@@ -40,6 +48,8 @@ __all__ = [
     "RiskCoverage",
     "ScoreCorrelation",
     "ShiftTest",
+    "SurfaceDiceMetric",
+    "SurfaceMetric",
     "VoxelRiskCoverage",
     "aurc",
     "boundary_band",

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from medcalib.metrics.spacing import spacings
 
-__all__ = ["boundary_band"]
+__all__ = ["boundary_band", "mask_band"]
+
+# Voxels of a slab in which distances are found at a time.
+_SLAB = 1 << 22
 
 
 def boundary_band(y: Tensor, width: float, spacing: Sequence[float] | None = None) -> Tensor:
@@ -56,7 +59,38 @@ def boundary_band(y: Tensor, width: float, spacing: Sequence[float] | None = Non
     return torch.from_numpy(band).to(y.device)
 
 
-def _band(labels: NDArray, width: float, spacing: tuple[float, ...]) -> NDArray[np.bool_]:
+def mask_band(
+    mask: NDArray[np.bool_], width: float, spacing: Sequence[float]
+) -> tuple[tuple[slice, ...], NDArray[np.bool_]] | None:
+    """Voxels of a binary volume within a given distance of a voxel on the other side of its boundary.
+
+    Args:
+        mask: the volume; 1 to 3 axes.
+        width: largest distance in mm between the centres of voxels; infinite for all voxels.
+        spacing: voxel size in mm along each axis.
+
+    Returns:
+        A box that holds them all, and which of its voxels they are; None where the volume has no boundary.
+
+    Example:
+        >>> box, band = mask_band(np.array([0, 0, 0, 0, 1, 1, 1, 1]) > 0, 1.0, [1.0])
+        >>> box, band
+        ((slice(1, 7, None),), array([False, False,  True,  True, False, False]))
+    """
+    near = _surroundings(mask, width, spacing)
+    if near is None:
+        return None
+    crop = mask[near]
+    if np.isinf(width):
+        return near, np.ones(crop.shape, dtype=bool)
+    band = np.zeros(crop.shape, dtype=bool)
+    for inside, (box,) in ((crop, find_objects(crop.view(np.uint8))), (~crop, find_objects((~crop).view(np.uint8)))):
+        wider = _one_more(box)
+        band[wider] |= _near_others(inside[wider], width, spacing)
+    return near, band
+
+
+def _band(labels: NDArray, width: float, spacing: Sequence[float]) -> NDArray[np.bool_]:
     band = np.zeros(labels.shape, dtype=bool)
     near = _surroundings(labels, width, spacing)
     if near is None:
@@ -65,16 +99,35 @@ def _band(labels: NDArray, width: float, spacing: tuple[float, ...]) -> NDArray[
     # Labels from 1 up without gaps; a band of labels is small, so sorting it costs little.
     numbers = np.unique(crop, return_inverse=True)[1].reshape(crop.shape) + 1
     for number, box in enumerate(find_objects(numbers), start=1):
-        # The nearest voxel of another label touches the label's own bounding box, so one voxel around it is enough.
-        wider = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
-        inside = numbers[wider] == number
-        distance = distance_transform_edt(inside, sampling=spacing)
-        # Slack for rounding: a width that is a multiple of the voxel size includes its end.
-        band[near][wider] |= inside & (distance <= width * (1 + 1e-9))
+        wider = _one_more(box)
+        band[near][wider] |= _near_others(numbers[wider] == number, width, spacing)
     return band
 
 
-def _surroundings(labels: NDArray, width: float, spacing: tuple[float, ...]) -> tuple[slice, ...] | None:
+def _one_more(box: tuple[slice, ...]) -> tuple[slice, ...]:
+    """The box and one voxel around it, which the nearest voxel outside of what the box holds touches."""
+    return tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
+
+
+def _near_others(inside: NDArray[np.bool_], width: float, spacing: Sequence[float]) -> NDArray[np.bool_]:
+    """Which voxels of a mask lie within ``width`` of one outside of it, found slab by slab along the first axis."""
+    near = np.zeros(inside.shape, dtype=bool)
+    # What is nearer than that along the first axis alone is in the slab and its margins.
+    margin = int(min(width / spacing[0], inside.shape[0])) + 1
+    rows = max(margin, _SLAB // max(1, inside[0].size))
+    for start in range(0, inside.shape[0], rows):
+        stop = min(start + rows, inside.shape[0])
+        low = max(start - margin, 0)
+        slab = inside[low : stop + margin]
+        if slab.all() or not slab.any():
+            continue
+        distance = distance_transform_edt(slab, sampling=spacing)[start - low : stop - low]
+        # Slack for rounding: a width that is a multiple of the voxel size includes its end.
+        near[start:stop] = inside[start:stop] & (distance <= width * (1 + 1e-9))
+    return near
+
+
+def _surroundings(labels: NDArray, width: float, spacing: Sequence[float]) -> tuple[slice, ...] | None:
     """The box that holds every voxel within ``width`` of a change of label; None where no label changes."""
     changes = np.zeros(labels.shape, dtype=bool)
     for axis in range(labels.ndim):
@@ -89,6 +142,6 @@ def _surroundings(labels: NDArray, width: float, spacing: tuple[float, ...]) -> 
     for axis, size in enumerate(spacing):
         others = tuple(other for other in range(labels.ndim) if other != axis)
         places = np.flatnonzero(changes.any(axis=others))
-        margin = int(width / size) + 1
+        margin = int(min(width / size, labels.shape[axis])) + 1
         box.append(slice(max(int(places[0]) - margin, 0), int(places[-1]) + margin + 1))
     return tuple(box)

@@ -68,6 +68,7 @@ class FragmentPlan:
         on_disk: why prepared cases are kept on disk and not in memory; empty if they are kept in memory.
         memory: bytes of a training step as foretold; None if it was not.
         warnings: what a user should look at, one sentence each.
+        surface_tolerance: mm by which surfaces may be apart; None for whole images.
     """
 
     labels: LabelPlan
@@ -84,6 +85,7 @@ class FragmentPlan:
     on_disk: str = ""
     memory: float | None = None
     warnings: Sequence[str] = ()
+    surface_tolerance: Choice | None = None
 
 
 def plan_fragment(
@@ -155,6 +157,7 @@ def plan_fragment(
         on_disk=_on_disk(resampled, len(names), machine_memory),
         memory=patch.memory.of_batch(patch.batch_size),
         warnings=_warnings(labels, measures, resampled, patch.patch_size),
+        surface_tolerance=_surface_tolerance(spacing, has_pictures),
     )
 
 
@@ -241,6 +244,15 @@ def _learning_rate(budget: Budget) -> Choice:
     if budget.on_gpu:
         return Choice(_LEARNING_RATE[True], "that of Auto3DSeg's SegResNet")
     return Choice(_LEARNING_RATE[False], "a narrow network that is trained briefly bears large steps")
+
+
+def _surface_tolerance(spacing: Sequence[float], has_pictures: bool) -> Choice:
+    unit, middle = "pixel" if has_pictures else "mm", sorted(spacing)[len(spacing) // 2]
+    return Choice(
+        round(max(1.0, middle), 3),
+        f"for the surface Dice: a voxel, 1 {unit} at least; better is how far two experts are apart, for "
+        f"each class by its name, such as {{liver: 3, tumour: 1}}",
+    )
 
 
 def _on_disk(sizes: np.ndarray, num_channels: int, machine_memory: float) -> str:

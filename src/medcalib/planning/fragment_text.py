@@ -85,6 +85,8 @@ def _body(name: str, source: DatasetSource, plan: FragmentPlan) -> Iterator[str]
     yield from _chosen("tta_flip_axes", plan.flips)
     yield from _chosen("batch_size", plan.batch_size)
     yield from _chosen("max_epochs", plan.max_epochs)
+    if plan.surface_tolerance is not None:
+        yield from _chosen("surface_tolerance_mm", plan.surface_tolerance)
     if plan.network.value:
         yield "networks:"
         for network, settings in plan.network.value.items():

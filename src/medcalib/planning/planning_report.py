@@ -61,6 +61,7 @@ def planning_report(
                     ("learning_rate", plan.learning_rate),
                 )
             },
+            **({"surface_tolerance_mm": _choice(plan.surface_tolerance)} if plan.surface_tolerance else {}),
         },
     }
 

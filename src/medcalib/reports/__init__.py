@@ -6,6 +6,7 @@ from medcalib.reports.flagging_rule import FlaggingRule
 from medcalib.reports.guarantee_report import GuaranteeReportHandler
 from medcalib.reports.image_flagging_rule import ImageFlaggingRule
 from medcalib.reports.new_images_table import NewClassifiedImagesHandler, NewImagesHandler
+from medcalib.reports.object_size_report import ObjectSizeReportHandler
 from medcalib.reports.provenance import collect_provenance, inference_settings
 from medcalib.reports.quality_control_report import QualityControlHandler
 from medcalib.reports.reliability_report import ReliabilityDiagramHandler
@@ -21,6 +22,7 @@ __all__ = [
     "ImageFlaggingRule",
     "NewClassifiedImagesHandler",
     "NewImagesHandler",
+    "ObjectSizeReportHandler",
     "QualityControlHandler",
     "ReliabilityDiagramHandler",
     "RetentionReportHandler",

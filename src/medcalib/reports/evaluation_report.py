@@ -22,7 +22,8 @@ from medcalib.files.result_tables import (
 from medcalib.files.writing import write_json
 from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
-from medcalib.handlers.results import BINNED, CASE_SCORES, results_of
+from medcalib.handlers.results import BINNED, BOUNDARY_BINNED, CASE_SCORES, results_of
+from medcalib.reports.debiased_tables import debiased_tables
 from medcalib.reports.strata import (
     case_attributes,
     check_attribute_names,
@@ -40,6 +41,10 @@ _PRINTED = {
     "macro_mce": "MCE",
     "nll": "NLL",
     "brier": "Brier",
+    "macro_boundary_ece": "boundary ECE",
+    "macro_boundary_ace": "boundary ACE",
+    "surface_dice": "surface Dice",
+    "hd95": "HD95",
 }
 
 
@@ -55,6 +60,8 @@ class EvaluationReportHandler:
     numbers, the values per class, over how many cases each was taken, the cases that lack a class, and the provenance;
     ``cases.csv``, one row per case, with the mean of each metric and each score of an `UncertaintyScoresHandler`; and
     ``bin_statistics.npz`` with ``counts``, ``sum_pred``, ``sum_true`` (case, class, bin), ``cases`` and ``classes``.
+    With a `medcalib.handlers.BoundaryCalibrationHandler` on the engine, ``boundary_bin_statistics.npz`` holds the same
+    of the bands at the boundaries.
 
     Where cases have attributes, such as vendor and centre, these are columns of ``cases.csv`` after ``filename``, and
     ``summary.json`` holds, as ``strata``, by attribute and value the results of the cases that have it.
@@ -100,7 +107,9 @@ class EvaluationReportHandler:
             return
         binned = results_of(engine)[BINNED].unique()
         absent = binned.absent().numpy()
-        tables = self._tables(engine, binned, absent)
+        band: BinnedCases | None = results_of(engine).get(BOUNDARY_BINNED)
+        band = None if band is None else band.unique()
+        tables = self._tables(engine, binned, band, absent)
         for name, table in tables.items():
             write_table(table, self.folder.file(f"{name}_raw.csv"))
             write_table(summary_table(table), self.folder.file(f"{name}_summary.csv"))
@@ -126,15 +135,22 @@ class EvaluationReportHandler:
             "provenance": self.folder.provenance,
         }
         write_json(self.folder.file("summary.json"), summary)
+        self._save("bin_statistics.npz", binned)
+        if band is not None:
+            self._save("boundary_bin_statistics.npz", band)
+        self.folder.tell("\n".join([self._text(tables, binned.classes), strata_text(by_attribute, _PRINTED)]).rstrip())
+
+    def _save(self, name: str, binned: BinnedCases) -> None:
         np.savez_compressed(
-            self.folder.file("bin_statistics.npz"),
-            **{name: part.numpy() for name, part in binned.statistics._asdict().items()},
+            self.folder.file(name),
+            **{part: values.numpy() for part, values in binned.statistics._asdict().items()},
             cases=np.array(binned.cases),
             classes=np.array(binned.classes),
         )
-        self.folder.tell("\n".join([self._text(tables, binned.classes), strata_text(by_attribute, _PRINTED)]).rstrip())
 
-    def _tables(self, engine: Engine, binned: BinnedCases, absent: np.ndarray) -> dict[str, pd.DataFrame]:
+    def _tables(
+        self, engine: Engine, binned: BinnedCases, band: BinnedCases | None, absent: np.ndarray
+    ) -> dict[str, pd.DataFrame]:
         results, cases, classes, tables = results_of(engine), binned.cases, binned.classes, {}
         rows = results[BINNED].first_rows()
         for metric, details in engine.state.metric_details.items():
@@ -148,9 +164,10 @@ class EvaluationReportHandler:
                     f"evaluated, {', '.join(classes)}; give it the same include_background as the others."
                 )
             tables[metric] = case_table(cases, classes, np.where(absent, np.nan, values))
-        for metric, details in binned.micro_errors().items():
+        micro = binned.micro_errors() | ({} if band is None else band.micro_errors("boundary_"))
+        for metric, details in micro.items():
             tables[metric] = case_table(["dataset"], classes, details.numpy()[None])
-        return tables
+        return tables | debiased_tables(binned)
 
     def _scores(self, engine: Engine, cases: list[str]) -> dict[str, pd.DataFrame]:
         # made without looking at labels, so that a class that the label lacks does not matter
@@ -164,11 +181,13 @@ class EvaluationReportHandler:
             {title: [table[c].mean() for c in [*classes, "mean"]] for title, table in shown.items()},
             index=[*classes, "mean"],
         )
-        micro = {name.removeprefix("micro_").upper(): table for name, table in tables.items() if "micro_" in name}
-        pooled = ", ".join(f"{name} {table['mean'].mean():.4f}" for name, table in micro.items())
+        micro = {name: tables[f"micro_{name}"]["mean"].mean() for name in ("ece", "ace", "mce")}
+        pooled = ", ".join(f"{name.upper()} {value:.4f}" for name, value in micro.items())
+        squared, left = (tables[f"micro_rmsce{kind}"]["mean"].mean() for kind in ("", "_debiased"))
         num_cases = len(next(iter(shown.values())))
         return (
             f"\n{rows.to_string(float_format=lambda value: f'{value:.4f}', na_rep='-')}\n\n"
             f"Mean over {num_cases} cases; a case that lacks a class is left out of its row.\n"
-            f"Pooled over all voxels of all cases: {pooled}."
+            f"Pooled over all voxels of all cases: {pooled}.\n"
+            f"Root mean square error {squared:.4f}; without what {num_cases} cases show by chance alone {left:.4f}."
         )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from ignite.engine import Engine, Events
 
+from medcalib.errors import UserError
+from medcalib.functional import INDEPENDENT_UNITS
 from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import BINNED, results_of
@@ -29,6 +31,12 @@ class ReliabilityDiagramHandler:
         formats: file formats of the dataset figures.
         case_formats: file formats of the figures of cases.
         dpi: resolution of raster formats.
+        band_level: probability of the band around perfect calibration in the diagram of the dataset, as of
+            `medcalib.visualize.draw_dataset_reliability_diagrams`; no band when None.
+        band_unit: what is independent in it, ``case`` or ``voxel``.
+
+    Raises:
+        UserError: ``band_level`` or ``band_unit`` is none of these.
 
     Example:
         >>> from medcalib.handlers import CalibrationErrorHandler
@@ -46,12 +54,24 @@ class ReliabilityDiagramHandler:
         formats: Sequence[str] = ("png", "pdf"),
         case_formats: Sequence[str] = ("png",),
         dpi: int = 150,
+        band_level: float | None = 0.95,
+        band_unit: str = "case",
     ) -> None:
+        if band_level is not None and not 0 < band_level < 1:
+            raise UserError(
+                f"handlers::reliability::band_level must lie between 0 and 1, such as 0.95, not {band_level}."
+            )
+        if band_unit not in INDEPENDENT_UNITS:
+            raise UserError(
+                f"handlers::reliability::band_unit must be {' or '.join(INDEPENDENT_UNITS)}, not {band_unit!r}."
+            )
         self.folder = folder
         self.num_cases = num_cases
         self.formats = tuple(formats)
         self.case_formats = tuple(case_formats)
         self.dpi = dpi
+        self.band_level = band_level
+        self.band_unit = band_unit
 
     def attach(self, engine: Engine) -> None:
         """Register the handler."""
@@ -68,7 +88,9 @@ class ReliabilityDiagramHandler:
                 counts[row], sum_pred[row], sum_true[row], binned.classes, title=case
             )
             self.folder.save_figure(f"reliability/case_{case}", figure, self.case_formats, self.dpi)
-        diagram = draw_dataset_reliability_diagrams(counts, sum_pred, sum_true, binned.classes)
+        diagram = draw_dataset_reliability_diagrams(
+            counts, sum_pred, sum_true, binned.classes, band_level=self.band_level, band_unit=self.band_unit
+        )
         self.folder.save_figure("reliability/dataset_diagram", diagram, self.formats, self.dpi)
         histogram = draw_dataset_reliability_histograms(counts, sum_pred, sum_true, binned.classes)
         self.folder.save_figure("reliability/dataset_histogram", histogram, self.formats, self.dpi)

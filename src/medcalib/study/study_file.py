@@ -24,14 +24,19 @@ OF_LOSS_ALONE = ("num_bins",)
 DEFAULT_SEED = 12345
 DEFAULT_PREDICTIONS = 4
 METRICS = (
-    "mean_dice", "mhd", "macro_ece", "macro_ace", "macro_mce", "micro_ece", "micro_ace", "micro_mce", "nll", "brier",
-    "nll_categorical", "brier_categorical", "accuracy", "auc", "sensitivity", "specificity", "top_label_ece",
-    "top_label_ace", "top_label_mce",
+    "mean_dice", "surface_dice", "hd95", "mhd", "macro_ece", "macro_ace", "macro_mce", "micro_ece", "micro_ace",
+    "micro_mce", "nll", "brier", "nll_categorical", "brier_categorical", "accuracy", "auc", "sensitivity",
+    "specificity", "top_label_ece", "top_label_ace", "top_label_mce", "macro_boundary_ece", "macro_boundary_ace",
+    "macro_boundary_mce", "micro_boundary_ece", "micro_boundary_ace", "micro_boundary_mce", "macro_ece_debiased",
+    "micro_ece_debiased", "micro_rmsce", "micro_rmsce_debiased",
 )  # fmt: skip
 
 _NAME = re.compile(r"[\w][\w.-]*")
 # on which cases, and where, results are computed
-_SAME_FOR_ALL = re.compile(r"include_background|evaluation::space|limit_cases|data::(fold|cases.*|evaluate|regions.*)")
+_SAME_FOR_ALL = re.compile(
+    r"include_background|evaluation::space|limit_cases|boundary::.*|"
+    r"data::(fold|cases.*|evaluate|regions.*|surface_tolerance_mm.*|boundary_band_mm)"
+)
 # what the study itself decides
 _OWN = {"seed": "seeds", "debug": "debug", "method": "methods", "loss": "losses", "network": "networks"}
 _FOLDERS = (

@@ -19,6 +19,8 @@ from medcalib.visualize.style import ReliabilityStyle
 
 __all__ = [
     "Panel",
+    "band_bars",
+    "band_entry",
     "bin_edges",
     "count_bars",
     "diagonal",
@@ -178,6 +180,33 @@ def frequency_bars(axes: Axes, confidence: Array, frequency: Array, style: Relia
     axes.plot(
         confidence[known], frequency[known], linestyle="none", marker="o", markersize=2.2, color="black", clip_on=False
     )
+
+
+def band_bars(axes: Axes, low: Array, high: Array, style: ReliabilityStyle) -> None:
+    """Draw how far the observed frequency of each bin may stray by chance.
+
+    Args:
+        axes: unit axes.
+        low: lower end for each bin, (bin,), NaN where empty.
+        high: upper end, the same.
+        style: colours.
+    """
+    known = ~np.isnan(low)
+    left, wide = bin_edges(len(low))[:-1], 1 / len(low)
+    # a band of nothing, as of bins in which no case strays, still shows
+    axes.bar(
+        left[known] + 0.2 * wide, (high - low)[known], 0.6 * wide, low[known], align="edge", zorder=3.5,
+        label="band", **_band_look(style),
+    )  # fmt: skip
+
+
+def band_entry(label: str, style: ReliabilityStyle) -> Artist:
+    """What `band_bars` mean."""
+    return Patch(label=label, **_band_look(style))
+
+
+def _band_look(style: ReliabilityStyle) -> dict[str, Any]:
+    return {"facecolor": (style.band_color, 0.35), "edgecolor": style.band_color, "linewidth": 0.5}
 
 
 def reliability_entries(style: ReliabilityStyle, spread: str | None = None) -> list[Artist]:

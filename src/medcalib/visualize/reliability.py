@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from medcalib.functional import BinStatistics, consistency_band
 from medcalib.visualize.bins import Array, bin_means, calibration_errors, check_statistics, mean_without_nan
 from medcalib.visualize.panels import (
+    band_bars,
+    band_entry,
     count_bars,
     diagonal,
     frequency_bars,
@@ -19,6 +23,9 @@ from medcalib.visualize.panels import (
 from medcalib.visualize.style import ReliabilityStyle, plain_text
 
 __all__ = ["draw_case_reliability_diagrams", "draw_dataset_reliability_diagrams"]
+
+# Of so many cases with signs of their own 95 % are not yet all.
+_FEWEST_CASES = 6
 
 
 @plain_text
@@ -95,6 +102,8 @@ def draw_dataset_reliability_diagrams(
     show_average: bool = True,
     columns: int | None = None,
     style: ReliabilityStyle | None = None,
+    band_level: float | None = 0.95,
+    band_unit: str = "case",
 ) -> Figure:
     """Reliability diagram of every class over all cases, and of their mean, with the spread over the cases.
 
@@ -103,6 +112,11 @@ def draw_dataset_reliability_diagrams(
     of the errors of the cases that have the class. The panel of the mean averages frequencies, confidences and micro
     errors over the classes that occur in some case; its macro errors are the means over cases of the means over their
     classes.
+
+    A narrow bar in a bin spans where the observed frequency would lie with probability ``band_level`` if the
+    probabilities were right, as of :func:`medcalib.functional.consistency_band`: an observed frequency outside of it is
+    more than chance. By default only cases are taken to be independent of each other, since voxels are not; of fewer
+    than six cases nothing can be said and nothing is drawn.
 
     Args:
         counts: voxels in each bin, ``(case, class, bin)``; bins have equal width on [0, 1].
@@ -114,12 +128,14 @@ def draw_dataset_reliability_diagrams(
         show_average: whether a panel of the mean over classes follows; it never does for a single class.
         columns: panels in a row; by default up to 3, and 4 from ten panels on.
         style: sizes, colours and words.
+        band_level: probability of the band, in (0, 1), for each bin on its own; no band when None.
+        band_unit: what is independent, ``"case"`` or ``"voxel"``.
 
     Returns:
         A figure that belongs to no window and needs no closing.
 
     Raises:
-        ValueError: when the shapes, the number of class names, a count or ``columns`` is wrong.
+        ValueError: when the shapes, the number of class names, a count, ``columns`` or a choice of the band is wrong.
 
     Example:
         >>> counts = np.array([[[90.0, 10.0]], [[80.0, 20.0]]])
@@ -170,6 +186,10 @@ def draw_dataset_reliability_diagrams(
     spread = f"middle half of the {style.case_label}" if len(voxels) > 1 else None
     strip = "below" if show_counts else None
     entries = reliability_entries(style, spread)
+    band = None
+    if band_level is not None and (band_unit != "case" or len(voxels) >= _FEWEST_CASES):
+        band = _band(voxels, predicted, observed, band_level, band_unit)
+        entries.append(band_entry(f"{100 * band_level:g} % {style.band_label}", style))
     figure, panels = panel_grid(names, style, entries, columns=columns, title=title, strip=strip)
     for panel, text, (confidences, frequencies, cases, _) in zip(panels, notes, shown, strict=True):
         diagonal(panel.main, style)
@@ -181,8 +201,18 @@ def draw_dataset_reliability_diagrams(
                 confidences[some], low[some], high[some], colors="black", linewidths=0.9, zorder=4, label="spread"
             )
         write_note(panel.main, text, confidences, frequencies, style)
+    if band is not None:
+        # the panel of the mean has none: classes of a case stray together
+        for panel, low, high in zip(panels, *band, strict=False):
+            band_bars(panel.main, low, high, style)
     count_bars(panels, np.stack([voxels_of_bins for *_, voxels_of_bins in shown]), style)
     return figure
+
+
+def _band(voxels: Array, predicted: Array, observed: Array, level: float, unit: str) -> tuple[Array, Array]:
+    statistics = BinStatistics(*(torch.as_tensor(array) for array in (voxels, predicted, observed)))
+    low, high = consistency_band(statistics.pool() if unit == "voxel" else statistics, level, unit)
+    return low[0].numpy(), high[0].numpy()
 
 
 def quartiles(values: Array) -> tuple[Array, Array]:

@@ -61,6 +61,7 @@ class ReliabilityStyle:
         overconfident_label: name of a gap where the mean confidence exceeds the observed frequency.
         underconfident_label: name of a gap where it falls short.
         diagonal_label: name of the diagonal.
+        band_label: name of the band around perfect calibration; its level stands before it.
         pooled_label: name of the curve over a histogram.
         case_label: what the first axis of data set statistics counts, in the plural.
         average_label: title of the panel averaged over classes.
@@ -69,6 +70,7 @@ class ReliabilityStyle:
         frequency_color: bars of the observed frequency.
         overconfident_color: gaps of over-confidence.
         underconfident_color: gaps of under-confidence.
+        band_color: band around perfect calibration.
         curve_color: pooled reliability curve over a histogram.
         count_color: bars of the count strips.
         cmap: name of the colour map of the histogram; cells without a case stay white.
@@ -88,6 +90,7 @@ class ReliabilityStyle:
     overconfident_label: str = "over-confident"
     underconfident_label: str = "under-confident"
     diagonal_label: str = "perfect calibration"
+    band_label: str = "band if calibrated"
     pooled_label: str = "all voxels pooled"
     case_label: str = "cases"
     average_label: str = "mean over classes"
@@ -96,6 +99,7 @@ class ReliabilityStyle:
     frequency_color: str = "#b9cfe4"
     overconfident_color: str = "#d55e00"
     underconfident_color: str = "#009e73"
+    band_color: str = "#6a3d9a"
     curve_color: str = "#d55e00"
     count_color: str = "#8c8c8c"
     cmap: str = "YlGnBu"
