@@ -26,9 +26,9 @@ from medcalib.bundle.layout import (
     GUARANTEED_IMAGES,
     IMAGES,
     INFERENCE_CONFIGS,
-    LABEL_FILES,
     METADATA,
     MLFLOW,
+    MODE_OVERLAYS,
     MULTI_GPU,
     SHARED_CONFIGS,
     Mode,
@@ -227,7 +227,8 @@ def _write(
     for name in (MLFLOW, MULTI_GPU):
         shutil.copyfile(templates_dir / CONFIGS / name, configs_dir / name)
     if CLASSIFICATION not in sources:
-        shutil.copyfile(templates_dir / CONFIGS / LABEL_FILES, configs_dir / LABEL_FILES)
+        for name in MODE_OVERLAYS.values():
+            shutil.copyfile(templates_dir / CONFIGS / name, configs_dir / name)
     shutil.copyfile(images_config(templates_dir, CLASSIFICATION in sources), configs_dir / IMAGES)
     if FragmentKind.GUARANTEE in sources:
         guaranteed = images_config(templates_dir, CLASSIFICATION in sources, GUARANTEED_IMAGES)

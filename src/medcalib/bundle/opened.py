@@ -22,9 +22,9 @@ from medcalib.bundle.layout import (
     CONFIGS,
     GUARANTEED_IMAGES,
     INITIAL_WEIGHTS,
-    LABEL_FILES,
     METADATA,
     MLFLOW,
+    MODE_OVERLAYS,
     MULTI_GPU,
     Mode,
     config_files,
@@ -310,10 +310,11 @@ class Bundle:
         mlflow: bool = False,
     ) -> list[Path]:
         files = config_files(self.folder / CONFIGS, mode, debug)
-        if mode is Mode.INFERENCE_PRED and not self.classifies and not (self.folder / CONFIGS / LABEL_FILES).exists():
+        overlay = None if self.classifies else MODE_OVERLAYS.get(mode)
+        if overlay is not None and not (self.folder / CONFIGS / overlay).exists():
             # a bundle of an earlier version
             after = [path.stem for path in files].index(mode) + 1
-            files.insert(after, find_templates() / CONFIGS / LABEL_FILES)
+            files.insert(after, find_templates() / CONFIGS / overlay)
         if initial_weights:
             files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / INITIAL_WEIGHTS))
         if mlflow:
