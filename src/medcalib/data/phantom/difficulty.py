@@ -119,7 +119,7 @@ def harder_model(model: PhantomModel, difficulty: Difficulty, seed: int, index: 
             tissues = tuple(background + part * (mean - background) for mean in model.tissue_intensity)
             return replace(model, tissue_intensity=tissues, tissue_intensity_sd=part * model.tissue_intensity_sd)
         case Difficulty.NOISE:
-            return replace(model, noise_sd=between(4.0, 9.0) * model.noise_sd)
+            return replace(model, noise_sd=between(5.0, 9.0) * model.noise_sd)
         case Difficulty.MOTION:
             return replace(model, ghost_share=between(0.4, 0.7))
         case Difficulty.SHIFTED_INTENSITY:
