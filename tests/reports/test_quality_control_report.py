@@ -114,9 +114,7 @@ def test_scores_stand_in_the_table_of_cases_only(tmp_path):
         assert SCORE not in (tmp_path / "evaluation" / name).read_text()
 
 
-@pytest.mark.parametrize(
-    ("poor_below", "said"), [(1, "All cases have a Dice below"), (0, "No case has a Dice below")]
-)
+@pytest.mark.parametrize(("poor_below", "said"), [(1, "All cases have a Dice below"), (0, "No case has a Dice below")])
 def test_that_all_cases_are_alike_is_said(tmp_path, capsys, poor_below, said):
     """Then thresholds and flagging curves tell nothing."""
     control(tmp_path / "evaluation", TEST_CASES[1:], TEST_CASES, poor_below)
