@@ -10,7 +10,7 @@ import numpy as np
 
 from medcalib.data.phantom.volume_model import PhantomModel
 
-__all__ = ["Difficulty", "case_difficulties", "harder_model"]
+__all__ = ["ATTRIBUTE", "Difficulty", "case_difficulties", "harder_model", "has_lesion"]
 
 ATTRIBUTE = "difficulty"
 """Name of the attribute of a case."""
@@ -74,10 +74,7 @@ def case_difficulties(sizes: Mapping[str, int], hard_share: float, seed: int) ->
     spoilt_before = 0
     found = {}
     for part, size in sizes.items():
-        kinds = [
-            Difficulty.MISSING_LESION if place % _LESION_FREE_EVERY == _FIRST_LESION_FREE else Difficulty.NORMAL
-            for place in range(size)
-        ]
+        kinds = [Difficulty.NORMAL if has_lesion(place) else Difficulty.MISSING_LESION for place in range(size)]
         normal = [place for place, kind in enumerate(kinds) if kind is Difficulty.NORMAL]
         number = min(round(hard_share * size), len(normal))
         for place in sorted(rng.choice(normal, number, replace=False)):
@@ -85,6 +82,11 @@ def case_difficulties(sizes: Mapping[str, int], hard_share: float, seed: int) ->
             spoilt_before += 1
         found[part] = kinds
     return found
+
+
+def has_lesion(position: int) -> bool:
+    """Whether the case at this position in its part has a lesion."""
+    return position % _LESION_FREE_EVERY != _FIRST_LESION_FREE
 
 
 def harder_model(model: PhantomModel, difficulty: Difficulty, seed: int, index: int) -> PhantomModel:
@@ -116,7 +118,7 @@ def harder_model(model: PhantomModel, difficulty: Difficulty, seed: int, index: 
     match difficulty:
         case Difficulty.LOW_CONTRAST:
             part = between(0.35, 0.12)
-            tissues = tuple(background + part * (mean - background) for mean in model.tissue_intensity)
+            tissues = background, background + part * (organ - background), background + part * (lesion - background)
             return replace(model, tissue_intensity=tissues, tissue_intensity_sd=part * model.tissue_intensity_sd)
         case Difficulty.NOISE:
             return replace(model, noise_sd=between(5.0, 9.0) * model.noise_sd)

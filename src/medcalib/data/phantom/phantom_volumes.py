@@ -17,7 +17,7 @@ from medcalib.data.phantom.volume_model import CLASS_NAMES, PhantomModel, Phanto
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
-__all__ = ["make_phantom", "phantom_cases"]
+__all__ = ["draw_affine", "make_phantom", "phantom_cases"]
 
 _FOLDERS = {CaseKeys.IMAGE: "images", CaseKeys.LABEL: "labels", CaseKeys.PROBABILITY: "probabilities"}
 _ORIENTATIONS = ("RAS", "LPS", "PIR", "LAS", "SAR", "ASL", "RPI")
@@ -129,10 +129,12 @@ def _write(root: Path, description: Mapping[str, Any]) -> None:
         rng = np.random.default_rng([description["seed"], index])
         model = harder_model(PhantomModel(), Difficulty(kind), description["seed"], index)
         volumes = model.draw(rng, kind != Difficulty.MISSING_LESION)
-        _write_case(_case(root, name), volumes, _affine(rng, index, model.spacing), index)
+        _write_case(_case(root, name), volumes, draw_affine(rng, index, model.spacing), index)
 
 
-def _affine(rng: np.random.Generator, index: int, spacing: tuple[float, float, float]) -> np.ndarray:
+def draw_affine(
+    rng: np.random.Generator, index: int, spacing: tuple[float, float, float] = PhantomModel.spacing
+) -> np.ndarray:
     """Draw where the scanner put a grid whose axes point right, anterior and superior, to within a slight tilt."""
     affine = np.diag([*spacing, 1.0])
     if index % _OBLIQUE_EVERY == _OBLIQUE_EVERY - 1:
