@@ -243,6 +243,7 @@ def all_ids() -> str:
     ]
     files += [
         "boundary",
+        "poor_cases",
         "label_files",
         "mlflow",
         "multi_gpu",

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from medcalib.bundle.checkpoint_paths import member_seeds
+from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.resolve import plain_config
@@ -171,6 +172,16 @@ def test_a_bundle_of_an_earlier_version_measures_surfaces_all_the_same(bundle):
     opened = Bundle.open(bundle)
     assert not opened.edited
     assert opened.config(Mode.INFERENCE_EVAL) == expected
+
+
+def test_a_bundle_of_an_earlier_version_calls_the_same_cases_poor(bundle):
+    """And its name is the same as ever: the file takes no part in the digest."""
+    expected = Bundle.open(bundle).config(Mode.INFERENCE_EVAL)
+    assert expected["quality_control"]["poor_below"] == "$@data.get('poor_below', '10%')"
+    digest = bundle_digest(bundle)
+    (bundle / "configs" / "poor_cases.yaml").unlink()
+    assert Bundle.open(bundle).config(Mode.INFERENCE_EVAL) == expected
+    assert bundle_digest(bundle) == digest
 
 
 def test_images_are_no_cases_of_the_dataset(opened):

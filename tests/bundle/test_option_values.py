@@ -126,7 +126,7 @@ def test_a_value_that_makes_no_sense_is_named(config, id_, value):
 EVALUATION = {
     "evaluation::space": ("resample", 3),
     "evaluation::num_case_diagrams": (-1, "all"),
-    "quality_control::poor_below": (1.5, -0.1, "bad"),
+    "quality_control::poor_below": (1.5, -0.1, "bad", "0%", "100%", "10 percent"),
     "quality_control::max_poor": (2,),
     "quality_control::calibrate_threshold": ("no", 0),
 }

@@ -41,7 +41,7 @@ def test_areas_are_those_of_the_metric(made):
 
 
 def test_curves_are_means_over_seeds_of_those_of_the_metric(made):
-    (chart,) = flagging(case_scores(made), 0.8).charts
+    (chart,) = flagging(case_scores(made), 0.8, "0.8").charts
     found = [one for one in chart.parts if (one.method, one.variant) == ("soft", "entropy_image_mean")]
     expected = [
         flagging_curve(one.cases["entropy_image_mean"], one.cases["mean_dice"], 0.8, 60).remaining
@@ -58,7 +58,7 @@ def test_risk_ends_at_that_of_all_cases(made):
 
 
 def test_there_is_no_quality_control_without_a_poor_case(made):
-    assert flagging(case_scores(made), 0.01) is None
+    assert flagging(case_scores(made), 0.01, "0.01") is None
 
 
 def test_a_score_that_never_differs_is_left_out(tmp_path):

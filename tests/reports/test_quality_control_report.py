@@ -9,6 +9,7 @@ import torch
 from ignite.engine import Engine
 from monai.metrics import DiceMetric
 
+from medcalib.errors import UserError
 from medcalib.functional import entropy
 from medcalib.handlers import CalibrationErrorHandler, ResultFolder, UncertaintyScoresHandler
 from medcalib.handlers.results import GUARANTEED_CASES, results_of
@@ -61,7 +62,7 @@ def control(folder, cases, calibration, poor_below=0.7, figure_scores=(), guaran
         ResultFolder(folder),
         TASK,
         poor_below,
-        threshold_evaluator=evaluator(calibration),
+        threshold_evaluator=None if calibration is None else evaluator(calibration),
         figure_scores=figure_scores,
         formats=["png"],
     )
@@ -113,14 +114,53 @@ def test_scores_stand_in_the_table_of_cases_only(tmp_path):
         assert SCORE not in (tmp_path / "evaluation" / name).read_text()
 
 
-@pytest.mark.parametrize(
-    ("poor_below", "said"), [(1.1, "All cases have a Dice below"), (0.0, "No case has a Dice below")]
-)
+@pytest.mark.parametrize(("poor_below", "said"), [(1, "All cases have a Dice below"), (0, "No case has a Dice below")])
 def test_that_all_cases_are_alike_is_said(tmp_path, capsys, poor_below, said):
     """Then thresholds and flagging curves tell nothing."""
-    control(tmp_path / "evaluation", TEST_CASES, TEST_CASES, poor_below)
+    control(tmp_path / "evaluation", TEST_CASES[1:], TEST_CASES, poor_below)
     printed = capsys.readouterr().out
-    assert f"{said} quality_control::poor_below ({poor_below})" in printed
+    assert f"{said} {poor_below}, so flagging tells nothing here; --quality_control::poor_below sets another" in printed
+
+
+def test_a_message_names_the_option_that_the_command_has(tmp_path, capsys):
+    engine = evaluator(TEST_CASES)
+    handler = QualityControlHandler(ResultFolder(tmp_path), TASK, 0.0, figure_scores=(), option_prefix="--")
+    EvaluationReportHandler(handler.folder).attach(engine)
+    handler.attach(engine)
+    handler.folder.attach(engine)
+    engine.run()
+    assert "flagging tells nothing here; --poor_below sets another limit" in capsys.readouterr().out
+    with pytest.raises(UserError, match="^--max_poor must be a fraction"):
+        QualityControlHandler(ResultFolder(tmp_path), TASK, max_poor=2, option_prefix="--")
+
+
+CALIBRATION = [make_case("k", 0.1), make_case("l", 0.2), make_case("m", 0.3)]
+
+
+def test_calibration_cases_decide_which_cases_are_poor(tmp_path, capsys):
+    report = control(tmp_path / "evaluation", TEST_CASES, CALIBRATION, "10%")
+    worst, second = 2 * 18 / 54, 2 * 24 / 60
+    assert report["poor_below"] == pytest.approx(worst + 0.2 * (second - worst))
+    assert report["poor_below_from"] == {"setting": "10%", "origin": "calibration cases", "calibration_cases": 3}
+    assert report["poor"] == 0.5
+    said = "Poor are 2 of 4 cases: their Dice is below 0.6933 (the 10% quantile of the Dice of 3 calibration cases)."
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tested", [TEST_CASES[:1], TEST_CASES[2:], [make_case("bad", 0.4)]])
+def test_test_cases_have_no_say_in_it(tmp_path, tested):
+    expected = control(tmp_path / "all", TEST_CASES, CALIBRATION, "10%")
+    found = control(tmp_path / "some", tested, CALIBRATION, "10%")
+    assert found["poor_below"] == expected["poor_below"]
+    for name, score in expected["scores"].items():
+        assert found["scores"][name]["threshold"]["value"] == score["threshold"]["value"]
+
+
+def test_without_calibration_cases_the_default_is_taken_and_said(tmp_path, capsys):
+    """As where a guarantee brings a rule of its own."""
+    report = control(tmp_path / "evaluation", TEST_CASES, None, "10%")
+    assert (report["poor_below"], report["poor_below_from"]["origin"]) == (0.8, "default")
+    assert "below 0.8 (the default, as no Dice of calibration cases is known)" in capsys.readouterr().out
 
 
 def test_cases_without_dice_are_in_no_share_of_poor_cases(tmp_path):

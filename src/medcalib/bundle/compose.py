@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -27,9 +28,9 @@ from medcalib.bundle.layout import (
     GUARANTEED_IMAGES,
     IMAGES,
     INFERENCE_CONFIGS,
-    LABEL_FILES,
     METADATA,
     MLFLOW,
+    MODE_OVERLAYS,
     MULTI_GPU,
     SHARED_CONFIGS,
     Mode,
@@ -229,7 +230,7 @@ def _write(
     for name in (MLFLOW, MULTI_GPU):
         shutil.copyfile(templates_dir / CONFIGS / name, configs_dir / name)
     if CLASSIFICATION not in sources:
-        for name in (BOUNDARY, LABEL_FILES):
+        for name in chain.from_iterable(MODE_OVERLAYS.values()):
             shutil.copyfile(templates_dir / CONFIGS / name, configs_dir / name)
     shutil.copyfile(images_config(templates_dir, CLASSIFICATION in sources), configs_dir / IMAGES)
     if FragmentKind.GUARANTEE in sources:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import NoneType
 from typing import Any
@@ -56,6 +57,7 @@ class Field:
         below: what every number is below.
         items: what may stand in the list; anything when None.
         texts: whether the entries of the list are names, which stay as they are typed, such as 007.
+        percent: whether a text such as 10% may stand there, too.
     """
 
     types: tuple[type, ...]
@@ -68,6 +70,7 @@ class Field:
     below: float | None = None
     items: Field | None = None
     texts: bool = False
+    percent: bool = False
 
 
 TASKS = ("segmentation", "classification")
@@ -75,6 +78,16 @@ TASKS = ("segmentation", "classification")
 
 _NUMBER = (int, float)
 _WORDS = {bool: "true or false", int: "whole number", str: "text", NoneType: "null", dict: "mapping", list: "list"}
+
+_PERCENT = re.compile(r"\d+(\.\d+)?%")
+_POOR_BELOW = Field(
+    _NUMBER,
+    "a case whose Dice is below this is poor; a share such as 10%, the default, is the quantile of the Dice of the "
+    "calibration cases",
+    least=0,
+    most=1,
+    percent=True,
+)
 
 CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
     FragmentKind.NETWORK: {
@@ -158,6 +171,7 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             required=False,
             above=0,
         ),
+        "poor_below": replace(_POOR_BELOW, required=False),
         "metadata": Field((dict,), "title, task, description, modality, licence, source, reference of the data"),
     },
     FragmentKind.LOSS: {
@@ -272,7 +286,7 @@ SHARED: dict[str, Field] = {
     "method::sampler::skip_heads": Field((int,), "first heads that take no part in the prediction", least=0),
     "evaluation::space": Field((str,), "grid of the evaluation", choices=("resampled", "original")),
     "evaluation::num_case_diagrams": Field((int, NoneType), "cases of which a diagram is drawn, null for all", least=0),
-    "quality_control::poor_below": Field(_NUMBER, "a case whose Dice is below this is poor", least=0, most=1),
+    "quality_control::poor_below": _POOR_BELOW,
     "quality_control::max_poor": Field(_NUMBER, "part of all cases that may be poor and not flagged", least=0, most=1),
     "quality_control::calibrate_threshold": Field((bool,), "whether the threshold is found on the calibration cases"),
     "overlays::num_cases": Field((int,), "cases of which a figure is drawn", least=0),
@@ -346,6 +360,10 @@ def _check_field(what: str, field: Field, value: Any) -> None:
         raise UserError(f"{what} is {value!r}, but must be one of {', '.join(field.choices)}.")
     if isinstance(value, str) and value[:1] in MARKS:
         return
+    if field.percent and isinstance(value, str):
+        if _PERCENT.fullmatch(value) and 0 < float(value[:-1]) < 100:
+            return
+        raise UserError(f"{what} must be a number or a share such as 10%, not {value!r} ({field.meaning}).")
     fits = isinstance(value, field.types) and (bool in field.types or not isinstance(value, bool))
     if not fits:
         raise UserError(f"{what} must be {_wanted(field.types)}, not {value!r} ({field.meaning}).")

@@ -23,7 +23,9 @@ __all__ = [
     "LABEL_FILES",
     "METADATA",
     "MLFLOW",
+    "MODE_OVERLAYS",
     "MULTI_GPU",
+    "POOR_CASES",
     "SHARED_CONFIGS",
     "Mode",
     "bundle_configs",
@@ -48,6 +50,9 @@ LABEL_FILES = "label_files.yaml"
 """File of `CONFIGS` that is merged after the mode's own to predict maps, not classes of images; as `IMAGES`."""
 
 BOUNDARY = "boundary.yaml"
+"""File of `CONFIGS` that is merged after the mode's own to evaluate maps, not classes of images; as `IMAGES`."""
+
+POOR_CASES = "poor_cases.yaml"
 """File of `CONFIGS` that is merged after the mode's own to evaluate maps, not classes of images; as `IMAGES`."""
 
 MLFLOW = "mlflow.yaml"
@@ -89,6 +94,10 @@ class Mode(StrEnum):
     INFERENCE_EVAL = "inference_eval"
 
 
+MODE_OVERLAYS = {Mode.INFERENCE_PRED: (LABEL_FILES,), Mode.INFERENCE_EVAL: (BOUNDARY, POOR_CASES)}
+"""Of each mode the files that bundles of maps have besides its own, and those of earlier versions lack."""
+
+
 def bundle_configs(configs_dir: Path) -> list[Path]:
     """Every configuration file of a bundle, in a fixed order."""
     modes = (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
@@ -105,11 +114,7 @@ def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Pat
     """
     names = [*SHARED_CONFIGS, CLASSIFICATION]
     if mode is not Mode.TRAIN:
-        names += [*INFERENCE_CONFIGS, mode]
-        if mode is Mode.INFERENCE_PRED:
-            names.append(Path(LABEL_FILES).stem)
-        if mode is Mode.INFERENCE_EVAL:
-            names.append(Path(BOUNDARY).stem)
+        names += [*INFERENCE_CONFIGS, mode, *(Path(overlay).stem for overlay in MODE_OVERLAYS[mode])]
         names += ["calibration", "guaranteed", f"guaranteed_{mode}"]
     elif any((configs_dir / f"{fit}.yaml").exists() for fit in ("calibration_fit", "guarantee_fit")):
         names += ["weights", *CALIBRATION_CONFIGS, "guaranteed", "guarantee_fit", CALIBRATED_GUARANTEE_FIT]

@@ -18,14 +18,13 @@ from medcalib.bundle.contract import Training
 from medcalib.bundle.digest import bundle_digest
 from medcalib.bundle.fragments import FragmentKind
 from medcalib.bundle.layout import (
-    BOUNDARY,
     CLASSIFICATION,
     CONFIGS,
     GUARANTEED_IMAGES,
     INITIAL_WEIGHTS,
-    LABEL_FILES,
     METADATA,
     MLFLOW,
+    MODE_OVERLAYS,
     MULTI_GPU,
     Mode,
     config_files,
@@ -311,11 +310,11 @@ class Bundle:
         mlflow: bool = False,
     ) -> list[Path]:
         files = config_files(self.folder / CONFIGS, mode, debug)
-        own = {Mode.INFERENCE_PRED: LABEL_FILES, Mode.INFERENCE_EVAL: BOUNDARY}.get(mode)
-        if own is not None and not self.classifies and not (self.folder / CONFIGS / own).exists():
-            # a bundle of an earlier version
-            after = [path.stem for path in files].index(mode) + 1
-            files.insert(after, find_templates() / CONFIGS / own)
+        for overlay in () if self.classifies else MODE_OVERLAYS.get(mode, ()):
+            if not (self.folder / CONFIGS / overlay).exists():
+                # a bundle of an earlier version
+                after = [path.stem for path in files].index(mode) + 1
+                files.insert(after, find_templates() / CONFIGS / overlay)
         if initial_weights:
             files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / INITIAL_WEIGHTS))
         if mlflow:

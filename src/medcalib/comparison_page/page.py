@@ -205,10 +205,10 @@ def _of_scores(comparison: Comparison, images: bool) -> Iterator[Section]:
             "" if any(blocks) else absent,
         )
         return
-    threshold = poor_below(comparison)
-    curves = [flagging(found, threshold), risk(found), area_table(found)] if found else []
+    threshold, limit = poor_below(comparison)
+    curves = [flagging(found, threshold, limit), risk(found), area_table(found)] if found else []
     if found and curves[0] is None:
-        texts.append(f"No case has a Dice below {threshold:g}, so there is nothing for quality control to find.")
+        texts.append(f"No case has a Dice below {limit}, so there is nothing for quality control to find.")
     yield Section(
         "uncertainty",
         "Does uncertainty find poor segmentations?",

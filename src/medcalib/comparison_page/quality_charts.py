@@ -13,12 +13,12 @@ from medcalib.comparison_page.chart import Chart, FigureBlock, Series
 from medcalib.comparison_page.metric_words import MINUS, words
 from medcalib.comparison_page.page_tables import Cell, Table, number_cell
 from medcalib.metrics import flagging_curve, retained_accuracy, risk_coverage, score_correlation
+from medcalib.metrics.poor_limit import DEFAULT_POOR_BELOW, poor_limit_words
 
 __all__ = ["area_table", "case_scores", "correlation_tables", "flagging", "retention", "risk"]
 
 NUM_POINTS = 60
 MOST_SCORES = 6
-POOR_BELOW = 0.8
 GRID = np.linspace(0, 1, NUM_POINTS)
 
 Array = NDArray[np.float64]
@@ -34,16 +34,16 @@ def case_scores(comparison: Comparison) -> dict[str, list[CaseScores]]:
     return {name: seeds for name, seeds in found.items() if seeds}
 
 
-def poor_below(comparison: Comparison) -> float:
-    """Dice below which a case counts as poor, as the reference was evaluated."""
+def poor_below(comparison: Comparison) -> tuple[float, str]:
+    """Dice below which a case counts as poor, as the reference was evaluated, and the same in words."""
     for one in comparison.evaluations[comparison.reference]:
-        value = (one.quality_control or {}).get("poor_below")
-        if isinstance(value, int | float):
-            return float(value)
-    return POOR_BELOW
+        report = one.quality_control or {}
+        if isinstance(value := report.get("poor_below"), int | float):
+            return float(value), poor_limit_words(report)
+    return DEFAULT_POOR_BELOW, f"{DEFAULT_POOR_BELOW:g}"
 
 
-def flagging(found: Found, threshold: float) -> FigureBlock | None:
+def flagging(found: Found, threshold: float, limit: str) -> FigureBlock | None:
     """Poor cases that nobody sees when the most uncertain ones are looked at, for every method."""
     usable = {name: seeds for name, seeds in found.items() if all(one.dice is not None for one in seeds)}
     if not usable:
@@ -78,7 +78,7 @@ def flagging(found: Found, threshold: float) -> FigureBlock | None:
         height=400,
     )
     caption = (
-        f"Poor cases (Dice below {threshold:g}) that are not flagged when the most uncertain cases are. Dashed: flags "
+        f"Poor cases (Dice below {limit}) that are not flagged when the most uncertain cases are. Dashed: flags "
         f"at random (the long line), flags by Dice itself (the steep one), and 5 % of all cases. Methods differ in how "
         f"many of their cases are poor, so curves begin at different heights."
     )

@@ -17,6 +17,7 @@ from medcalib.compare.metric_names import in_order, metric_title
 from medcalib.compare.raw_tables import is_pooled, read_raw_table
 from medcalib.export.trained_bundle import TrainedBundle, portable_settings
 from medcalib.files.writing import read_json
+from medcalib.metrics.poor_limit import poor_limit_words
 
 __all__ = ["card_head", "model_card"]
 
@@ -227,7 +228,7 @@ def _flagging(trained: TrainedBundle) -> str:
         )
     cases = next(iter(report["scores"].values()))["threshold"]["calibration_cases"]
     return (
-        f"A case is poor if its Dice is below {report['poor_below']}. Thresholds were found on {cases} calibration "
+        f"A case is poor if its Dice is below {poor_limit_words(report)}. Thresholds were found on {cases} calibration "
         f"cases so that at most {100 * report['max_poor']:g} % of all cases are poor and not flagged; what they do to "
         f"the test cases stands beside them. New images are flagged by `entropy_foreground_mean`.\n\n"
         f"{_table(['score', 'flagged if', 'share of test cases flagged', 'poor and not flagged'], rows)}"

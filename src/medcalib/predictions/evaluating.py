@@ -146,7 +146,8 @@ def write_evaluation(
         metrics["nll_categorical"] = RegionMetricHandler(NegativeLogLikelihoodMetric(categorical=True))
     uncertainty = []
     if poor_below is not None:
-        uncertainty = [UncertaintyScoresHandler(task), QualityControlHandler(results, task, poor_below)]
+        control = QualityControlHandler(results, task, poor_below, option_prefix="--")
+        uncertainty = [UncertaintyScoresHandler(task), control]
     evaluator = SupervisedEvaluator(
         device=device,
         val_data_loader=_Batches(predictions, cases),

@@ -27,6 +27,7 @@ from medcalib.metrics import (
     risk_coverage,
     score_correlation,
 )
+from medcalib.metrics.poor_limit import PoorLimit, find_poor_limit, poor_limit_words, poor_share
 from medcalib.task import Task
 from medcalib.visualize import draw_flagging_curves, draw_risk_coverage_curves, draw_score_scatter
 
@@ -71,16 +72,19 @@ class QualityControlHandler:
 
     Args:
         folder: where the files go.
-        poor_below: a case whose mean Dice is below it is poor.
+        poor_below: a case whose mean Dice is below it is poor; a text such as ``10%`` stands for that quantile of the
+            Dice of the cases of ``threshold_evaluator``, or for 0.8 if there are none. The cases that are evaluated
+            have no say in it; ``poor_below_from`` says where it came from.
         max_poor: how many poor cases may pass, divided by all cases.
         threshold_evaluator: engine over the calibration split, with the same scores; no thresholds when None.
         task: says what the largest entropy is that there can be.
         figure_scores: scores that are drawn, those of them that exist.
         formats: file formats of the figures.
         dpi: resolution of raster formats.
+        option_prefix: how the options begin that set ``poor_below`` and ``max_poor``, for messages.
 
     Raises:
-        UserError: ``max_poor`` is no fraction.
+        UserError: ``max_poor`` is no fraction, or ``poor_below`` neither a Dice nor a share.
 
     Example:
         >>> from medcalib.handlers import CalibrationErrorHandler, UncertaintyScoresHandler
@@ -95,7 +99,7 @@ class QualityControlHandler:
         self,
         folder: ResultFolder,
         task: Task,
-        poor_below: float = 0.8,
+        poor_below: float | str = "10%",
         max_poor: float = 0.05,
         threshold_evaluator: Engine | None = None,
         figure_scores: Sequence[str] = (
@@ -106,9 +110,11 @@ class QualityControlHandler:
         ),
         formats: Sequence[str] = ("png", "pdf"),
         dpi: int = 150,
+        option_prefix: str = "--quality_control::",
     ) -> None:
         if not 0 <= max_poor <= 1:
-            raise UserError(f"quality_control::max_poor must be a fraction from 0 to 1, not {max_poor}.")
+            raise UserError(f"{option_prefix}max_poor must be a fraction from 0 to 1, not {max_poor}.")
+        poor_share(poor_below)
         self.folder = folder
         self.poor_below = poor_below
         self.max_poor = max_poor
@@ -117,6 +123,7 @@ class QualityControlHandler:
         self.figure_scores = tuple(figure_scores)
         self.formats = tuple(formats)
         self.dpi = dpi
+        self.option_prefix = option_prefix
         self.output_transform = from_engine([UncertaintyKeys.ENTROPY, "seg", CommonKeys.LABEL])
         self._voxels = VoxelRiskCoverage(task.max_entropy)
 
@@ -151,18 +158,20 @@ class QualityControlHandler:
         if not self.folder.writes:
             return
         cases = _case_scores(engine)
-        scores = {name: self._of_score(values, cases) for name, values in cases.uncertainties.items()}
-        if self.threshold_evaluator is not None:
-            others = _case_scores(self.threshold_evaluator)
+        others = _case_scores(self.threshold_evaluator) if self.threshold_evaluator is not None else None
+        limit = find_poor_limit(self.poor_below, None if others is None else others.dice)
+        scores = {name: _of_score(values, cases, limit.value) for name, values in cases.uncertainties.items()}
+        if others is not None:
             for name, result in scores.items():
-                result["threshold"] = self._threshold(others, cases, name)
+                result["threshold"] = self._threshold(others, cases, name, limit.value)
         rule = _guaranteed_rule(results_of(engine).get(GUARANTEED_CASES) or [])
         report = {
-            "poor_below": self.poor_below,
+            "poor_below": limit.value,
+            "poor_below_from": limit.recorded(),
             "max_poor": self.max_poor,
             "num_cases": len(cases.dice),
             "without_dice": _named(cases, np.isnan(cases.dice)),
-            "poor": _share(cases.dice < self.poor_below, ~np.isnan(cases.dice)),
+            "poor": _share(cases.dice < limit.value, ~np.isnan(cases.dice)),
             **({"rule": rule} if rule else {}),
             "scores": scores,
             "voxels": {
@@ -171,35 +180,15 @@ class QualityControlHandler:
             },
         }
         write_json(self.folder.file("quality_control.json"), report)
-        self.folder.tell(_text(report))
-        self._draw(cases)
+        self.folder.tell(_text(report, self.option_prefix))
+        self._draw(cases, limit)
 
-    def _of_score(self, values: NDArray, cases: CaseScores) -> dict[str, Any]:
-        risk = risk_coverage(values, 1 - cases.dice)
-        curve = flagging_curve(values, cases.dice, self.poor_below)
-        dice = score_correlation(values, cases.dice)
-        distance = score_correlation(values, cases.distance) if cases.distance is not None else None
-        return {
-            "spearman_dice": dice.correlation,
-            "spearman_cases": dice.num_cases,
-            "spearman_mhd": distance.correlation if distance is not None else None,
-            "spearman_mhd_cases": distance.num_cases if distance is not None else None,
-            "aurc": risk.aurc,
-            "excess_aurc": risk.excess_aurc,
-            "flagging_area": curve.area,
-            "flagging_area_random": curve.random_area,
-            "flagging_area_ideal": curve.ideal_area,
-            "flagged_at_5_percent": curve.flagged_at_5_percent,
-            "num_cases": risk.count,
-            "without_score": _named(cases, np.isnan(values)),
-        }
-
-    def _threshold(self, others: CaseScores, cases: CaseScores, name: str) -> dict[str, Any]:
-        rule = flagging_threshold(others.uncertainties[name], others.dice, self.poor_below, self.max_poor)
+    def _threshold(self, others: CaseScores, cases: CaseScores, name: str, poor_below: float) -> dict[str, Any]:
+        rule = flagging_threshold(others.uncertainties[name], others.dice, poor_below, self.max_poor)
         sign = -1 if name in CONFIDENCE_SCORES else 1
         values = cases.uncertainties[name]
         flagged = np.isnan(values) | (values > rule.threshold)
-        passing_poor = ~flagged & (cases.dice < self.poor_below)
+        passing_poor = ~flagged & (cases.dice < poor_below)
         found = rule.num_cases > 0
         return {
             "flag": "below" if sign < 0 else "above",
@@ -213,7 +202,7 @@ class QualityControlHandler:
             "flagged_cases": _named(cases, flagged) if found else None,
         }
 
-    def _draw(self, cases: CaseScores) -> None:
+    def _draw(self, cases: CaseScores, limit: PoorLimit) -> None:
         drawn = {
             f"minus_{name}" if name in CONFIDENCE_SCORES else name: cases.uncertainties[name]
             for name in self.figure_scores
@@ -223,9 +212,9 @@ class QualityControlHandler:
         if not known or len(cases.dice) < 2:
             return
         figures = {
-            "scatter": draw_score_scatter(known, cases.dice, threshold=self.poor_below),
+            "scatter": draw_score_scatter(known, cases.dice, threshold=limit.value),
             "flagging": draw_flagging_curves(
-                {name: flagging_curve(values, cases.dice, self.poor_below) for name, values in known.items()}
+                {name: flagging_curve(values, cases.dice, limit.value) for name, values in known.items()}
             ),
             "risk_coverage": draw_risk_coverage_curves(
                 {name: risk_coverage(values, 1 - cases.dice) for name, values in known.items()}
@@ -236,6 +225,27 @@ class QualityControlHandler:
         }
         for name, figure in figures.items():
             self.folder.save_figure(f"quality_control/{name}", figure, self.formats, self.dpi)
+
+
+def _of_score(values: NDArray, cases: CaseScores, poor_below: float) -> dict[str, Any]:
+    risk = risk_coverage(values, 1 - cases.dice)
+    curve = flagging_curve(values, cases.dice, poor_below)
+    dice = score_correlation(values, cases.dice)
+    distance = score_correlation(values, cases.distance) if cases.distance is not None else None
+    return {
+        "spearman_dice": dice.correlation,
+        "spearman_cases": dice.num_cases,
+        "spearman_mhd": distance.correlation if distance is not None else None,
+        "spearman_mhd_cases": distance.num_cases if distance is not None else None,
+        "aurc": risk.aurc,
+        "excess_aurc": risk.excess_aurc,
+        "flagging_area": curve.area,
+        "flagging_area_random": curve.random_area,
+        "flagging_area_ideal": curve.ideal_area,
+        "flagged_at_5_percent": curve.flagged_at_5_percent,
+        "num_cases": risk.count,
+        "without_score": _named(cases, np.isnan(values)),
+    }
 
 
 def _guaranteed_rule(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -291,7 +301,7 @@ def _differs(values: NDArray) -> bool:
     return known.size > 0 and (known.size < values.size or bool(np.ptp(known) > 0))
 
 
-def _text(report: dict[str, Any]) -> str:
+def _text(report: dict[str, Any], option_prefix: str) -> str:
     known = {name: result for name, result in report["scores"].items() if not np.isnan(result["spearman_dice"])}
     if known:
         best = max(known, key=lambda name: -known[name]["spearman_dice"])
@@ -311,11 +321,15 @@ def _text(report: dict[str, Any]) -> str:
             f"\nThe rule of {rule['guarantee']} flags {len(rule['flagged_cases'])} of {rule['num_cases']} cases "
             f"({by}); {len(rule['poor_passing'])} of the other {rule['passing']} are poor by the guarantee's limit."
         )
+    limit = poor_limit_words(report)
     if report["poor"] in (0.0, 1.0):
         text += (
-            f"\n{'All cases have' if report['poor'] else 'No case has'} a Dice below quality_control::poor_below "
-            f"({report['poor_below']}), so flagging tells nothing here."
+            f"\n{'All cases have' if report['poor'] else 'No case has'} a Dice below {limit}, so flagging tells "
+            f"nothing here; {option_prefix}poor_below sets another limit."
         )
+    elif not np.isnan(report["poor"]):
+        known = report["num_cases"] - len(report["without_dice"])
+        text += f"\nPoor are {round(report['poor'] * known)} of {known} cases: their Dice is below {limit}."
     lacking = sorted({case for result in report["scores"].values() for case in result["without_score"]})
     if lacking:
         names = ", ".join(lacking[:NAMED]) + (f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else "")

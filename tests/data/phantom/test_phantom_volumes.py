@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from medcalib.data import make_phantom, phantom_cases, split_digest
+from medcalib.data.phantom.difficulty import Difficulty
 from medcalib.data.phantom.volume_model import PhantomModel
 from medcalib.errors import UserError
 from medcalib.functional import bin_statistics, calibration_error
@@ -33,6 +34,10 @@ def small(tmp_path_factory):
 
 def everyone(split):
     return split["training"] + split["validation"] + split["test"]
+
+
+def difficulty(case):
+    return case["attributes"]["difficulty"]
 
 
 def array(path):
@@ -74,7 +79,7 @@ class TestSplit:
 
     def test_case_has_its_files(self, split):
         for case in everyone(split):
-            assert set(case) == {"case", "image", "label", "probability"}
+            assert set(case) == {"case", "image", "label", "probability", "attributes"}
             for key in ("image", "label", "probability"):
                 assert Path(case[key]).name == f"{case['case']}.nii.gz"
                 assert Path(case[key]).is_file()
@@ -91,11 +96,38 @@ class TestSplit:
         }
         assert without == {"training": 2, "validation": 0, "test": 1, "calibration": 0}
 
+    def test_every_part_has_hard_cases_of_several_kinds(self, split):
+        kinds = {part: [difficulty(case) for case in members] for part, members in split.items()}
+        hard = {
+            part: [kind for kind in found if kind not in ("normal", "missing_lesion")] for part, found in kinds.items()
+        }
+        assert {part: len(found) for part, found in hard.items()} == {
+            "training": 7,
+            "validation": 2,
+            "test": 5,
+            "calibration": 2,
+        }
+        assert set(kinds["test"]) == set(kinds["training"]) == set(Difficulty)
+
+    def test_a_case_without_lesion_says_so(self, split):
+        for case in everyone(split):
+            assert (difficulty(case) == Difficulty.MISSING_LESION) == (not np.any(array(case["label"]) == 2))
+
+    def test_normal_cases_are_those_of_a_phantom_without_hard_ones(self, small, tmp_path):
+        plain = phantom_cases(tmp_path / "plain", **SMALL, hard_share=0)
+        assert {difficulty(case) for case in everyone(plain)} == {"normal"}
+        mixed = phantom_cases(small, **SMALL)
+        assert {difficulty(case) for case in everyone(mixed)} > {"normal"}
+        for one, other in zip(everyone(mixed), everyone(plain), strict=True):
+            same = Path(one["image"]).read_bytes() == Path(other["image"]).read_bytes()
+            assert same == (difficulty(one) == Difficulty.NORMAL)
+
     def test_description(self, small):
         described = json.loads((small / "dataset.json").read_text())
         assert described["class_names"] == ["background", "organ", "lesion"]
         assert described["model"]["organ_annotator_sd"] == PhantomModel().organ_annotator_sd
-        assert described["format_version"] == 1
+        assert described["format_version"] == 2
+        assert set(described["difficulties"]) == {f"phantom_00{number}" for number in range(1, 5)}
         assert described["training"] == ["phantom_001", "phantom_002"]
 
 
@@ -168,14 +200,19 @@ class TestGeometry:
 
     def test_voxels_are_anisotropic(self, split):
         for case in everyone(split):
-            canonical = nib.as_closest_canonical(nib.load(case["image"]))
-            np.testing.assert_allclose(canonical.header.get_zooms(), (1.0, 1.0, 1.5), atol=1e-5)
+            zooms = nib.as_closest_canonical(nib.load(case["image"])).header.get_zooms()
+            if difficulty(case) == Difficulty.VOXEL_SIZE:
+                assert min(zooms) > 1.3
+                assert max(zooms) >= 3.0
+            else:
+                np.testing.assert_allclose(zooms, (1.0, 1.0, 1.5), atol=1e-5)
 
     def test_volumes_were_turned_together(self, split):
         for case in everyone(split):
             image, label, probability = (array(case[key]) for key in ("image", "label", "probability"))
-            assert np.mean(probability.argmax(-1) == label) > 0.95
-            assert image[label > 0].mean() > 1.4 * image[label == 0].mean()
+            assert np.mean(probability.argmax(-1) == label) > 0.9
+            if difficulty(case) in (Difficulty.NORMAL, Difficulty.MISSING_LESION):
+                assert image[label > 0].mean() > 1.4 * image[label == 0].mean()
 
 
 class TestDeterminism:
@@ -294,7 +331,21 @@ class TestErrors:
     def test_other_format(self, copy):
         described = json.loads((copy / "dataset.json").read_text())
         (copy / "dataset.json").write_text(json.dumps({**described, "format_version": 0}))
-        assert "other values of format_version" in self.message(copy)
+        text = self.message(copy)
+        assert "made by another version of medcalib, whose cases are others (format_version 0, not 2)" in text
+        assert "delete the folder to have it made anew" in text
+
+    def test_a_phantom_of_before_there_were_hard_cases(self, copy):
+        """Its normal cases are the same files, but its others are not hard."""
+        described = json.loads((copy / "dataset.json").read_text())
+        del described["hard_share"], described["difficulties"]
+        (copy / "dataset.json").write_text(json.dumps({**described, "format_version": 1}))
+        before = contents(copy)
+        assert "(format_version 1, not 2): delete the folder" in self.message(copy)
+        assert contents(copy) == before
+
+    def test_another_share_of_hard_cases(self, copy):
+        assert "other values of hard_share: delete the folder" in self.message(copy, hard_share=1)
 
     def test_missing_file(self, copy):
         (copy / "labels" / "phantom_002.nii.gz").unlink()
@@ -323,7 +374,15 @@ class TestErrors:
         assert f"cannot be written to '{tmp_path / 'file' / 'phantom'}'" in text
 
     @pytest.mark.parametrize(
-        "options", [{"num_test": 0}, {"num_training": 2.5}, {"num_validation": True}, {"seed": -1}, {"seed": "x"}]
+        "options",
+        [
+            {"num_test": 0},
+            {"num_training": 2.5},
+            {"num_validation": True},
+            {"seed": -1},
+            {"seed": "x"},
+            {"hard_share": 2},
+        ],
     )
     def test_numbers_that_make_no_sense(self, tmp_path, options):
         assert self.message(tmp_path / "phantom", **options).startswith(f"{next(iter(options))} is")

@@ -27,6 +27,7 @@ class SyntheticDataset:
         format_version: to be raised when the same arguments give other files.
         class_names: names of the classes.
         model: the numbers from which cases are drawn.
+        derived: keys of the description that follow from the others, and so are not named where they differ.
 
     Example:
         >>> dataset = SyntheticDataset("dots", "dot", 1, ["light", "dark"], {"radius": 2.0})
@@ -45,6 +46,7 @@ class SyntheticDataset:
     format_version: int
     class_names: Sequence[str]
     model: Mapping[str, Any]
+    derived: tuple[str, ...] = ()
 
     def describe(self, num_training: int, num_validation: int, num_test: int, seed: int) -> dict[str, Any]:
         """Say what a dataset made with these numbers is, in JSON's own types; it lists the cases of every part.
@@ -120,7 +122,14 @@ class SyntheticDataset:
                 f"'{root}' does not hold the dataset {self.name} (it has no readable {_DESCRIPTION} of it): "
                 "delete it, or set data::dataset_dir to a new folder."
             )
+        if found.get("format_version") != self.format_version:
+            raise UserError(
+                f"The dataset {self.name} in '{root}' was made by another version of medcalib, whose cases are others "
+                f"(format_version {found.get('format_version')}, not {self.format_version}): delete the folder to have "
+                f"it made anew, or set data::dataset_dir to a new one."
+            )
         if different := sorted(key for key in wanted if found.get(key) != wanted[key]):
+            different = [key for key in different if key not in self.derived] or different
             raise UserError(
                 f"The dataset {self.name} in '{root}' was made with other values of {', '.join(different)}: "
                 "delete the folder to have it made anew, or set data::dataset_dir to a new one."

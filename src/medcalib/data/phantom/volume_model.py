@@ -5,6 +5,10 @@ inside). An annotator draws the contour where ``d`` equals their displacement, a
 known standard deviation ``s``. A voxel is therefore lesion with probability ``Phi(-d_lesion / s_lesion)`` and, where it
 is not, organ with probability ``Phi(-d_organ / s_organ)``. The field is correlated over a few voxels only: the contour
 wobbles like a human one, and a single case still holds many nearly independent draws.
+
+These probabilities are those of an annotator who sees the latent boundary. The scan blurs it and adds noise, so that it
+leaves open where the boundary lies: the best prediction that can be made of the image alone is the mean of the true
+probabilities over all boundaries that fit the image, which differs from them.
 """
 
 from dataclasses import dataclass
@@ -57,6 +61,8 @@ class PhantomModel:
     """Standard deviation of the white noise of the scan."""
     bias_field_sd: float = 0.08
     """Standard deviation of the logarithm of the multiplicative bias field."""
+    ghost_share: float = 0.0
+    """Part of the signal that motion moves to ghosts."""
 
     def draw(self, rng: np.random.Generator, with_lesion: bool) -> "PhantomVolumes":
         """Draw one case on a grid whose axes point right, anterior and superior.
@@ -124,7 +130,18 @@ class PhantomModel:
         tissue += self.texture_sd * self._field(rng, tissue.shape, smoothness=2.0)
         blurred = ndimage.gaussian_filter(tissue, [0.7 / step for step in self.spacing])
         bias = np.exp(self.bias_field_sd * self._field(rng, tissue.shape, smoothness=15.0))
-        return blurred * bias + rng.normal(0, self.noise_sd, tissue.shape)
+        signal = blurred * bias
+        # without ghosts nothing is drawn for them, so that such a case is the same as ever
+        if self.ghost_share > 0:
+            signal = self._with_ghosts(rng, signal)
+        return signal + rng.normal(0, self.noise_sd, tissue.shape)
+
+    def _with_ghosts(self, rng: np.random.Generator, signal: Array) -> Array:
+        """Copies to both sides along one axis of the plane, which wrap around, as of periodic motion in MRI."""
+        axis = int(rng.integers(2))
+        step = signal.shape[axis] // int(rng.integers(2, 5))
+        ghosts = (np.roll(signal, step, axis) + np.roll(signal, -step, axis)) / 2
+        return signal + self.ghost_share * (ghosts - signal)
 
 
 @dataclass(frozen=True)
