@@ -166,7 +166,7 @@ class HardL1ACELoss(L1ACELoss):
         weight: factor for each scored class, or one for all.
         right: a probability on a boundary belongs to the upper bin instead of the lower one.
         ignore_empty_classes: a class that an image's target lacks counts as 0 (it still counts in the mean).
-        batch: fill the bins with the voxels of all images of a batch, instead of each image's own, so that B is 1 above.
+        batch: fill the bins with the voxels of all images of a batch instead of each image's own, so that B is 1 above.
             The mean over few voxels is off by chance, which a loss per image counts as an error of calibration;
             pooled, there is less of that, but over- and under-confident images make up for each other.
 
