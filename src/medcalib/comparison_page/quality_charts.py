@@ -219,8 +219,8 @@ def choice_table(comparison: Comparison) -> Table | None:
         return None
     caption = (
         "Scores chosen on the calibration cases, by the area under the risk-coverage curve (AURC, lower is better), "
-        "and confirmed on the test cases. The best score in hindsight promises too much; without a score, cases are looked "
-        "at in any order."
+        "and confirmed on the test cases. The best score in hindsight promises too much; without a score, cases are "
+        "looked at in any order."
     )
     heads = [
         "Method",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -82,7 +81,7 @@ class TermScheduleHandler:
         share = self.share(epoch, epochs)
         self.loss.weights[self.term] = self.weight * share
         if share > 0 and (epoch == 1 or self.share(epoch - 1, epochs) < share):
-            logging.getLogger(__name__).info(
+            engine.logger.info(
                 "epoch %d: the weight of %s is %g of %g",
                 epoch,
                 type(self.loss.losses[self.term]).__name__,
