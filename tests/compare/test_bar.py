@@ -127,8 +127,8 @@ def test_it_is_told_and_written(tmp_path):
     given = {"a": [one], "b": [scaled(one, 0.8)], "c": [scaled(one, 0.95, "c")]}
     found = compare(given, "a", num_samples=999, bar=BAR, non_inferior={"brier": 0.1})
     wanted = (
-        "The bar was that ACE changes by -10 % at most, NLL changes by 0 at most and Brier is not inferior by 0.1: "
-        "1 of 2 methods pass, b; of b every interval as a whole lies beyond its bound."
+        "The bar was that ACE falls by 10 % or more, NLL does not rise and Brier is kept within 0.1: 1 of 2 methods "
+        "pass, b; of b every interval as a whole lies beyond its bound."
     )
     assert bar_sentence(found.bar) == wanted
     assert wanted in comparison_text(found)

@@ -103,13 +103,19 @@ def demand_text(metric: str, bound: float, unit: str) -> str:
     """A demand in words; ``unit`` as in ``bar.csv``.
 
     Example:
-        >>> demand_text("macro_ace", -10, "percent"), demand_text("mean_dice", -0.005, "margin")
-        ('ACE changes by -10 % at most', 'Dice is not inferior by 0.005')
+        >>> demand_text("macro_ace", -10, "percent"), demand_text("nll", 0, "")
+        ('ACE falls by 10 % or more', 'NLL does not rise')
+        >>> demand_text("mean_dice", -0.005, ""), demand_text("mean_dice", -0.005, "margin")
+        ('Dice falls by 0.005 or less', 'Dice is kept within 0.005')
     """
+    title, size = metric_title(metric), f"{abs(bound):g}{' %' if unit == 'percent' else ''}"
     if unit == "margin":
-        return f"{metric_title(metric)} is not inferior by {abs(bound):g}"
-    side = "at least" if better_when_higher(metric) else "at most"
-    return f"{metric_title(metric)} changes by {bound:g}{' %' if unit == 'percent' else ''} {side}"
+        return f"{title} is kept within {size}"
+    higher = better_when_higher(metric)
+    if bound == 0:
+        return f"{title} does not {'fall' if higher else 'rise'}"
+    better = (bound > 0) == higher
+    return f"{title} {'rises' if bound > 0 else 'falls'} by {size} or {'more' if better else 'less'}"
 
 
 def bar_sentence(bar: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from medcalib.compare import Comparison
@@ -22,7 +23,7 @@ def bar_table(comparison: Comparison) -> Table | None:
     heads: list[str] = []
     rows = []
     for method, judged in bar.groupby("method", sort=False):
-        heads = [demand_text(*row).replace("-", MINUS) for row in judged[["metric", "bound", "unit"]].to_numpy()]
+        heads = [demand_text(*row) for row in judged[["metric", "bound", "unit"]].to_numpy()]
         passes = bool(judged["passes"].all())
         cells = [_cell(row) for row in judged.to_dict("records")]
         rows.append([Cell(str(method), method=str(method)), *cells, Cell("yes" if passes else "no", float(passes))])
@@ -36,10 +37,19 @@ def bar_table(comparison: Comparison) -> Table | None:
 
 
 def _cell(row: dict[str, Any]) -> Cell:
-    unit = " %" if row["unit"] == "percent" else ""
+    percent = row["unit"] == "percent"
     verdict = row["verdict"]
     if verdict == "unknown":
         return Cell(UNKNOWN, float("nan"), verdict)
-    between = range_text(row["low"], row["high"], signed=True)
-    detail = f"{between}{unit}; {verdict}" if between else f"no interval; {verdict}"
-    return Cell(f"{signed_text(row['change'])}{unit}", row["change"], detail, _MARKS.get(verdict, ""))
+    if math.isnan(row["low"]) or math.isnan(row["high"]):
+        between = "no interval"
+    elif percent:
+        between = f"{_percent(row['low'])} to {_percent(row['high'])}"
+    else:
+        between = range_text(row["low"], row["high"], signed=True)
+    text = _percent(row["change"]) if percent else signed_text(row["change"])
+    return Cell(text, row["change"], f"{between}; {verdict}", _MARKS.get(verdict, ""))
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.2f} %".replace("-", MINUS)
