@@ -32,7 +32,7 @@ METHODS = ["deterministic", "mc_dropout", "tta", "multi_head", "temperature_scal
 OTHERS = [
     "mc_dropout_center", "mc_dropout_decoder", "deep_ensemble", "tta_deep_ensemble", "checkpoint_ensemble",
     "layer_ensemble", "vector_scaling", "platt_scaling", "isotonic", "histogram_binning", "fine_tune",
-    "multi_head+temperature_scaling",
+    "multi_head+temperature_scaling", "softl1ace_tuning",
 ]  # fmt: skip
 LOSSES_OF_MAPS = ["svls", *(name for name in fragment_names(TEMPLATES / CONFIGS, FragmentKind.LOSS) if "dice" in name)]
 

@@ -48,6 +48,7 @@ MEMBERS = {
     "checkpoint_ensemble": 2,
     "multi_head": 3,
     "layer_ensemble": 4,
+    "softl1ace_tuning": 1,
 }
 NO_FIGURES = {"evaluation::num_case_diagrams": 0}
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -6,6 +8,7 @@ from tests.comparison_page import made_up
 from medcalib.comparison_page.quality_charts import (
     area_table,
     case_scores,
+    choice_table,
     correlation_tables,
     flagging,
     retention,
@@ -72,3 +75,31 @@ def test_all_that_is_kept_is_as_right_as_all_images(tmp_path):
     for series in accuracy.parts:
         assert series.y[-1] == pytest.approx(made.evaluations[series.method][0].cases["correct"].mean())
     assert all(series.y[-1] == 1 for series in kept.parts)
+
+
+def with_choice(made, chosen):
+    """What the evaluations of a method say, one chosen score a seed."""
+    scores = {
+        "entropy_image_mean": {"aurc": 0.10, "spearman_dice": -0.5, "calibration": {"num_cases": 7}},
+        "entropy_foreground_mean": {"aurc": 0.06, "spearman_dice": -0.9, "calibration": {"num_cases": 7}},
+    }
+    seeds = tuple(
+        dataclasses.replace(one, quality_control={"chosen_score": name, "scores": scores})
+        for one, name in zip(made.evaluations["soft"], chosen, strict=True)
+    )
+    return dataclasses.replace(made, evaluations={**made.evaluations, "soft": seeds})
+
+
+def test_a_score_that_was_chosen_elsewhere_is_confirmed(made):
+    found = with_choice(made, ["entropy_image_mean", "entropy_foreground_mean"])
+    table = choice_table(found)
+    assert [row[0].text for row in table.rows] == ["soft"]
+    row = cells(table, "soft")
+    assert row["Score chosen"].text == "entropy image mean (seeds: 1), entropy foreground mean (seeds: 1)"
+    assert row["Score chosen"].detail == "of 7 calibration cases"
+    assert row["AURC on test cases"].value == pytest.approx(0.08)
+    assert row["Spearman with Dice there"].value == pytest.approx(-0.7)
+    assert row["AURC of the best in hindsight"].value == pytest.approx(0.06)
+    dice = np.mean([one.cases["mean_dice"].mean() for one in found.evaluations["soft"]])
+    assert row["AURC without a score"].value == pytest.approx(1 - dice)
+    assert choice_table(made) is None

@@ -81,6 +81,9 @@ LOSSES = {
     "calibration": lambda: SoftL1ACEandDiceCELoss(
         to_onehot_y=True, ace_params={"softmax": True}, dice_params={"softmax": True}
     ),
+    "calibration of the batch": lambda: SoftL1ACEandDiceCELoss(
+        to_onehot_y=True, ace_params={"softmax": True, "batch": True}, dice_params={"softmax": True}
+    ),
     "focal": lambda: monai.losses.FocalLoss(to_onehot_y=True, use_softmax=True),
     "nacl": lambda: NACLLoss(classes=CLASSES, dim=2, kernel_size=3, alpha=0.1),
     "best head": lambda: MultiHeadLoss(DiceLoss(**softmax()), mode="meta"),

@@ -40,7 +40,7 @@ def halved(optimizer):
     return torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
 
 
-def train(folder, epochs, metrics, network=None, stop_after=None, more=(), schedule=halved, watch=None):
+def train(folder, epochs, metrics, network=None, stop_after=None, more=(), schedule=halved, watch=None, competes=None):
     torch.manual_seed(0)
     network = network or nn.Linear(2, 1)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
@@ -58,7 +58,7 @@ def train(folder, epochs, metrics, network=None, stop_after=None, more=(), sched
     )
     trainer.add_event_handler(Events.EPOCH_COMPLETED, evaluator.validate)
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _engine: scheduler.step())
-    CheckpointHandler(folder, network, optimizer, scheduler, evaluator).attach(trainer)
+    CheckpointHandler(folder, network, optimizer, scheduler, evaluator, competes=competes).attach(trainer)
     for handler in more:
         handler(evaluator).attach(trainer)
     if watch:
@@ -107,6 +107,24 @@ def test_an_epoch_without_validation_does_not_compete(tmp_path):
     train(tmp_path / "a", 3, {2: 0.4})
     train(tmp_path / "b", 2, {2: 0.4})
     assert torch.equal(weights(tmp_path / "a" / "model.pt"), weights(tmp_path / "b" / "model.pt"))
+
+
+@pytest.mark.parametrize(("epochs", "best"), [(2, 2), (4, 3)])
+def test_only_epochs_that_compete_are_chosen(tmp_path, epochs, best):
+    """As long as there is none, the last one is kept; an interruption changes nothing."""
+    metrics, later = {1: 0.9, 2: 0.1, 3: 0.5, 4: 0.3}, lambda trainer: trainer.state.epoch > 2
+    _, _, evaluator = train(tmp_path / "whole", epochs, metrics, competes=later)
+    train(tmp_path / "parts", epochs, metrics, competes=later, stop_after=1)
+    train(tmp_path / "parts", epochs, metrics, competes=later)
+    state = training_state(tmp_path / "whole")
+    assert state.best_epoch == best
+    assert state.chosen_by == ("last epoch" if epochs == 2 else "mean_dice")
+    assert evaluator.state.best_metric == (-1 if epochs == 2 else 0.5)
+    train(tmp_path / "best", best, metrics)
+    kept = [weights(tmp_path / folder / "model.pt") for folder in ("whole", "parts")]
+    wanted = torch.load(tmp_path / "best" / "checkpoint.pt", weights_only=True)["network"]["weight"]
+    assert torch.equal(kept[0], kept[1])
+    assert torch.equal(kept[0], wanted)
 
 
 def test_an_epoch_whose_metric_has_no_value_is_no_best_one(tmp_path):

@@ -65,7 +65,7 @@ def value_and_grad(loss, logits, target):
 
 
 def test_all_but_one_know_independent_labels():
-    assert len(INDEPENDENT) == 13
+    assert len(INDEPENDENT) == 18
 
 
 @pytest.mark.parametrize("name", INDEPENDENT)
@@ -113,6 +113,7 @@ def oracle_terms(logits, target):
         "dice": dice.mean(),
         "hard": reference.l1_ace(*flat, 10, False).mean(),
         "soft": reference.l1_ace(*flat, 10, True).mean(),
+        "soft of the batch": reference.l1_ace(*(np.concatenate(list(one), -1)[None] for one in flat), 10, True).mean(),
     }
 
 
@@ -128,6 +129,13 @@ TERMS = {
     "softl1ace_ce": {"soft": 0.5, "ce": 0.5},
     "softl1ace_dice": {"soft": 0.5, "dice": 0.5},
     "softl1ace_dice_ce": {"soft": 0.33, "dice": 0.33, "ce": 0.33},
+    "softl1ace_light_dice_ce": {"soft": 0.3, "dice": 1, "ce": 1},
+    "softl1ace_pooled_dice_ce": {"soft of the batch": 0.3, "dice": 1, "ce": 1},
+    # no label is a background
+    "softl1ace_foreground_dice_ce": {"soft": 0.3, "dice": 1, "ce": 1},
+    # in the epochs in which the term counts with its whole weight
+    "softl1ace_growing_dice_ce": {"soft": 1, "dice": 1, "ce": 1},
+    "softl1ace_late_dice_ce": {"soft": 1, "dice": 1, "ce": 1},
 }
 
 

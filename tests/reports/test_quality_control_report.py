@@ -211,3 +211,16 @@ def test_poor_cases_that_a_guarantee_lets_pass_are_those_of_its_promise(tmp_path
     report = control(tmp_path / "evaluation", TEST_CASES, [make_case("k", 0.1)], guaranteed=guaranteed)
     assert (report["rule"]["flagged_cases"], report["rule"]["poor_passing"]) == (["c"], ["a"])
     assert "flags 1 of 3 cases" in capsys.readouterr().out
+
+
+def test_a_score_is_chosen_on_the_calibration_cases_alone(tmp_path, capsys):
+    calibration = [make_case("k", 0.05), make_case("l", 0.2), make_case("m", 0.3)]
+    report = control(tmp_path / "evaluation", TEST_CASES, calibration)
+    areas = {name: result["calibration"]["aurc"] for name, result in report["scores"].items()}
+    assert areas[report["chosen_score"]] == min(areas.values())
+    dice = np.array([1.0, 2 * 24 / 60, 2 * 18 / 54])
+    assert areas[SCORE] == pytest.approx(aurc([0.0, 1.0, 2.0], 1 - dice))
+    assert report["scores"][SCORE]["calibration"]["num_cases"] == 3
+    assert f"Chosen on 3 calibration cases by its AURC: {report['chosen_score']}" in capsys.readouterr().out
+    other = control(tmp_path / "other", list(reversed(TEST_CASES[:2])), calibration)
+    assert other["chosen_score"] == report["chosen_score"]

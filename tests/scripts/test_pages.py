@@ -29,7 +29,7 @@ def test_tables_are_up_to_date(page):
     assert WRITER["updated"](text) == text, "run python scripts/write_tables.py"
 
 
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def anchors(page):

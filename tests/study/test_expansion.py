@@ -47,6 +47,17 @@ def test_losses_and_seeds_multiply():
     assert all(len(evaluated.evaluations) == 2 for evaluated in found.evaluated.values())
 
 
+def test_what_is_compared_besides_the_grid_is_run_once():
+    also = ((None, "focal", "tta"), (None, "baseline_ce", "softl1ace_tuning"))
+    found = plan(("baseline_ce", "focal"), also=also, seeds=(1, 2), reference={"loss": "focal", "method": "tta"})
+    # the tuning is a training, which starts from that of the grid
+    assert numbers(found) == (6, 0, 8)
+    assert list(found.evaluated) == [
+        "baseline_ce / deterministic", "focal / deterministic", "focal / tta", "baseline_ce / softl1ace_tuning",
+    ]  # fmt: skip
+    assert found.reference == "focal / tta"
+
+
 def test_a_run_stands_behind_those_that_it_needs():
     found = plan(methods=("tta_deep_ensemble", "mc_dropout_center+temperature_scaling", "deterministic"))
     seen = set()

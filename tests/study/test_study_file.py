@@ -32,6 +32,26 @@ def test_how_many_cases_are_predicted(write_study, given, read):
     assert read_study(write_study(predictions=given)).predictions == read
 
 
+def test_combinations_besides_the_grid(write_study):
+    also = [{"loss": ["baseline_ce", "focal"], "method": "tta"}, {"method": "mc_dropout"}]
+    study = read_study(write_study(methods=["deterministic"], also=also))
+    assert study.combinations == [
+        (None, "baseline_ce", "deterministic"),
+        (None, "softl1ace_dice_ce", "deterministic"),
+        (None, "baseline_ce", "tta"),
+        (None, "focal", "tta"),
+        (None, "baseline_ce", "mc_dropout"),
+    ]
+
+
+def test_keys_that_are_new_change_no_digest_of_files_without_them(write_study):
+    """Of a file as it was before there were bars and combinations besides the grid."""
+    study = read_study(write_study())
+    assert {"bar", "also"}.isdisjoint(study.content)
+    assert read_study(write_study(bar={"nll": 0})).digest != study.digest
+    assert read_study(write_study(bar={"macro_ace": "-10%"})).bar == {"macro_ace": "-10%"}
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -67,6 +87,17 @@ def test_how_many_cases_are_predicted(write_study, given, read):
         ({"non_inferior": {"dice": 0.01}}, "there is no metric 'dice'"),
         ({"non_inferior": {"mean_dice": 0}}, "must be a number above 0"),
         ({"non_inferior": 0.01}, "must be a mapping such as"),
+        ({"bar": {"macro_aec": "-10%"}}, "bar: there is no metric 'macro_aec'; did you mean macro_"),
+        ({"bar": {"macro_ace": "much"}}, "bar: the change of macro_ace must be a number, or percents such as -10%"),
+        ({"bar": "-10%"}, "bar must be changes by metric"),
+        ({"also": "tta"}, "also must be a list of combinations such as"),
+        ({"also": [{"los": "focal"}]}, "los is no part of a combination; did you mean loss"),
+        ({"also": [{"loss": "focall"}]}, "also::0::loss: there is no loss 'focall'; did you mean focal"),
+        (
+            {"also": [{"method": "deterministic"}]},
+            "also names loss baseline_ce, method deterministic, which is compared",
+        ),
+        ({"also": [{"method": "tta"}, {"method": ["tta"]}]}, "method tta, which is compared already; keep it once"),
         ({"debug": "yes"}, "debug must be true or false"),
         ({"title": 7}, "title must be a text"),
         ({"predictions": -1}, "predictions must be a number of cases"),

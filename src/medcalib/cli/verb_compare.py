@@ -19,6 +19,7 @@ def main(
     confidence: float = 0.95,
     num_samples: int = 9999,
     seed: int = 0,
+    bar: dict[str, Any] | None = None,
 ) -> None:
     """Compare evaluations of the same cases: differences with intervals and tests, ranks, and a report page.
 
@@ -33,6 +34,8 @@ def main(
         confidence: of all intervals.
         num_samples: how often cases, and seeds, are drawn for the intervals.
         seed: fixes the draws.
+        bar: what metrics must change from the reference, such as "{macro_ace: -10%, nll: 0}": at most so much, or at
+            least where more is better.
     """
     if not isinstance(evaluations, dict):
         raise UserError(
@@ -53,6 +56,7 @@ def main(
         confidence=confidence,
         num_samples=num_samples,
         seed=seed,
+        bar=bar,
     )
 
     from medcalib.compare import compare, comparison_folder, comparison_text, find_evaluations, write_tables
@@ -72,6 +76,7 @@ def main(
             num_samples=num_samples,
             confidence=confidence,
             seed=seed,
+            bar=bar,
         )
         write_tables(comparison, draft)
         page = write_page(comparison, draft, PageContext(commands=[command]))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medcalib.compare.bar import BAR_COLUMNS, Demand, bar_rows, check_demands, demands_of
 from medcalib.compare.bootstrap import CaseDraws
 from medcalib.compare.comparable import check_comparable, common_cases
 from medcalib.compare.comparison_rows import difference_rows, level_rows, rank_rows
@@ -23,8 +24,8 @@ __all__ = ["COLUMNS", "Comparison", "compare"]
 
 COLUMNS = (
     "metric", "class", "method", "reference", "num_cases", "reference_mean", "method_mean", "difference",
-    "difference_low", "difference_high", "percent_of_means", "percent_per_case_mean", "percent_per_case_sd", "p_t",
-    "p_wilcoxon", "p_holm", "effect_size", "non_inferior", "margin", "warning",
+    "difference_low", "difference_high", "percent_of_means", "percent_low", "percent_high", "percent_per_case_mean",
+    "percent_per_case_sd", "p_t", "p_wilcoxon", "p_holm", "effect_size", "non_inferior", "margin", "warning",
 )  # fmt: skip
 """Columns of ``comparison.csv``."""
 
@@ -50,6 +51,8 @@ class Comparison:
         ranks: by the mean over classes: ``metric, method, rank, rank_low, rank_high, share_first``.
         left_out: by method, cases that not all methods have.
         notes: what a reader must know, in whole sentences.
+        demands: the bar that was stated beforehand; empty without one.
+        bar: ``bar.csv``, whether each method passes it, of :func:`medcalib.compare.bar.bar_rows`; empty without one.
     """
 
     reference: str
@@ -62,6 +65,8 @@ class Comparison:
     ranks: pd.DataFrame
     left_out: dict[str, list[str]]
     notes: list[str]
+    demands: tuple[Demand, ...] = ()
+    bar: pd.DataFrame = dataclasses.field(default_factory=lambda: pd.DataFrame(columns=list(BAR_COLUMNS)))
 
     def higher_is_better(self, metric: str) -> bool:
         """Whether more of a metric is better."""
@@ -76,6 +81,7 @@ def compare(
     num_samples: int = 9999,
     confidence: float = 0.95,
     seed: int = 0,
+    bar: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Compare methods with a reference on the cases that all of them have.
 
@@ -89,6 +95,8 @@ def compare(
         num_samples: how often cases, and seeds, are drawn.
         confidence: share of intervals that hold the true value, in (0, 1).
         seed: fixes the draws; equal arguments give equal numbers.
+        bar: by metric, what its change from the reference must be: at most so much, or at least where more is better,
+            in the unit of the metric or, as a text such as ``-10%``, of the mean of the reference.
 
     Returns:
         Differences with intervals and tests, every method by itself, and ranks.
@@ -104,6 +112,8 @@ def compare(
     columns, notes = _shared_metrics(given)
     primary = _primary(primary, columns, given)
     margins = _margins(non_inferior, columns)
+    demands = demands_of(bar or {})
+    check_demands(demands, columns)
     table: list[dict[str, Any]] = []
     levels: list[dict[str, Any]] = []
     ranks: list[dict[str, Any]] = []
@@ -115,7 +125,18 @@ def compare(
     every_level = pd.DataFrame(levels)
     notes = _notes(given, cases, left_out, differences, every_level) + notes
     return Comparison(
-        reference, given, primary, margins, confidence, differences, every_level, pd.DataFrame(ranks), left_out, notes
+        reference,
+        given,
+        primary,
+        margins,
+        confidence,
+        differences,
+        every_level,
+        pd.DataFrame(ranks),
+        left_out,
+        notes,
+        demands,
+        bar_rows(differences, demands, margins if demands else {}),
     )
 
 

@@ -19,6 +19,7 @@ Mask = NDArray[np.bool_]
 Row = dict[str, Any]
 
 _PERCENTS = ("percent_of_means", "percent_per_case_mean", "percent_per_case_sd")
+_PERCENT_ENDS = ("percent_low", "percent_high")
 _TESTS = ("p_t", "p_wilcoxon", "p_holm", "effect_size")
 # below it, two-sided p-values of Wilcoxon's test cannot reach 5 %
 _FEW_CASES = 6
@@ -117,7 +118,8 @@ def _difference(
 ) -> Row:
     mask = found.known[name][:, place] & found.known[reference][:, place]
     mine, other = (_column(found, one, mask, place) for one in (name, reference))
-    apart = mine.minus(other) if mine.draws.shape == other.draws.shape else _without_draws(mine, other)
+    are_drawn = mine.draws.shape == other.draws.shape
+    apart = mine.minus(other) if are_drawn else _without_draws(mine, other)
     low, high = (float(end[0]) for end in apart.intervals(confidence))
     row: Row = {
         "metric": found.metric,
@@ -130,10 +132,13 @@ def _difference(
         "difference": float(apart.estimates[0]),
         "difference_low": low,
         "difference_high": high,
-        **dict.fromkeys((*_PERCENTS, *_TESTS), np.nan),
+        **dict.fromkeys((*_PERCENTS, *_PERCENT_ENDS, *_TESTS), np.nan),
         "non_inferior": None,
         "margin": margins.get(found.metric, np.nan),
     }
+    if are_drawn:
+        ends = mine.percent_of(other).intervals(confidence)
+        row |= {column: float(end[0]) for column, end in zip(_PERCENT_ENDS, ends, strict=True)}
     told = _warnings(found, mask, name, reference, row)
     if found.by_case is not None:
         values, expected = (found.by_case[one].mean(0)[mask, place] for one in (name, reference))

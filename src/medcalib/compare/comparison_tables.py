@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medcalib.compare.bar import bar_sentence
 from medcalib.compare.comparison import Comparison
 from medcalib.compare.metric_names import metric_title
 from medcalib.errors import listed
@@ -92,14 +93,15 @@ def comparison_text(comparison: Comparison) -> str:
             f"{metric_title(metric)} of {method}" for metric, method in zip(rows["metric"], rows["method"], strict=True)
         )
         lines.append(f"{', '.join(where)}: {warning}.")
-    return "\n".join([*lines, *comparison.notes])
+    return "\n".join([*lines, *comparison.notes, *filter(None, [bar_sentence(comparison.bar)])])
 
 
 def write_tables(comparison: Comparison, output: str | Path) -> None:
     """Write the tables of a comparison.
 
     ``comparison.csv``, ``levels.csv`` and ``ranks.csv`` hold every number; ``comparison.md`` and ``.tex`` (booktabs)
-    each method against the reference, and ``levels.md`` and ``.tex`` each by itself, by the mean over classes.
+    each method against the reference, and ``levels.md`` and ``.tex`` each by itself, by the mean over classes. Where a
+    bar was stated, ``bar.csv`` says who passes it.
 
     Args:
         comparison: what is written.
@@ -115,6 +117,8 @@ def write_tables(comparison: Comparison, output: str | Path) -> None:
         "levels": comparison.levels,
         "ranks": comparison.ranks,
     }
+    if comparison.demands:
+        numbers["bar"] = comparison.bar
     for name, table in numbers.items():
         with complete_file(folder / f"{name}.csv") as draft:
             write_table(table, draft)

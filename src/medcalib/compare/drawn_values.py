@@ -64,6 +64,15 @@ class Drawn(NamedTuple):
         differences = apart(self.estimates, other.estimates)
         return Drawn(differences, apart(self.draws, other.draws), left_out, np.empty((len(differences), 0)))
 
+    def percent_of(self, other: Drawn) -> Drawn:
+        """Differences in percent of the size of others, drawn as in `minus`; NaN where the other is 0."""
+        left_out = {}
+        for name in {**self.left_out, **other.left_out}:
+            mine = self.left_out.get(name, self.estimates[:, None])
+            left_out[name] = _percent(mine, other.left_out.get(name, other.estimates[:, None]))
+        changes = _percent(self.estimates, other.estimates)
+        return Drawn(changes, _percent(self.draws, other.draws), left_out, np.empty((len(changes), 0)))
+
     def intervals(self, confidence: float) -> tuple[Array, Array]:
         """Lower and upper ends of the BCa intervals, (number,)."""
         return bca_intervals(self.estimates, self.draws, list(self.left_out.values()), confidence)
@@ -103,6 +112,11 @@ def apart(values: Array, others: Array) -> Array:
     """Differences; 0 where they are but rounding, so that equal values tie."""
     differences = values - others
     return np.where(np.abs(differences) <= _ROUNDING * np.abs(values), 0, differences)
+
+
+def _percent(values: Array, others: Array) -> Array:
+    differences, sizes = apart(values, others), np.abs(others)
+    return np.where(sizes > 0, 100 * differences / np.where(sizes > 0, sizes, 1), np.nan)
 
 
 def undrawn(every: Array) -> Drawn:

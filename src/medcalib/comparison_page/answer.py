@@ -1,4 +1,4 @@
-"""The answer of a comparison, in two sentences."""
+"""The answer of a comparison, in a few sentences."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medcalib.compare import Comparison
+from medcalib.compare.bar import bar_sentence
 from medcalib.comparison_page.method_rows import difference_of, level_of, verdict
 from medcalib.comparison_page.metric_words import metric_label, number_text, p_text, range_text, signed_text
 
@@ -20,11 +21,13 @@ class Answer(NamedTuple):
         effect: what the best method changes, with its interval.
         kept: whether it keeps what must not get worse.
         warnings: what makes these numbers doubtful.
+        bar: which methods pass the bar that was stated; empty without one.
     """
 
     effect: str
     kept: str
     warnings: list[str]
+    bar: str = ""
 
 
 def answer(comparison: Comparison) -> Answer:
@@ -51,7 +54,8 @@ def answer(comparison: Comparison) -> Answer:
         for metric, one in rows.items()
         if isinstance(one.get("warning"), str) and one["warning"]
     ]
-    return Answer(_effect(comparison, best, row, len(others)), _kept(comparison, best, known), found)
+    bar = bar_sentence(comparison.bar)
+    return Answer(_effect(comparison, best, row, len(others)), _kept(comparison, best, known), found, bar)
 
 
 def _effect(comparison: Comparison, best: str, row: dict[str, Any], count: int) -> str:

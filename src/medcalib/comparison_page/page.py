@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 import medcalib
 from medcalib.compare import Comparison
 from medcalib.comparison_page.answer import answer
+from medcalib.comparison_page.bar_table import bar_table
 from medcalib.comparison_page.chart import FigureBlock
 from medcalib.comparison_page.comparison_charts import forest, profile, sweeps, trade_off
 from medcalib.comparison_page.cost_table import cost_table
@@ -32,6 +33,7 @@ from medcalib.comparison_page.printed_chart import print_figure
 from medcalib.comparison_page.quality_charts import (
     area_table,
     case_scores,
+    choice_table,
     correlation_tables,
     flagging,
     poor_below,
@@ -112,7 +114,8 @@ def _sections(comparison: Comparison, context: PageContext) -> Iterator[Section]
     yield Section(
         "answer",
         "Answer",
-        texts=[text for text in (context.question, found.effect, found.kept) if text],
+        [block for block in (bar_table(comparison),) if block],
+        texts=[text for text in (context.question, found.effect, found.kept, found.bar) if text],
         items=found.warnings,
     )
     ranks = rank_table(comparison, metrics)
@@ -206,7 +209,9 @@ def _of_scores(comparison: Comparison, images: bool) -> Iterator[Section]:
         )
         return
     threshold, limit = poor_below(comparison)
-    curves = [flagging(found, threshold, limit), risk(found), area_table(found)] if found else []
+    curves = (
+        [flagging(found, threshold, limit), choice_table(comparison), risk(found), area_table(found)] if found else []
+    )
     if found and curves[0] is None:
         texts.append(f"No case has a Dice below {limit}, so there is nothing for quality control to find.")
     yield Section(

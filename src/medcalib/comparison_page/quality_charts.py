@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from medcalib.comparison_page.page_tables import Cell, Table, number_cell
 from medcalib.metrics import flagging_curve, retained_accuracy, risk_coverage, score_correlation
 from medcalib.metrics.poor_limit import DEFAULT_POOR_BELOW, poor_limit_words
 
-__all__ = ["area_table", "case_scores", "correlation_tables", "flagging", "retention", "risk"]
+__all__ = ["area_table", "case_scores", "choice_table", "correlation_tables", "flagging", "retention", "risk"]
 
 NUM_POINTS = 60
 MOST_SCORES = 6
@@ -186,6 +187,63 @@ def area_table(found: Found) -> Table | None:
 
     caption = "Area under the risk-coverage curve (AURC); lower is better."
     return _score_table(found, area, caption, "aurc", lower=True)
+
+
+def choice_table(comparison: Comparison) -> Table | None:
+    """The score that each method's calibration cases chose, and how it does on the test cases, mean over seeds."""
+    rows = []
+    for name, evaluations in comparison.evaluations.items():
+        reports = [one.quality_control or {} for one in evaluations]
+        if not all(isinstance(report.get("chosen_score"), str) for report in reports):
+            continue
+        chosen = [report["chosen_score"] for report in reports]
+        own = [report["scores"][score] for report, score in zip(reports, chosen, strict=True)]
+        best = [min(_aurc(score) for score in report["scores"].values()) for report in reports]
+        # the order of no score, on average
+        nothing = [float(np.nanmean(1 - scores.dice)) for scores in map(scores_of, evaluations) if _has_dice(scores)]
+        names = dict.fromkeys(chosen)
+        told = ", ".join(words(one) + (f" (seeds: {chosen.count(one)})" if len(names) > 1 else "") for one in names)
+        correlation = [_number(one.get("spearman_dice")) for one in own]
+        num_cases = min(int(one["calibration"]["num_cases"]) for one in own)
+        rows.append(
+            [
+                Cell(name, method=name),
+                Cell(told, detail=f"of {num_cases} calibration cases"),
+                number_cell(np.mean([_aurc(one) for one in own])),
+                number_cell(np.mean(correlation), signed=True),
+                number_cell(np.mean(best)),
+                number_cell(np.mean(nothing) if nothing else np.nan),
+            ]
+        )
+    if not rows:
+        return None
+    caption = (
+        "Scores chosen on the calibration cases, by the area under the risk-coverage curve (AURC, lower is better), "
+        "and confirmed on the test cases. The best score in hindsight promises too much; without a score, cases are "
+        "looked at in any order."
+    )
+    heads = [
+        "Method",
+        "Score chosen",
+        "AURC on test cases",
+        "Spearman with Dice there",
+        "AURC of the best in hindsight",
+        "AURC without a score",
+    ]
+    return Table(caption, heads, rows, key="score-choice")
+
+
+def _aurc(result: Mapping[str, object]) -> float:
+    value = _number(result.get("aurc"))
+    return np.inf if np.isnan(value) else value
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else np.nan
+
+
+def _has_dice(scores: CaseScores | None) -> TypeGuard[CaseScores]:
+    return scores is not None and scores.dice is not None and not np.isnan(scores.dice).all()
 
 
 def correlation_tables(found: Found) -> list[Table]:

@@ -18,6 +18,7 @@ from medcalib.handlers.release import ReleaseHandler
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import Results, results_of
 from medcalib.handlers.switches import switched_on
+from medcalib.handlers.term_schedule import TermScheduleHandler
 from medcalib.handlers.training_record import TrainingRecordHandler
 from medcalib.handlers.uncertainty_scores import UncertaintyScoresHandler
 
@@ -43,6 +44,7 @@ __all__ = [
     "ReleaseHandler",
     "ResultFolder",
     "Results",
+    "TermScheduleHandler",
     "TrainingRecordHandler",
     "UncertaintyScoresHandler",
     "results_of",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,9 @@ class CheckpointHandler:
     Both are written to a temporary name and renamed, so that an interruption leaves the epoch before. When training
     starts and there is a checkpoint, it goes on from there. Where it is to have another number of epochs now, it has
     from there on the learning rates that a training of so many epochs has. Best is the epoch with the highest key
-    metric of the evaluator; an epoch without validation does not compete. Where the metric has no value, because no
-    validation case has foreground or all are of one class, and without any validation, the last epoch counts as best;
-    the former is a warning.
+    metric of the evaluator; an epoch without validation does not compete, nor does one to which
+    ``competes`` says no. Where the metric has no value, because no validation case has foreground or all are of one
+    class, and as long as no epoch competed, the last epoch counts as best; the former is a warning.
 
     Args:
         save_dir: folder of the two files.
@@ -46,6 +46,8 @@ class CheckpointHandler:
         lr_scheduler: its learning rate scheduler.
         evaluator: the validation engine, whose best metric is part of the state.
         snapshot_epochs: the weights at the end of the i-th of these epochs are kept as ``snapshot_<i>.pt``.
+        competes: called with the trainer, whether the weights of its epoch may be chosen as best; every epoch's, if
+            None.
 
     Raises:
         UserError: when training starts, the checkpoint is damaged, or belongs to another architecture.
@@ -73,6 +75,7 @@ class CheckpointHandler:
         lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
         evaluator: Engine,
         snapshot_epochs: Sequence[int] = (),
+        competes: Callable[[Engine], bool] | None = None,
     ) -> None:
         self.save_dir = Path(save_dir)
         self.network = network
@@ -80,6 +83,7 @@ class CheckpointHandler:
         self.lr_scheduler = lr_scheduler
         self.evaluator = evaluator
         self.snapshot_epochs = tuple(snapshot_epochs)
+        self.competes = competes
         self._best_metric, self._best_epoch = math.nan, -1
         self._warned = False
 
@@ -173,7 +177,8 @@ class CheckpointHandler:
     def _choose(self, engine: Engine) -> None:
         """Decide whether this epoch is the best so far."""
         epoch, evaluated = engine.state.epoch, self.evaluator.state
-        if evaluated.epoch == epoch and evaluated.key_metric_name is not None:
+        may_win = self.competes is None or self.competes(engine)
+        if may_win and evaluated.epoch == epoch and evaluated.key_metric_name is not None:
             value = metric_value(self.evaluator, evaluated.key_metric_name)
             if math.isnan(value):
                 self._warn(evaluated.key_metric_name)

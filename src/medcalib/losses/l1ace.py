@@ -41,6 +41,7 @@ class L1ACELoss(_Loss):
         right: bool = False,
         ignore_empty_classes: bool = True,
         empty_weight: float = 0.01,
+        batch: bool = False,
     ) -> None:
         super().__init__(reduction=LossReduction(reduction).value)
         if sum((sigmoid, softmax, other_act is not None)) > 1:
@@ -56,6 +57,7 @@ class L1ACELoss(_Loss):
         self.right = right
         self.ignore_empty_classes = ignore_empty_classes
         self.empty_weight = empty_weight
+        self.batch = batch
         self.check_next = True
         weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float64)
         if weight is not None and bool((weight < 0).any()):
@@ -81,7 +83,8 @@ class L1ACELoss(_Loss):
             target: with ``to_onehot_y`` a label map (B, 1, ...), else a target (B, C, ...).
 
         Returns:
-            A scalar in [0, 1] for the mean (times the weights); with ``reduction="none"`` (B, C, 1, ...).
+            A scalar in [0, 1] for the mean (times the weights); with ``reduction="none"`` (B, C, 1, ...), with
+            ``batch`` (1, C, 1, ...).
 
         Raises:
             ValueError: If shapes do not fit, a probability is NaN or outside [0, 1], or a label outside the classes.
@@ -119,6 +122,8 @@ class L1ACELoss(_Loss):
         counts, gaps, present = bins
         if not sliced and not self.include_background:
             counts, gaps, present = counts[:, 1:], gaps[:, 1:], present[:, 1:]
+        if self.batch:
+            counts, gaps, present = (part.sum(0, keepdim=True) for part in (counts, gaps, present))
         filled = counts >= self.empty_weight if self.soft else counts > 0
         error = (gaps / counts.where(filled, 1)).abs().where(filled, 0)
         values = error.sum(-1) / filled.sum(-1).clamp(min=1)
@@ -161,6 +166,9 @@ class HardL1ACELoss(L1ACELoss):
         weight: factor for each scored class, or one for all.
         right: a probability on a boundary belongs to the upper bin instead of the lower one.
         ignore_empty_classes: a class that an image's target lacks counts as 0 (it still counts in the mean).
+        batch: fill the bins with the voxels of all images of a batch instead of each image's own, so that B is 1 above.
+            The mean over few voxels is off by chance, which a loss per image counts as an error of calibration;
+            pooled, there is less of that, but over- and under-confident images make up for each other.
 
     Raises:
         ValueError: If more than one activation is set, ``num_bins < 1``, or a weight is negative.
@@ -188,6 +196,8 @@ class HardL1ACELoss(L1ACELoss):
         weight: Sequence[float] | float | Tensor | None = None,
         right: bool = False,
         ignore_empty_classes: bool = True,
+        *,
+        batch: bool = False,
     ) -> None:
         super().__init__(
             num_bins,
@@ -200,6 +210,7 @@ class HardL1ACELoss(L1ACELoss):
             weight,
             right=right,
             ignore_empty_classes=ignore_empty_classes,
+            batch=batch,
         )
 
 
@@ -222,6 +233,7 @@ class SoftL1ACELoss(L1ACELoss):
         right: without effect, since soft bins have no boundaries; for the same arguments as the hard loss.
         ignore_empty_classes: a class that an image's target lacks counts as 0 (it still counts in the mean).
         empty_weight: bins with less weight than this are left out.
+        batch: fill the bins with the voxels of all images of a batch, instead of each image's own, as of the hard loss.
 
     Raises:
         ValueError: If more than one activation is set, ``num_bins < 1``, or a weight is negative.

@@ -59,7 +59,11 @@ class WeightedSumLoss(_Loss):
 
     Args:
         losses: the terms, each called with logits and target.
-        weights: one factor for each, not negative; all 1 if left out.
+        weights: one factor for each, not negative; all 1 if left out. A term of weight 0 is not computed, so that the
+            sum is that of the others to the last bit.
+
+    Attributes:
+        weights: as above; a training may change them, see :class:`medcalib.handlers.TermScheduleHandler`.
 
     Raises:
         ValueError: If the numbers of losses and weights differ, or a weight is negative.
@@ -88,25 +92,30 @@ class WeightedSumLoss(_Loss):
         Raises:
             ValueError: If shapes do not fit, or a value or label is out of range.
         """
-        terms = self.terms(input, target)
-        return reduce(torch.add, (weight * term for weight, term in zip(self.weights, terms, strict=True)))
+        counted = [place for place, weight in enumerate(self.weights) if weight] or range(len(self.weights))
+        terms = self._values([self.losses[place] for place in counted], input, target)
+        return reduce(torch.add, (self.weights[place] * term for place, term in zip(counted, terms, strict=True)))
 
     def terms(self, input: Tensor, target: Tensor) -> list[Tensor]:  # noqa: A002
         """Return the value of each term, unweighted and differentiable."""
+        return self._values(list(self.losses), input, target)
+
+    @staticmethod
+    def _values(losses: Sequence[nn.Module], logits: Tensor, target: Tensor) -> list[Tensor]:
         sums, error = None, None
-        for loss in self.losses:
-            if isinstance(loss, L1ACELoss) and (sums := loss.shared_sums(input, target)) is not None:
+        for loss in losses:
+            if isinstance(loss, L1ACELoss) and (sums := loss.shared_sums(logits, target)) is not None:
                 error = loss
                 break
         if sums is None:
-            return [loss(input, target) for loss in self.losses]
+            return [loss(logits, target) for loss in losses]
         values = []
-        for loss in self.losses:
+        for loss in losses:
             shortcut = _from_sums(loss)
             if loss is error:
-                values.append(loss.reduce(sums.bins, input))
+                values.append(loss.reduce(sums.bins, logits))
             elif shortcut is not None:
                 values.append(shortcut(loss, sums).to(torch.float32))
             else:
-                values.append(loss(input, target))
+                values.append(loss(logits, target))
         return values

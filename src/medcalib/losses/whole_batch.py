@@ -86,7 +86,9 @@ def is_mean_over_cases(loss: Any) -> bool:
         return not loss.batch and getattr(loss, "ignore_index", None) is None
     if kind is CrossEntropyLoss:
         return loss.weight is None and loss.ignore_index < 0
-    return isinstance(loss, L1ACELoss) or kind is monai.losses.FocalLoss
+    if isinstance(loss, L1ACELoss):
+        return not loss.batch
+    return kind is monai.losses.FocalLoss
 
 
 def _gathered(tensor: Any, sizes: list[int]) -> Any:

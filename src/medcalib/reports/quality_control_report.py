@@ -55,8 +55,10 @@ class QualityControlHandler:
     uncertain: Spearman's correlation with Dice and with the modified Hausdorff distance, the area under the
     risk-coverage curve (AURC, E-AURC; risk is 1 - Dice), the flagging curve with its area, and the threshold above
     which a case is to be flagged so that few poor cases pass. The threshold is found on cases of another split, so that
-    it can be used on new ones; what it does to the cases of this evaluation is written beside it. Over voxels: AURC of
-    the entropy, where the risk of a voxel is 1 if its label is wrong. Each case counts once, with the mean over its
+    it can be used on new ones; what it does to the cases of this evaluation is written beside it. ``chosen_score`` is
+    the score of the lowest AURC on those cases: its numbers on the cases of this evaluation, unlike those of the score
+    that is best on them, are what to expect of new ones. Over voxels: AURC of the entropy, where the risk of a voxel is
+    1 if its label is wrong. Each case counts once, with the mean over its
     classes.
 
     A case without a score, such as one in which no foreground was predicted, counts as the most uncertain, and every
@@ -164,6 +166,7 @@ class QualityControlHandler:
         if others is not None:
             for name, result in scores.items():
                 result["threshold"] = self._threshold(others, cases, name, limit.value)
+                result["calibration"] = _ranking(others.uncertainties[name], others.dice)
         rule = _guaranteed_rule(results_of(engine).get(GUARANTEED_CASES) or [])
         report = {
             "poor_below": limit.value,
@@ -172,6 +175,7 @@ class QualityControlHandler:
             "num_cases": len(cases.dice),
             "without_dice": _named(cases, np.isnan(cases.dice)),
             "poor": _share(cases.dice < limit.value, ~np.isnan(cases.dice)),
+            "chosen_score": _chosen(scores),
             **({"rule": rule} if rule else {}),
             "scores": scores,
             "voxels": {
@@ -269,6 +273,27 @@ def _guaranteed_rule(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None
     }
 
 
+def _ranking(values: NDArray, dice: NDArray) -> dict[str, Any]:
+    """How well a score ranks the calibration cases."""
+    risk, correlation = risk_coverage(values, 1 - dice), score_correlation(values, dice)
+    return {
+        "aurc": risk.aurc,
+        "excess_aurc": risk.excess_aurc,
+        "spearman_dice": correlation.correlation,
+        "num_cases": risk.count,
+    }
+
+
+def _chosen(scores: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The score of the lowest AURC on the calibration cases; None if nothing is known of them."""
+    known = {
+        name: result["calibration"]["aurc"]
+        for name, result in scores.items()
+        if "calibration" in result and result["calibration"]["num_cases"] > 1
+    }
+    return min(known, key=known.__getitem__, default=None)
+
+
 def _case_scores(engine: Engine) -> CaseScores:
     binned: BinnedCases = results_of(engine)[BINNED]
     scores: Mapping = results_of(engine)[CASE_SCORES]
@@ -311,6 +336,12 @@ def _text(report: dict[str, Any], option_prefix: str) -> str:
         )
     else:
         text = "Quality control: no score can be compared with Dice; fewer than 3 cases have both, or all are equal."
+    if (chosen := report["chosen_score"]) is not None:
+        here, there = report["scores"][chosen], report["scores"][chosen]["calibration"]
+        text += (
+            f"\nChosen on {there['num_cases']} calibration cases by its AURC: {chosen}, which has Spearman "
+            f"{here['spearman_dice']:.2f} with Dice and AURC {here['aurc']:.4f} on these cases."
+        )
     if rule := report.get("rule"):
         by = (
             f"by {rule['score']}, which was chosen on the calibration cases"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +58,7 @@ class _Expansion:
             (network, loss, method): Bundle.open(
                 generate(templates, workshop, study.data, loss, method, network)[0].resolve()
             )
-            for network, loss, method in itertools.product(study.networks, study.losses, study.methods)
+            for network, loss, method in study.combinations
         }
 
     def plan(self) -> Plan:
@@ -159,7 +158,8 @@ class _Expansion:
         if not (bundle.makes_models):
             return list(needs)
         folder = self._place(bundle, settings, seed)
-        kinds = ["network"] * (len(self.study.networks) > 1) + ["loss", "method"]
+        several = len({network for network, _, _ in self.study.combinations}) > 1
+        kinds = ["network"] * several + ["loss", "method"]
         words = [bundle.fragments[kind] for kind in kinds]
         words += [f"{id_}={value}" for id_, value in settings.deciding.items() if id_ in self.study.sweep]
         name = " / ".join(words)

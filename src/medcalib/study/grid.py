@@ -43,7 +43,7 @@ def combinations(study: Study, known: Mapping[tuple[str | None, str, str], Itera
         known: which ids of the sweep the bundle of a network, a loss and a method knows.
     """
     points = []
-    for network, loss, method in itertools.product(study.networks, study.losses, study.methods):
+    for network, loss, method in study.combinations:
         ids = [id_ for id_ in study.sweep if id_ in set(known[network, loss, method])]
         points += [
             GridPoint(loss, method, network, dict(zip(ids, values, strict=True)))

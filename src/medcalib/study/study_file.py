@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -66,6 +67,8 @@ class Study:
         title: title of the report.
         question: the question that the report answers.
         predictions: of how many test cases predictions are written for the gallery; all when None.
+        bar: by metric, what its change from the reference must be, as a number or in percent of the reference.
+        also: network, loss and method of combinations besides the grid.
     """
 
     name: str
@@ -83,11 +86,20 @@ class Study:
     title: str | None = None
     question: str | None = None
     predictions: int | None = DEFAULT_PREDICTIONS
+    bar: dict[str, float | str] | None = None
+    also: tuple[tuple[str | None, str, str], ...] = ()
+
+    @property
+    def combinations(self) -> list[tuple[str | None, str, str]]:
+        """Network, loss and method of everything that is compared, sweep aside."""
+        return [*itertools.product(self.networks, self.losses, self.methods), *self.also]
 
     @property
     def content(self) -> dict[str, Any]:
         """What it holds, plain as in JSON."""
-        return json.loads(json.dumps(asdict(self)))
+        content = json.loads(json.dumps(asdict(self)))
+        # a file without them keeps the digest that it had before there were these keys
+        return {key: value for key, value in content.items() if value or key not in ("bar", "also")}
 
     @property
     def digest(self) -> str:
@@ -127,6 +139,8 @@ def read_study(path: str | Path) -> Study:
         raise UserError(f"{path}: its name becomes that of a folder; use letters, digits and _ - . only.")
     values = {key: _READERS[key](f"{path}: {key}", value) for key, value in content.items() if value is not None}
     _check_both(path, values)
+    if "also" in values:
+        values["also"] = _combined(path, values)
     return Study(name=path.stem, **values)
 
 
@@ -198,6 +212,37 @@ def _seeds(where: str, value: Any) -> tuple[int, ...]:
     return tuple(seeds)
 
 
+def _also(where: str, value: Any) -> tuple[dict[str, tuple[str, ...]], ...]:
+    readers = {key: _READERS[several] for key, several in _PARTS.items()}
+    entries = []
+    for number, entry in enumerate(value if isinstance(value, list) else [value]):
+        if not isinstance(entry, dict) or not entry:
+            raise UserError(
+                f"{where} must be a list of combinations such as {{loss: baseline_dice_ce, method: mc_dropout}}, not "
+                f"{entry!r}."
+            )
+        for key in entry:
+            if key not in readers:
+                raise UserError(f"{where}: {key} is no part of a combination{suggestion(str(key), readers, True)}")
+        entries.append({key: readers[key](f"{where}::{number}::{key}", names) for key, names in entry.items()})
+    return tuple(entries)
+
+
+def _combined(path: Path, values: Mapping[str, Any]) -> tuple[tuple[str | None, str, str], ...]:
+    """What `also` adds; a part that an entry leaves out is the first of the study."""
+    defaults: dict[str, Any] = {"networks": (None,), "methods": (DEFAULT_METHOD,)} | dict(values)
+    grid = list(itertools.product(defaults["networks"], defaults["losses"], defaults["methods"]))
+    found: list[tuple[str | None, str, str]] = []
+    for entry in values["also"]:
+        parts = [entry.get(key, defaults[several][:1]) for key, several in _PARTS.items()]
+        for one in itertools.product(*parts):
+            if one in grid or one in found:
+                told = ", ".join(f"{key} {name}" for key, name in zip(_PARTS, one, strict=True) if name is not None)
+                raise UserError(f"{path}: also names {told}, which is compared already; keep it once.")
+            found.append(one)
+    return tuple(found)
+
+
 def _check_both(path: Path, content: Mapping[str, Any]) -> None:
     for id_ in content.get("sweep") or {}:
         if id_ in (content.get("overrides") or {}) and id_ not in OF_LOSS_ALONE:
@@ -252,6 +297,14 @@ def _margins(where: str, value: Any) -> dict[str, float]:
     return {metric: float(margin) for metric, margin in value.items()}
 
 
+def _bar(where: str, value: Any) -> dict[str, float | str]:
+    from medcalib.compare.bar import demands_of
+
+    for demand in demands_of(value, where):
+        _metric(where, demand.metric)
+    return dict(value)
+
+
 def _switch(where: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise UserError(f"{where} must be true or false, not {value!r}.")
@@ -274,6 +327,9 @@ def _predictions(where: str, value: Any) -> int | None:
     return value
 
 
+# parts of a combination, by the keys that list them
+_PARTS = {"network": "networks", "loss": "losses", "method": "methods"}
+
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "data": _data,
     "losses": _fragments(FragmentKind.LOSS),
@@ -285,6 +341,8 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "reference": _reference,
     "primary": _metric,
     "non_inferior": _margins,
+    "bar": _bar,
+    "also": _also,
     "debug": _switch,
     "title": _text,
     "question": _text,

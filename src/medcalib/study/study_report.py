@@ -49,7 +49,9 @@ def write_report(study: Study, plan: Plan, states: Mapping[str, State], output_d
         ]
         for name in whole
     }
-    comparison = compare(evaluations, plan.reference, primary=study.primary, non_inferior=study.non_inferior)
+    comparison = compare(
+        evaluations, plan.reference, primary=study.primary, non_inferior=study.non_inferior, bar=study.bar
+    )
     context = PageContext(**_context(study, plan, whole, command))
     with FolderDraft(output_dir / REPORT) as draft:
         draft.folder.mkdir()
