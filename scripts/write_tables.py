@@ -236,7 +236,8 @@ def all_ids() -> str:
     files += [
         f"{CLASSIFICATION}/{name}" for name in GUARANTEE_CONFIGS if (CONFIGS / CLASSIFICATION / f"{name}.yaml").exists()
     ]
-    files += ["label_files", "mlflow", "multi_gpu", "initial_weights", "debug", "images", "guaranteed_images"]
+    files += ["label_files", "mlflow", "multi_gpu", "initial_weights", "corruption", "corruption_figures", "debug", "images"]
+    files.append("guaranteed_images")
     files += [f"{FragmentKind.NETWORK}/{name}" for name in fragment_names(CONFIGS, FragmentKind.NETWORK)]
     parts, known = [], {}
     for name in files:

@@ -126,6 +126,12 @@ class CorruptImaged(Transform):
         self.level = level
         self.seed = seed
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is recorded of it."""
+        strength = STRENGTHS[self.kind][self.level - 1] if self.level else 0.0
+        return {"kind": str(self.kind), "level": self.level, "strength": strength}
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with a worse image."""
         image, case = data[CaseKeys.IMAGE], str(data.get(CaseKeys.CASE, ""))
