@@ -248,6 +248,8 @@ def all_ids() -> str:
         "mlflow",
         "multi_gpu",
         "initial_weights",
+        "corruption",
+        "corruption_figures",
         "debug",
         "images",
         "guaranteed_images",

@@ -2,7 +2,16 @@
 
 from enum import StrEnum
 
-__all__ = ["MEMBER_MAPS", "Activation", "CaseKeys", "EvaluationSpace", "SplitKeys", "UncertaintyKeys"]
+__all__ = [
+    "MEMBER_MAPS",
+    "NUM_CORRUPTION_LEVELS",
+    "Activation",
+    "CaseKeys",
+    "CorruptionKeys",
+    "EvaluationSpace",
+    "SplitKeys",
+    "UncertaintyKeys",
+]
 
 
 class Activation(StrEnum):
@@ -58,6 +67,25 @@ class SplitKeys(StrEnum):
     TEST = "test"
     CALIBRATION = "calibration"
     """The cases on which calibrators are fitted; the validation cases unless a dataset says otherwise."""
+
+
+class CorruptionKeys(StrEnum):
+    """How images of test cases are made worse."""
+
+    NOISE = "noise"
+    """White noise."""
+    BLUR = "blur"
+    """A Gaussian filter."""
+    BIAS_FIELD = "bias_field"
+    """A brightness that changes smoothly over the image."""
+    SPACING = "spacing"
+    """The resolution of larger voxels."""
+    CONTRAST = "contrast"
+    """Dark parts lose contrast and bright ones gain it."""
+
+
+NUM_CORRUPTION_LEVELS = 5
+"""Levels of a corruption are 1 to this; 0 is the image as it is."""
 
 
 class EvaluationSpace(StrEnum):

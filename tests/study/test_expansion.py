@@ -204,3 +204,72 @@ def test_two_runs_that_write_to_one_folder_follow_one_another():
         first = others.setdefault(run.output_dir, run)
         assert first is run or run.output_dir in {one.output_dir for one in before}
         others[run.output_dir] = run
+
+
+NOISE = {"data::corruption": ("noise", "blur"), "data::corruption_level": (1, 5)}
+
+
+def test_corrupted_images_need_no_training_of_their_own_and_stand_beside_images_as_they_are():
+    methods = ("deterministic", "temperature_scaling")
+    found = plan(methods=methods, sweep=NOISE, predictions=4)
+    assert numbers(found) == (1, 1, 2 * (1 + 4))
+    assert sum(run.mode is Mode.INFERENCE_PRED for run in found.runs.values()) == 2
+    assert found.reference == "deterministic"
+    shifts = {name: one.shift for name, one in found.evaluated.items()}
+    assert [name for name, shift in shifts.items() if shift is None] == list(methods)
+    assert shifts["deterministic / corruption=blur / corruption_level=5"] == ("deterministic", "blur", 5)
+    for one in found.evaluated.values():
+        (run,) = (found.runs[id_] for id_ in one.evaluations.values())
+        given = {id_: value for id_, value in run.overrides.items() if id_.startswith("data::corruption")}
+        if one.shift is None:
+            assert not given
+            assert run.output_dir.name == "seed_12345"
+        else:
+            assert given == {"data::corruption": one.shift.kind, "data::corruption_level": one.shift.level}
+            assert run.output_dir == run.bundle / "seed_12345" / "shifted" / f"{one.shift.kind}_{one.shift.level}"
+            assert "output_dir" not in run.overrides
+    folders = [(run.mode, run.output_dir) for run in found.runs.values()]
+    assert len(set(folders)) == len(folders)
+
+
+def test_a_corruption_without_a_level_has_that_of_the_overrides_or_of_the_bundle():
+    for overrides, level in (({}, 3), ({"data::corruption_level": 2}, 2)):
+        found = plan(methods=("deterministic", "tta"), sweep={"data::corruption": ("noise",)}, overrides=overrides)
+        assert {one.shift.level for one in found.evaluated.values() if one.shift} == {level}
+
+
+def test_other_settings_of_predictions_keep_folders_of_their_own_for_corrupted_images():
+    sweep = {"method::sampler::num_members": (2, 3), **NOISE}
+    found = plan(methods=("mc_dropout", "deterministic"), sweep=sweep)
+    assert numbers(found) == (2, 0, 3 * 5)
+    shifts = {one.shift.of for one in found.evaluated.values() if one.shift}
+    assert shifts == {"mc_dropout / num_members=2", "mc_dropout / num_members=3", "deterministic"}
+    folders = [run.output_dir for run in found.runs.values() if run.mode is Mode.INFERENCE_EVAL]
+    assert len(set(folders)) == len(folders)
+
+
+def test_all_can_be_corrupted_alike():
+    found = plan(methods=("deterministic", "tta"), overrides={"data::corruption": "blur"})
+    assert list(found.evaluated) == ["deterministic", "tta"]
+    assert all(one.shift is None for one in found.evaluated.values())
+    assert all("blur_3" in str(run.output_dir) for run in found.runs.values() if run.mode is not Mode.TRAIN)
+    assert all("blur" not in str(run.output_dir) for run in found.runs.values() if run.mode is Mode.TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "told"),
+    [
+        ({"data::corruption": ("nois", "blur")}, "sweep: --data::corruption 'nois' is unknown; did you mean noise?"),
+        ({"data::corruption": (None, "blur")}, "leave it out for images as they are"),
+        ({**NOISE, "data::corruption_level": (0, 1)}, "1 to 5, not 0"),
+    ],
+)
+def test_corruptions_that_do_not_exist_are_refused(sweep, told):
+    with pytest.raises(UserError) as error:
+        plan(methods=("deterministic", "tta"), sweep=sweep)
+    assert told in str(error.value)
+
+
+def test_corruptions_alone_leave_nothing_to_compare():
+    with pytest.raises(UserError, match="holds deterministic alone"):
+        plan(sweep=NOISE)

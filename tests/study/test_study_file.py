@@ -144,3 +144,19 @@ def test_the_studies_of_the_repository_can_be_planned(path):
     found = expand(read_study(path), Path("bundles"))
     assert found.reference in found.evaluated
     assert len(found.evaluated) > 2 or "quick" in path.stem
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"sweep": {"data::corruption_level": [1, 2]}}, "data::corruption_level needs data::corruption there"),
+        (
+            {"sweep": {"data::corruption_level": [1, 2]}, "overrides": {"data::corruption": "noise"}},
+            "data::corruption_level needs data::corruption there",
+        ),
+        ({"overrides": {"data::corruption_level": 2}}, "no data::corruption is given"),
+    ],
+)
+def test_a_level_needs_a_corruption(write_study, keys, told):
+    with pytest.raises(UserError, match=told):
+        read_study(write_study(**keys))

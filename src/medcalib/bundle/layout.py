@@ -13,6 +13,8 @@ __all__ = [
     "CALIBRATION_CONFIGS",
     "CLASSIFICATION",
     "CONFIGS",
+    "CORRUPTION_CONFIG",
+    "CORRUPTION_FIGURES",
     "COST",
     "DIGEST_PREFIX_LENGTH",
     "GUARANTEED_IMAGES",
@@ -57,6 +59,12 @@ POOR_CASES = "poor_cases.yaml"
 
 MLFLOW = "mlflow.yaml"
 """File of `CONFIGS` that is merged, before `MULTI_GPU`, to record a training in MLflow; as `IMAGES`."""
+
+CORRUPTION_CONFIG = "corruption.yaml"
+"""File of the templates' `CONFIGS` that is merged, as `MULTI_GPU`, where images of test cases are made worse."""
+
+CORRUPTION_FIGURES = "corruption_figures.yaml"
+"""File of the templates' `CONFIGS` that is merged after `CORRUPTION_CONFIG` to predict maps."""
 
 METADATA = "metadata.json"
 COST = "cost"

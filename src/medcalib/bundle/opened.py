@@ -20,6 +20,8 @@ from medcalib.bundle.fragments import FragmentKind
 from medcalib.bundle.layout import (
     CLASSIFICATION,
     CONFIGS,
+    CORRUPTION_CONFIG,
+    CORRUPTION_FIGURES,
     GUARANTEED_IMAGES,
     INITIAL_WEIGHTS,
     METADATA,
@@ -39,6 +41,7 @@ from medcalib.bundle.overrides import (
     shared_by_stages,
 )
 from medcalib.bundle.resolve import check_config, plain_config
+from medcalib.bundle.shifted_cases import asks_for_corruption, check_corruption, check_takes_corruption
 from medcalib.bundle.templates import find_templates
 from medcalib.errors import UserError, plain_reason, suggestion
 from medcalib.process_group import num_processes
@@ -223,9 +226,14 @@ class Bundle:
         if initial_weights is not None:
             settings["initial_weights"] = str(initial_weights)
         current = current_ids(overrides or {})
+        check_corruption(current, mode, images is not None)
+        is_shifted = mode is not Mode.TRAIN and images is None and any(map(asks_for_corruption, current))
+        if is_shifted:
+            check_takes_corruption(self.config(mode, debug), self.name)
         files = self._files(
             mode,
             debug,
+            shifted=is_shifted,
             images=images is not None,
             initial_weights=initial_weights is not None,
             mlflow=any(id_.startswith(_OF_MLFLOW) for id_ in current),
@@ -308,6 +316,7 @@ class Bundle:
         images: bool = False,
         initial_weights: bool = False,
         mlflow: bool = False,
+        shifted: bool = False,
     ) -> list[Path]:
         files = config_files(self.folder / CONFIGS, mode, debug)
         for overlay in () if self.classifies else MODE_OVERLAYS.get(mode, ()):
@@ -315,6 +324,8 @@ class Bundle:
                 # a bundle of an earlier version
                 after = [path.stem for path in files].index(mode) + 1
                 files.insert(after, find_templates() / CONFIGS / overlay)
+        if shifted:
+            files[len(files) - debug : len(files) - debug] = self.corruption_overlays(mode)
         if initial_weights:
             files.insert(len(files) - debug, self._own_or(find_templates() / CONFIGS / INITIAL_WEIGHTS))
         if mlflow:
@@ -335,6 +346,12 @@ class Bundle:
     def images_overlay(self) -> Path:
         """The file that is merged last to predict images of no dataset."""
         return self._own_or(images_config(find_templates(), self.classifies))
+
+    def corruption_overlays(self, mode: Mode) -> list[Path]:
+        """The files that are merged, before that of debug runs, to make images of test cases worse."""
+        figures = mode is Mode.INFERENCE_PRED and not self.classifies
+        names = [CORRUPTION_CONFIG, *([CORRUPTION_FIGURES] if figures else [])]
+        return [self._own_or(find_templates() / CONFIGS / name) for name in names]
 
     def _elsewhere(self, mode: Mode, debug: bool, images: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         """Configurations of the other modes, and of new images where none are predicted, by what asks for them."""

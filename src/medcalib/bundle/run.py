@@ -242,7 +242,7 @@ def _check_guarantee(workflow: ConfigWorkflow) -> None:
 @contextmanager
 def _one_sentence(workflow: ConfigWorkflow, hint: str) -> Iterator[None]:
     """Turn what stops a run, or keeps it from going on, into an error of one sentence if the user can mend it."""
-    output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
+    output_dir = _results_dir(workflow)
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -258,7 +258,7 @@ def _one_sentence(workflow: ConfigWorkflow, hint: str) -> Iterator[None]:
 @contextmanager
 def _output_folder(workflow: ConfigWorkflow, hint: str, waits: bool = False) -> Iterator[Path]:
     """Make and lock the output folder; remove it if it is new and a mistake kept anything from being trained."""
-    output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
+    output_dir = _results_dir(workflow)
     if not is_first():
         with _one_sentence(workflow, hint):
             yield output_dir
@@ -280,6 +280,12 @@ def _output_folder(workflow: ConfigWorkflow, hint: str, waits: bool = False) -> 
                 with suppress(OSError):  # it holds something
                     (output_dir / CONFIGS).rmdir()
             raise
+
+
+def _results_dir(workflow: ConfigWorkflow) -> Path:
+    """Where a run writes, which is not where the weights lie if images are made worse."""
+    parser = workflow.parser
+    return Path(parser.get_parsed_content("results_dir" if "results_dir" in parser else "output_dir"))
 
 
 def _config_text(workflow: ConfigWorkflow) -> str:

@@ -90,6 +90,7 @@ def _settings(evaluation: Evaluation) -> dict[str, Any]:
         found["num_bins"] = evaluation.statistics.num_bins
     if evaluation.summary is not None:
         found["debug"] = evaluation.debug
+        found["corruption"] = corruption_text(evaluation.corruption)
     return found
 
 
@@ -111,6 +112,18 @@ def _check_labels(evaluations: Evaluations) -> None:
                     f"{expected[row, place]:.0f} {what} in the first and {voxels[row, place]:.0f} in the second; "
                     f"evaluate both with the same labels."
                 )
+
+
+def corruption_text(corruption: Mapping[str, Any] | None) -> str:
+    """How images of test cases were made worse, in words.
+
+    Example:
+        >>> corruption_text({"kind": "noise", "level": 2, "strength": 0.2}), corruption_text(None)
+        ('noise of level 2 (0.2)', 'none')
+    """
+    if corruption is None:
+        return "none"
+    return f"{corruption.get('kind')} of level {corruption.get('level')} ({corruption.get('strength')})"
 
 
 def _short(value: Any) -> str:

@@ -72,6 +72,12 @@ class Evaluation:
         return (self.summary or {}).get("provenance") or {}
 
     @property
+    def corruption(self) -> dict[str, Any] | None:
+        """How the images of its cases were made worse: ``kind``, ``level``, ``strength``; None of images as they are."""
+        recorded = self.provenance.get("corruption")
+        return recorded if isinstance(recorded, dict) else None
+
+    @property
     def classifies(self) -> bool:
         """Whether whole images are classified, and not their voxels."""
         return self.cases is not None and {"label", "predicted", "correct"} <= set(self.cases.columns)

@@ -43,6 +43,7 @@ from medcalib.comparison_page.quality_charts import (
 from medcalib.comparison_page.rank_table import rank_table
 from medcalib.comparison_page.reliability_charts import reliability
 from medcalib.comparison_page.repeating import provenance_table, version_table
+from medcalib.comparison_page.shift_charts import decay, decay_table
 from medcalib.comparison_page.stratum_tables import stratum_tables
 from medcalib.files.folders import FolderDraft
 from medcalib.files.writing import write_text
@@ -141,6 +142,13 @@ def _sections(comparison: Comparison, context: PageContext) -> Iterator[Section]
         wanted = list(dict.fromkeys((comparison.primary, quality, "nll", "brier")))
         yield _of_blocks(
             "sweep", "Settings that were varied", sweeps(comparison, context, wanted), "No value is known."
+        )
+    if context.shifted:
+        yield _of_blocks(
+            "shift",
+            "On images that were made worse",
+            [decay(comparison, context.shifted), decay_table(comparison, context.shifted)],
+            "No value is known.",
         )
     yield _of_blocks(
         "reliability",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from medcalib.compare import Comparison
+
 __all__ = ["PageContext"]
 
 
@@ -18,6 +20,7 @@ class PageContext:
         sweep: id of a setting that was varied, such as ``method::skip_heads``: its value by method.
         groups: group of each method, such as the loss of its training; methods of one group share a colour.
         true_names: long description of each method.
+        shifted: comparisons on images that were made worse, by kind of corruption and level.
 
     Example:
         >>> PageContext(question="Does the loss keep Dice?").title
@@ -30,3 +33,4 @@ class PageContext:
     sweep: dict[str, dict[str, float]] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     true_names: dict[str, str] = field(default_factory=dict)
+    shifted: dict[tuple[str, int], Comparison] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +12,11 @@ from medcalib.bundle.checkpoint_paths import output_name
 from medcalib.bundle.compose import generate
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.opened import Bundle
+from medcalib.bundle.shifted_cases import CORRUPTION, DEFAULT_LEVEL, LEVEL, asks_for_corruption, shifted_folder
 from medcalib.bundle.templates import find_templates
 from medcalib.errors import UserError
 from medcalib.study.grid import GridPoint, named_points, reference_name
-from medcalib.study.planned_runs import BundlePlace, Evaluated, Plan, Run, is_place, short_digest
+from medcalib.study.planned_runs import BundlePlace, Evaluated, Plan, Run, Shift, is_place, short_digest
 from medcalib.study.study_file import OF_LOSS_ALONE, Study
 from medcalib.study.used_overrides import INFERENCE, TrainingSettings, UsedOverrides
 
@@ -77,13 +79,15 @@ class _Expansion:
             for key, bundle in self.bundles.items()
         }
         points = named_points(self.study, known)
-        if len(points) < 2:
+        plain = {name: point for name, point in points.items() if not point.is_shifted}
+        if len(plain) < 2:
             raise UserError(
-                f"The grid of the study {self.study.name} holds {next(iter(points))} alone, so there is nothing to "
+                f"The grid of the study {self.study.name} holds {next(iter(plain))} alone, so there is nothing to "
                 f"compare; name another loss, method or network, or a sweep of an id that it has."
             )
-        reference = reference_name(self.study, points)
-        evaluated = {name: self._evaluated(name, point) for name, point in points.items()}
+        reference = reference_name(self.study, plain)
+        names = {json.dumps(point.parts, default=str): name for name, point in plain.items()}
+        evaluated = {name: self._evaluated(name, point, names) for name, point in points.items()}
         sweep = {
             id_: {name: point.sweep[id_] for name, point in points.items() if id_ in point.sweep}
             for id_ in self.study.sweep
@@ -109,13 +113,15 @@ class _Expansion:
             told = sorted(refusals, key=lambda text: "does not exist" in text)[0]
             raise UserError(f"The study {self.study.name}, {key}: {told}")
 
-    def _evaluated(self, name: str, point: GridPoint) -> Evaluated:
+    def _evaluated(self, name: str, point: GridPoint, names: Mapping[str, str]) -> Evaluated:
         bundle = self.bundles[point.network, point.loss, point.method]
         first = min(self.study.seeds)
         settings = self.used.of_training(bundle, self.study.overrides, point.sweep, first)
         folder = self._place(bundle, settings, first)
         swept = {id_: value for id_, value in point.sweep.items() if id_ not in OF_LOSS_ALONE}
-        overrides = {**self.study.overrides, **swept}
+        both = {**self.study.overrides, **swept}
+        overrides = {id_: value for id_, value in both.items() if not asks_for_corruption(id_)}
+        corruption = {CORRUPTION: both[CORRUPTION], LEVEL: both.get(LEVEL, DEFAULT_LEVEL)} if CORRUPTION in both else {}
         changing = {
             id_: value
             for mode in INFERENCE
@@ -130,16 +136,24 @@ class _Expansion:
         evaluations = {}
         for seed in self.study.seeds:
             needs = self._training(bundle, settings, seed)
-            evaluations[seed] = self._infer(name, bundle, folder, Mode.INFERENCE_EVAL, seed, given, changing, needs)
+            evaluations[seed] = self._infer(
+                name, bundle, folder, Mode.INFERENCE_EVAL, seed, given, changing, needs, corruption=corruption
+            )
         predictions = None
-        if self.study.predictions != 0:
+        # the gallery shows images as they are
+        if self.study.predictions != 0 and not point.is_shifted:
             needs = self._training(bundle, settings, first)
             limited = {**given, **self._limit(overrides)}
             predictions = self._infer(
-                name, bundle, folder, Mode.INFERENCE_PRED, first, limited, changing, needs, evaluations[first]
+                name, bundle, folder, Mode.INFERENCE_PRED, first, limited, changing, needs, evaluations[first], corruption
             )
         words = {**bundle.fragments, **point.sweep}
-        return Evaluated(evaluations, predictions, ", ".join(f"{key} {value}" for key, value in words.items()))
+        description = ", ".join(f"{key} {value}" for key, value in words.items())
+        shift = None
+        if point.is_shifted:
+            of = names[json.dumps(point.as_it_is.parts, default=str)]
+            shift = Shift(of, corruption[CORRUPTION], corruption[LEVEL])
+        return Evaluated(evaluations, predictions, description, shift)
 
     def _limit(self, overrides: Mapping[str, Any]) -> dict[str, int]:
         wanted = self.study.predictions
@@ -176,6 +190,7 @@ class _Expansion:
         changing: dict[str, Any],
         needs: list[str],
         after: str | None = None,
+        corruption: Mapping[str, Any] | None = None,
     ) -> str:
         known = self.used.known(bundle, mode, overrides)
         parent = folder
@@ -185,6 +200,7 @@ class _Expansion:
             known["output_dir"] = str(parent / output_name(seed, self.study.debug))
             if bundle.makes_models:
                 known["models_dir"] = str(folder / output_name(seed, self.study.debug) / "models")
+        known |= corruption or {}
         return self._add(name, bundle, folder, parent, mode, seed, known, needs, after)
 
     def _add(
@@ -200,6 +216,11 @@ class _Expansion:
         after: str | None = None,
     ) -> str:
         places = [part for part in parent.relative_to(self.bundles_dir).parts if part != bundle.name]
+        output_dir = parent / output_name(seed, self.study.debug)
+        if CORRUPTION in overrides:
+            shifted = shifted_folder(overrides[CORRUPTION], overrides[LEVEL])
+            output_dir /= shifted
+            places.append(Path(shifted).name)
         id_ = "-".join([_WORDS[mode], bundle.name, *places, output_name(seed, self.study.debug)])
         if id_ in self.runs:
             return id_
@@ -215,7 +236,7 @@ class _Expansion:
             seed=seed,
             debug=self.study.debug,
             overrides=dict(sorted(overrides.items())),
-            output_dir=parent / output_name(seed, self.study.debug),
+            output_dir=output_dir,
             needs=tuple(needs),
             after=after,
             trains_network=trains,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from medcalib.bundle.shifted_cases import CORRUPTION, asks_for_corruption
 from medcalib.errors import UserError, suggestion
 from medcalib.study.study_file import Study
 
@@ -30,6 +31,16 @@ class GridPoint:
     sweep: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def is_shifted(self) -> bool:
+        """Whether it is evaluated on images that a sweep makes worse."""
+        return CORRUPTION in self.sweep
+
+    @property
+    def as_it_is(self) -> GridPoint:
+        """The same on images as they are."""
+        return replace(self, sweep={id_: value for id_, value in self.sweep.items() if not asks_for_corruption(id_)})
+
+    @property
     def parts(self) -> dict[str, Any]:
         """What picks it out of a grid, by key."""
         return {"network": self.network, "loss": self.loss, "method": self.method, **self.sweep}
@@ -38,6 +49,8 @@ class GridPoint:
 def combinations(study: Study, known: Mapping[tuple[str | None, str, str], Iterable[str]]) -> list[GridPoint]:
     """Every combination of networks, losses, methods and values of the sweep that mean anything to it.
 
+    Where corruptions of images are swept, each stands there on images as they are, too, before the others.
+
     Args:
         study: the study.
         known: which ids of the sweep the bundle of a network, a loss and a method knows.
@@ -45,10 +58,14 @@ def combinations(study: Study, known: Mapping[tuple[str | None, str, str], Itera
     points = []
     for network, loss, method in study.combinations:
         ids = [id_ for id_ in study.sweep if id_ in set(known[network, loss, method])]
-        points += [
+        found = [
             GridPoint(loss, method, network, dict(zip(ids, values, strict=True)))
             for values in itertools.product(*(study.sweep[id_] for id_ in ids))
         ]
+        if CORRUPTION in ids:
+            plain = [point.as_it_is for point in found]
+            found = [point for place, point in enumerate(plain) if point not in plain[:place]] + found
+        points += found
     return points
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.option_values import override_values
@@ -18,7 +18,7 @@ from medcalib.bundle.overrides import first_stage, own_stage
 from medcalib.bundle.used_settings import PLACE_AND_PACE
 from medcalib.errors import UserError
 
-__all__ = ["BundlePlace", "Evaluated", "Plan", "Run", "is_place", "short_digest"]
+__all__ = ["BundlePlace", "Evaluated", "Plan", "Run", "Shift", "is_place", "short_digest"]
 
 _DIGITS = 8
 _PLACE = re.compile("|".join(PLACE_AND_PACE.values()))
@@ -104,6 +104,20 @@ class BundlePlace:
     weights_from: tuple[Path, ...] = ()
 
 
+class Shift(NamedTuple):
+    """How the images of a combination were made worse by a sweep.
+
+    Attributes:
+        of: name of the same combination on images as they are.
+        kind: kind of the corruption.
+        level: its level.
+    """
+
+    of: str
+    kind: str
+    level: int
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """Where the results of one combination of the grid come to lie.
@@ -112,11 +126,13 @@ class Evaluated:
         evaluations: id of the run that evaluates, by seed.
         predictions: id of the run that predicts for the gallery; None without.
         description: what it is, in full.
+        shift: how the images were made worse; None for images that the study has no others of.
     """
 
     evaluations: dict[int, str]
     predictions: str | None
     description: str
+    shift: Shift | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml
 from medcalib.bundle.layout import CONFIGS
 from medcalib.bundle.method_names import DEFAULT_METHOD, joined_fragments, known_fragments
+from medcalib.bundle.shifted_cases import CORRUPTION, LEVEL
 from medcalib.bundle.templates import find_templates
 from medcalib.errors import UserError, suggestion
 
@@ -247,6 +248,11 @@ def _check_both(path: Path, content: Mapping[str, Any]) -> None:
     for id_ in content.get("sweep") or {}:
         if id_ in (content.get("overrides") or {}) and id_ not in OF_LOSS_ALONE:
             raise UserError(f"{path}: {id_} stands in overrides and in sweep; keep one.")
+    sweep, overrides = (content.get(key) or {} for key in ("sweep", "overrides"))
+    if LEVEL in sweep and CORRUPTION not in sweep:
+        raise UserError(f"{path}: sweep: {LEVEL} needs {CORRUPTION} there, too, a list of one or more kinds.")
+    if LEVEL in overrides and CORRUPTION not in {**sweep, **overrides}:
+        raise UserError(f"{path}: overrides: {LEVEL} is that of a corruption, but no {CORRUPTION} is given.")
 
 
 def _ids(where: str, value: Any) -> dict[str, Any]:

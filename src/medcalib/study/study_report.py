@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medcalib.errors import UserError
 from medcalib.files.folders import FolderDraft
+from medcalib.files.result_tables import write_table
 from medcalib.files.writing import read_json, write_json
 from medcalib.study.planned_runs import Plan
 from medcalib.study.run_states import State
 from medcalib.study.study_file import Study
 
+if TYPE_CHECKING:
+    from medcalib.compare import Evaluation
+
 __all__ = ["write_report"]
 
 REPORT = "report"
 STUDY = "study.json"
+SHIFTED = "shifted.csv"
 
 
 def write_report(study: Study, plan: Plan, states: Mapping[str, State], output_dir: Path, command: str) -> Path | None:
@@ -33,29 +38,35 @@ def write_report(study: Study, plan: Plan, states: Mapping[str, State], output_d
         The page; None where the reference, or all but the reference, is not evaluated with every seed.
     """
     from medcalib.compare import compare, read_evaluation, write_tables
-    from medcalib.comparison_page import PageContext, write_page
+    from medcalib.comparison_page import PageContext, shift_rows, write_page
 
-    whole = [
+    done = [
         name
         for name, evaluated in plan.evaluated.items()
         if all(states[id_] is State.DONE for id_ in evaluated.evaluations.values())
     ]
+    whole = [name for name in done if plan.evaluated[name].shift is None]
     if plan.reference not in whole or len(whole) < 2:
         return None
-    evaluations = {
-        name: [
-            read_evaluation(plan.runs[id_].output_dir / "evaluation")
-            for id_ in plan.evaluated[name].evaluations.values()
-        ]
-        for name in whole
-    }
+
+    def read(name: str) -> list[Evaluation]:
+        ids = plan.evaluated[name].evaluations.values()
+        return [read_evaluation(plan.runs[id_].output_dir / "evaluation") for id_ in ids]
+
+    evaluations = {name: read(name) for name in whole}
     comparison = compare(
         evaluations, plan.reference, primary=study.primary, non_inferior=study.non_inferior, bar=study.bar
     )
-    context = PageContext(**_context(study, plan, whole, command))
+    shifted = {
+        place: compare({of: read(name) for of, name in names.items()}, plan.reference, comparison.primary, num_samples=999)
+        for place, names in _shifted(plan, done, whole).items()
+    }
+    context = PageContext(**_context(study, plan, whole, command), **({"shifted": shifted} if shifted else {}))
     with FolderDraft(output_dir / REPORT) as draft:
         draft.folder.mkdir()
         write_tables(comparison, draft.folder)
+        if shifted:
+            write_table(shift_rows(comparison, shifted), draft.folder / SHIFTED)
         page = write_page(comparison, draft.folder, context)
         write_json(draft.folder / STUDY, {"digest": study.digest, "study": study.content, "methods": whole})
         name = page.relative_to(draft.folder)
@@ -63,6 +74,19 @@ def write_report(study: Study, plan: Plan, states: Mapping[str, State], output_d
             print(f"The earlier report is kept in {draft.keep_old()}.")
         draft.replace()
     return output_dir / REPORT / name
+
+
+def _shifted(plan: Plan, done: Sequence[str], whole: Sequence[str]) -> dict[tuple[str, int], dict[str, str]]:
+    """Combinations on images that were made worse: by kind and level, the name of each by that on images as they are.
+
+    Those without the reference, or with nothing but it, are left out.
+    """
+    found: dict[tuple[str, int], dict[str, str]] = {}
+    for name in done:
+        shift = plan.evaluated[name].shift
+        if shift is not None and shift.of in whole:
+            found.setdefault((shift.kind, shift.level), {})[shift.of] = name
+    return {place: names for place, names in found.items() if plan.reference in names and len(names) > 1}
 
 
 def _context(study: Study, plan: Plan, names: list[str], command: str) -> dict[str, Any]:

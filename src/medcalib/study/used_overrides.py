@@ -10,6 +10,7 @@ from medcalib.bundle.layout import Mode
 from medcalib.bundle.opened import Bundle, SiblingTraining
 from medcalib.bundle.overrides import FIRST_STAGE, check_overrides
 from medcalib.bundle.record import ROOTS
+from medcalib.bundle.shifted_cases import check_corruption_value
 from medcalib.bundle.training_on import EPOCHS
 from medcalib.bundle.used_settings import used_settings
 from medcalib.errors import UserError
@@ -70,7 +71,8 @@ class UsedOverrides:
                 return UserError(f"The override id --{id_} does not exist: no training of the study has two stages.")
             return self.refusal(second.sibling, mode, id_.removeprefix(FIRST_STAGE), value)
         try:
-            check_overrides(self.configs.config(bundle, mode), {id_: value})
+            check_overrides(self.configs.config(bundle, mode, [id_]), {id_: value})
+            check_corruption_value(id_, value)
         except UserError as error:
             return error
         return None

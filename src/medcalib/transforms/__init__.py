@@ -2,6 +2,7 @@
 
 from medcalib.transforms.calibrate import Calibrated
 from medcalib.transforms.checks import CheckForegroundd, CheckLabeld, CheckPredictiond
+from medcalib.transforms.corruption import CorruptImaged, ShowCorruptedd, corrupt
 from medcalib.transforms.crops import LoadCropd
 from medcalib.transforms.guaranteed_cases import ApplyGuaranteesd, ObserveGuaranteesd
 from medcalib.transforms.images import LoadPictured
@@ -17,6 +18,7 @@ __all__ = [
     "CheckLabeld",
     "CheckPredictiond",
     "CheckSpatialDims",
+    "CorruptImaged",
     "InvertProbabilitiesd",
     "LoadCased",
     "LoadCropd",
@@ -24,7 +26,9 @@ __all__ = [
     "ObserveGuaranteesd",
     "RegionOfInterestd",
     "Regionsd",
+    "ShowCorruptedd",
     "ToEvaluationSpaced",
     "UncertaintyScoresd",
+    "corrupt",
     "label_regions",
 ]

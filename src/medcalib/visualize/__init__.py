@@ -1,5 +1,6 @@
 """Figures: arrays in, a Matplotlib figure out; nothing here writes a file or knows of ``pyplot``."""
 
+from medcalib.visualize.corruption_sheet import draw_corruption_sheet
 from medcalib.visualize.guarantee_figure import GuaranteeRow, draw_guarantees
 from medcalib.visualize.histogram import draw_dataset_reliability_histograms
 from medcalib.visualize.overlay import draw_case_overlay
@@ -20,6 +21,7 @@ __all__ = [
     "ReliabilityStyle",
     "draw_case_overlay",
     "draw_case_reliability_diagrams",
+    "draw_corruption_sheet",
     "draw_dataset_reliability_diagrams",
     "draw_dataset_reliability_histograms",
     "draw_flagging_curves",
