@@ -116,6 +116,15 @@ def test_tertiles_are_those_of_the_calibration_cases(tmp_path, capsys):
     assert "tertiles of the evaluated cases" in capsys.readouterr().out
 
 
+def test_tertiles_of_calibration_cases_that_nobody_predicted_are_those_of_the_evaluated_cases(tmp_path, capsys):
+    idle = engine_of([], [ObjectSizesHandler(TASK)])
+    folder = ResultFolder(tmp_path / "a")
+    handlers = [folder, CalibrationErrorHandler(TASK, 10), ObjectSizesHandler(TASK)]
+    handlers.append(ObjectSizeReportHandler(folder, TASK, calibration_evaluator=idle))
+    engine_of(make_cases(), handlers).run([[case] for case in make_cases()])
+    assert "tertiles of the evaluated cases" in capsys.readouterr().out
+
+
 def test_a_class_that_no_case_has_has_no_numbers(tmp_path):
     table, _ = report(tmp_path / "a", make_cases(1))
     lesion = table[table["class"] == "lesion"]

@@ -46,6 +46,14 @@ class SurfaceMetric(CumulativeIterationMetric):
 
     Raises:
         ValueError: If ``num_classes`` is below 1.
+
+    Example:
+        >>> class LargestDistance(SurfaceMetric):
+        ...     def compute_case(self, predicted, true, spacing):
+        ...         return [found.there.max() for found in surface_distances(predicted, true, spacing)]
+        >>> y_pred, y = torch.tensor([[[1, 1, 0, 0]]]), torch.tensor([[[0, 1, 0, 0]]])
+        >>> LargestDistance()(y_pred, y, spacing=[2.0]).item()
+        2.0
     """
 
     def __init__(

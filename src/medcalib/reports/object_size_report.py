@@ -93,7 +93,7 @@ class ObjectSizeReportHandler:
         if self.limits is not None:
             return self.limits, "as given"
         origin, others = "tertiles of the evaluated cases", sizes
-        if self.calibration_evaluator is not None and hasattr(self.calibration_evaluator.state, "output"):
+        if self.calibration_evaluator is not None:
             found = results_of(self.calibration_evaluator).get(OBJECT_SIZES)
             if found is not None and len(found):
                 origin, others = "tertiles of the calibration cases", found
