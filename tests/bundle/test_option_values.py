@@ -178,6 +178,11 @@ def test_a_component_or_group_is_not_taken_away(evaluation_config, id_, value, m
         ("inferer", "$monai.inferers.SimpleInferer()"),
         ("handlers::reliability", None),
         ("additional_metrics::mhd", None),
+        ("additional_metrics::hd95", None),
+        ("additional_metrics::surface_dice", None),
+        ("data::surface_tolerance_mm", 2),
+        ("data::surface_tolerance_mm", {"organ": 2, "lesion": 0.5}),
+        ("data::boundary_band_mm", None),
         ("train::trainer_handlers::tensorboard", None),
         ("key_metric", None),
         ("evaluator::key_val_metric", None),
@@ -188,6 +193,20 @@ def test_a_component_or_group_is_not_taken_away(evaluation_config, id_, value, m
 def test_what_may_be_null_or_a_mapping_is(evaluation_config, id_, value):
     config = evaluation_config | {"data": evaluation_config["data"] | {"label_map": {0: 0, 205: 1}}}
     check_overrides(config, {id_: value})
+
+
+@pytest.mark.parametrize(
+    ("id_", "value", "message"),
+    [
+        ("data::surface_tolerance_mm", "2mm", "must be a number or a mapping or a list or null, not '2mm'"),
+        ("data::boundary_band_mm", "wide", "must be a number or null, not 'wide'"),
+        ("data::boundary_band_mm", 0, "must be above 0, not 0"),
+        ("data::boundary_band", 3, "does not exist"),
+    ],
+)
+def test_settings_that_a_fragment_may_leave_out_are_checked(evaluation_config, id_, value, message):
+    with pytest.raises(UserError, match=message):
+        check_overrides(evaluation_config, {id_: value})
 
 
 def test_an_id_of_another_mode_is_named(generated):

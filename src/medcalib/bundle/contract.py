@@ -382,6 +382,7 @@ def _check_field(what: str, field: Field, value: Any) -> None:
 
 
 def _wanted(types: tuple[type, ...]) -> str:
-    if types == _NUMBER:
-        return "a number"
-    return " or ".join(_WORDS[one] if one in (bool, NoneType) else f"a {_WORDS[one]}" for one in types)
+    words = [_WORDS[one] if one in (bool, NoneType) else f"a {_WORDS[one]}" for one in types if one is not float]
+    if float in types:
+        words[0] = "a number"
+    return " or ".join(words)

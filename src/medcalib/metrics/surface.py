@@ -129,8 +129,17 @@ class ModifiedHausdorffDistanceMetric(SurfaceMetric):
     over the voxels of A and B that touch another label or the border of the volume
     (https://doi.org/10.1109/ICPR.1994.576361). A single far voxel moves it far less than it moves the maximum.
 
-    Call it, and make it, as a :class:`medcalib.metrics.SurfaceMetric`. It is NaN for a class that the prediction or the
-    ground truth lacks.
+    Call it as a :class:`medcalib.metrics.SurfaceMetric`. It is NaN for a class that the prediction or the ground truth
+    lacks.
+
+    Args:
+        include_background: as of :class:`medcalib.metrics.SurfaceMetric`.
+        num_classes: likewise.
+        reduction: likewise.
+        get_not_nans: likewise.
+
+    Raises:
+        ValueError: If ``num_classes`` is below 1.
 
     Example:
         >>> import torch
@@ -159,8 +168,8 @@ class HausdorffDistanceMetric(SurfaceMetric):
     it takes label maps, finds the distances once for all metrics of a case, and does not call a class that both lack
     a perfect one, nor one that only one of them has infinitely far.
 
-    Call it, and make it, as a :class:`medcalib.metrics.SurfaceMetric`. It is NaN for a class that the prediction or the
-    ground truth lacks.
+    Call it as a :class:`medcalib.metrics.SurfaceMetric`. It is NaN for a class that the prediction or the ground truth
+    lacks.
 
     Args:
         percentile: in [0, 100]; 100 for the largest distance.
@@ -215,8 +224,8 @@ class SurfaceDiceMetric(SurfaceMetric):
     over the surface voxels of A and B, as in ``monai.metrics.SurfaceDiceMetric``; with ``use_subvoxels`` over the
     elements of area between voxels, as in the paper (https://arxiv.org/abs/1809.04430), which 2D and 3D have.
 
-    Call it, and make it, as a :class:`medcalib.metrics.SurfaceMetric`. It is 0 for a class that the prediction lacks,
-    and NaN for one that the ground truth lacks, as Dice is.
+    Call it as a :class:`medcalib.metrics.SurfaceMetric`. It is 0 for a class that the prediction lacks, and NaN for one
+    that the ground truth lacks, as Dice is.
 
     Args:
         tolerance: in mm, at least 0: one for all classes, one for each class that counts, or by its name.
@@ -231,7 +240,7 @@ class SurfaceDiceMetric(SurfaceMetric):
 
     Raises:
         ValueError: If a tolerance is missing, below 0 or not finite, or ``num_classes`` is below 1; when called, if
-            there are as many tolerances as there are not classes.
+            there are more or fewer tolerances than classes.
 
     Example:
         >>> import torch
