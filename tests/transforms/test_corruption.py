@@ -1,5 +1,7 @@
 """Laws of corruptions: level 0 is the image, every level is farther, and only image, case, seed and level matter."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,7 @@ def test_level_0_is_the_image_and_every_level_is_farther_from_it(kind, name):
     assert torch.equal(corrupt(image, kind, 0, seed=3), image)
     for seed in (0, 1):
         far = [float((corrupt(image, kind, level, seed) - image).square().mean().sqrt()) for level in LEVELS]
-        assert all(later > 1.01 * earlier for earlier, later in zip(far, far[1:], strict=False)), far
+        assert all(later > 1.01 * earlier for earlier, later in pairwise(far)), far
 
 
 @pytest.mark.parametrize("kind", CorruptionKeys)

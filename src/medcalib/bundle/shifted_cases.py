@@ -52,16 +52,17 @@ def check_corruption_value(id_: str, value: Any) -> None:
         UserError: it does not.
 
     Example:
-        >>> check_corruption_value("data::corruption", "blurr")
+        >>> check_corruption_value("data::corruption", "nois")
         Traceback (most recent call last):
         ...
-        medcalib.errors.UserError: --data::corruption 'blurr' is unknown; did you mean blur?
+        medcalib.errors.UserError: --data::corruption 'nois' is unknown; did you mean noise?
     """
     if id_ == CORRUPTION and value not in list(CorruptionKeys):
         told = "null" if value is None else repr(value)
         if value in (None, "none", "None"):
             raise UserError(
-                f"--{CORRUPTION} is one of {', '.join(CorruptionKeys)}, not {told}; leave it out for images as they are."
+                f"--{CORRUPTION} is one of {', '.join(CorruptionKeys)}, not {told}; leave it out for images as they "
+                f"are."
             )
         raise UserError(f"--{CORRUPTION} {told} is unknown{suggestion(str(value), CorruptionKeys, list_all=True)}")
     if id_ == LEVEL and (type(value) is not int or not 1 <= value <= NUM_CORRUPTION_LEVELS):

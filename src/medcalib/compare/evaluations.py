@@ -73,7 +73,7 @@ class Evaluation:
 
     @property
     def corruption(self) -> dict[str, Any] | None:
-        """How the images of its cases were made worse: ``kind``, ``level``, ``strength``; None of images as they are."""
+        """How images of its cases were made worse: ``kind``, ``level``, ``strength``; None of images as they are."""
         recorded = self.provenance.get("corruption")
         return recorded if isinstance(recorded, dict) else None
 

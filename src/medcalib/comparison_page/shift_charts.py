@@ -66,8 +66,8 @@ def decay(comparison: Comparison, shifted: Shifted) -> FigureBlock | None:
     )
     caption = (
         f"Test cases whose images were made worse in levels, one line a method; level 0 is the images as they are. "
-        f"{told}One corruption: {100 * comparison.confidence:g} % intervals over cases and seeds as bands. Calibrators, "
-        f"thresholds and guarantees were fitted on images as they are."
+        f"{told}One corruption: {100 * comparison.confidence:g} % intervals over cases and seeds as bands. "
+        f"Calibrators, thresholds and guarantees were fitted on images as they are."
     )
     return FigureBlock("shift", caption, charts, methods, variants if len(variants) > 1 else [], "corruption")
 
@@ -88,7 +88,9 @@ def decay_table(comparison: Comparison, shifted: Shifted) -> Table | None:
             after = _mean(worst, metric, method)
             cells.append(Cell(number_text(after), after, f"from {number_text(before)}"))
         table.append(cells)
-    caption = f"At level {highest}, mean over {', '.join(map(words, whole))}; below each number that on images as they are."
+    caption = (
+        f"At level {highest}, mean over {', '.join(map(words, whole))}; below each number that on images as they are."
+    )
     return Table(caption, ["Method", *map(_title, metrics)], table, key="shift")
 
 
@@ -116,8 +118,9 @@ def _metrics(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
     """The primary metric, likelihood, quality, and how uncertainty and guarantees fare."""
     known = dict.fromkeys(rows["metric"])
     images = is_classification(comparison)
-    wanted = [comparison.primary, *(("nll_categorical", "accuracy", AREA) if images else ("nll", "mean_dice", CORRELATION))]
-    return [metric for metric in dict.fromkeys((*wanted, *(one for one in known if one.startswith(RISK)))) if metric in known]
+    more = ("nll_categorical", "accuracy", AREA) if images else ("nll", "mean_dice", CORRELATION)
+    wanted = dict.fromkeys((comparison.primary, *more, *(metric for metric in known if metric.startswith(RISK))))
+    return [metric for metric in wanted if metric in known]
 
 
 def _kind_parts(rows: pd.DataFrame, method: str, kind: str) -> list[Series]:

@@ -31,9 +31,9 @@ RISK = "risk_of_"
 def shift_rows(comparison: Comparison, shifted: Shifted) -> pd.DataFrame:
     """Every metric of every method on images as they are and on worse ones.
 
-    Besides the metrics of the comparisons these are of segmentations ``rank_correlation``, Spearman's correlation of the
-    first uncertainty score with 1 less Dice, near 1 where the score finds the poor cases; of classified images ``aurc``,
-    the area under risk and coverage; and the realised risk of guarantees, mean over their classes.
+    Besides the metrics of the comparisons these are of segmentations ``rank_correlation``, Spearman's correlation of
+    the first uncertainty score with 1 less Dice, near 1 where the score finds the poor cases; of classified images
+    ``aurc``, the area under risk and coverage; and the realised risk of guarantees, mean over their classes.
 
     Args:
         comparison: on images as they are.
@@ -60,7 +60,7 @@ def shift_rows(comparison: Comparison, shifted: Shifted) -> pd.DataFrame:
 
 
 def promised_risks(comparison: Comparison) -> dict[str, float]:
-    """The risk that guarantees promise at most, by the name of the metric of `shift_rows`, where methods agree on it."""
+    """The risk that guarantees promise at most, by the metric of `shift_rows`, where methods agree on it."""
     found: dict[str, set[float]] = {}
     for evaluations in comparison.evaluations.values():
         for one in evaluations:

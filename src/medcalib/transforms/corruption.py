@@ -28,8 +28,8 @@ STRENGTHS: dict[CorruptionKeys, tuple[float, ...]] = {
     CorruptionKeys.CONTRAST: (1.25, 1.6, 2.0, 2.7, 3.5),
 }
 """Strength of the levels 1 to 5: of noise its standard deviation, as a multiple of the image's spread; of blur that of
-the filter, in sides of the finest voxel; of a bias field the standard deviation of its logarithm; of spacing the side of
-the new voxels, in sides of the finest voxel; of contrast the exponent."""
+the filter, in sides of the finest voxel; of a bias field the standard deviation of its logarithm; of spacing the side
+of the new voxels, in sides of the finest voxel; of contrast the exponent."""
 
 # a constant frame of the image is no part of the body if it holds this part of the outermost voxels
 _LEAST_FRAME = 0.25
