@@ -64,7 +64,7 @@ def test_folders_of_the_split_and_masks_with_a_palette(place):
     }
     # indices of the palette, not its colours
     assert (data["class_names"], data["label_map"]) == (["background", "class_1", "class_2"], None)
-    assert "# the folders test, train, val divide the cases" in Path("data_fragments/cells.yaml").read_text()
+    assert "# the folders train, val, test divide the cases" in Path("data_fragments/cells.yaml").read_text()
 
 
 def test_without_test_folder_the_fragment_says_what_is_tested(place, capsys):
@@ -119,7 +119,7 @@ def test_structures_that_overlap_are_outputs_of_their_own(place, capsys):
     data = content["data"]
     assert (content["activation"], data["cases"]["overlap"]) == ("sigmoid", "channels")
     assert (data["class_names"], data["label_map"]) == (["aorta", "cyst", "gallbladder", "liver"], None)
-    assert "note: cyst shares 1e+02 % of its voxels with other structures, so each" in capsys.readouterr().out
+    assert "note: cyst shares 100 % of its voxels with other structures, so each" in capsys.readouterr().out
     report = json.loads(Path("data_reports/nested/report.json").read_text())
     assert report["classes"]["cyst"]["num_cases"] == 5
 

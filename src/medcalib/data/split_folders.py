@@ -51,7 +51,7 @@ def folder_parts(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 
 def named_folders(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """The part that each folder stands for; those that stand for none are left out.
+    """The part that each folder stands for, in the order of the parts; those that stand for none are left out.
 
     Args:
         cases: as of `folder_parts`.
@@ -64,7 +64,8 @@ def named_folders(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     for folder in sorted({values[PART] for values in cases.values()}):
         with suppress(UserError):
             known[folder] = named_part(folder, "A folder")
-    return known
+    order = [part.value for part in SplitKeys]
+    return dict(sorted(known.items(), key=lambda one: order.index(one[1])))
 
 
 def tested_on_validation(parts: Iterable[str]) -> bool:
