@@ -11,7 +11,7 @@ from medcalib.data.given_splits import named_part
 from medcalib.errors import UserError, listed
 from medcalib.keys import SplitKeys
 
-__all__ = ["folder_parts", "named_folders", "tested_on_validation"]
+__all__ = ["folder_parts", "named_folders", "validation_is_tested"]
 
 
 def folder_parts(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -43,7 +43,7 @@ def folder_parts(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
             f"{number} case{'s are' if number > 1 else ' is'} left out; parts are train, val, test and calibration.",
             stacklevel=2,
         )
-    if tested_on_validation(known.values()):
+    if validation_is_tested(known.values()):
         known = {
             folder: SplitKeys.TEST.value if part == SplitKeys.VALIDATION else part for folder, part in known.items()
         }
@@ -68,11 +68,11 @@ def named_folders(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     return dict(sorted(known.items(), key=lambda one: order.index(one[1])))
 
 
-def tested_on_validation(parts: Iterable[str]) -> bool:
+def validation_is_tested(parts: Iterable[str]) -> bool:
     """Whether there are validation cases, but no test cases.
 
     Example:
-        >>> tested_on_validation(["training", "validation"]), tested_on_validation(["training", "test"])
+        >>> validation_is_tested(["training", "validation"]), validation_is_tested(["training", "test"])
         (True, False)
     """
     found = set(parts)

@@ -20,7 +20,7 @@ from medcalib.data.file_patterns import (
     matching_files,
 )
 from medcalib.data.pattern import pattern_cases
-from medcalib.data.split_folders import named_folders, tested_on_validation
+from medcalib.data.split_folders import named_folders, validation_is_tested
 from medcalib.data.structure_files import is_there
 from medcalib.errors import UserError, listed
 from medcalib.files.tables import read_table
@@ -227,7 +227,7 @@ def _reason(options: PatternOptions, root: Path, patterns: Sequence[str]) -> str
         folders = named_folders(found_cases(root, patterns, patterns))
         told = f"the folders {', '.join(folders)} divide the cases"
         aside = "a tenth of the training cases is set aside for validation"
-        if tested_on_validation(folders.values()):
+        if validation_is_tested(folders.values()):
             held_out = next(name for name, part in folders.items() if part == SplitKeys.VALIDATION)
             return f"{told}; without one of test cases, {held_out} is the test part, and {aside}"
         return told if SplitKeys.VALIDATION in folders.values() else f"{told}; {aside}"
