@@ -279,6 +279,15 @@ def test_patterns_that_say_too_little(options, message, place):
     refused(message, **options)
 
 
+def test_images_of_another_ending_are_said_to_be_left_out(place, capsys):
+    write_pictures("tif", [("L", 255)] * 4)
+    Image.open("i/3.tif").save("i/3.PNG")
+    Path("i/3.tif").unlink()
+    Path("l/3.png").unlink()
+    planned("endings", images="i/{case}.tif", labels="l/{case}.png")
+    assert "note: 1 image beside the others ends otherwise than .tif (3.PNG) and is left out" in capsys.readouterr().out
+
+
 def test_a_budget_too_small_for_any_patch(place):
     write_pictures("tif", [("L", 255)] * 3)
     with pytest.raises(UserError, match="--gpu_memory 1.5 is too small for any patch"):

@@ -27,6 +27,7 @@ from medcalib.files.tables import read_table
 from medcalib.keys import CaseKeys, SplitKeys
 from medcalib.planning.dataset_source import DatasetSource, check_enough
 from medcalib.planning.label_names import LabelPlan
+from medcalib.planning.other_endings import passed_over
 from medcalib.planning.structure_names import channels_of_label, structure_names
 
 __all__ = ["PatternOptions", "pattern_source"]
@@ -116,7 +117,7 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         number = f"{len(unlabelled)} image{'s' * (len(unlabelled) > 1)} without a label"
         notes.append(f"{number} ({listed(unlabelled, 3)}) left out; medcalib run --images predicts them.")
     cases, told = _all_cases(root, listing, class_names)
-    notes += told
+    notes += [*told, *passed_over(root, first, patterns)]
     check_enough(cases, root)
     return DatasetSource(
         root=root,
