@@ -47,10 +47,6 @@ def passed_over(root: Path, image: str, labels: Sequence[str]) -> list[str]:
     if not found:
         return []
     single = len(found) == 1
-    return [
-        (
-            f"{len(found)} image{'s' * (not single)} beside the others end{'s' * single} otherwise than {own} "
-            f"({listed(found, 3)}) and {'is' if single else 'are'} left out; convert {'it' if single else 'them'}, or name "
-            f"all alike."
-        )
-    ]
+    number = f"{len(found)} image{'s' * (not single)} beside the others end{'s' * single} otherwise than {own}"
+    mend = f"{'is' if single else 'are'} left out; convert {'it' if single else 'them'}, or name all alike"
+    return [f"{number} ({listed(found, 3)}) and {mend}."]
