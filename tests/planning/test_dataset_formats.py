@@ -67,6 +67,17 @@ def test_folders_of_the_split_and_masks_with_a_palette(place):
     assert "# the folders train, val, test divide the cases" in Path("data_fragments/cells.yaml").read_text()
 
 
+def test_a_class_that_no_training_case_has_is_said(place, capsys):
+    make_palette_pictures(place / "cells")
+    for file in Path("cells/train/labels").iterdir():
+        mask = Image.open(file)
+        values = np.array(mask)
+        values[values == 2] = 0
+        Image.fromarray(values, "P").save(file)
+    planned("cells", **SPLIT)
+    assert "note: No training case has the class class_2, so it cannot be learnt; divide" in capsys.readouterr().out
+
+
 def test_without_test_folder_the_fragment_says_what_is_tested(place, capsys):
     make_palette_pictures(place / "cells", (("Train", 6), ("valid", 2), ("spare", 1)))
     planned("cells", **SPLIT)

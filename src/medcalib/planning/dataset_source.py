@@ -39,6 +39,7 @@ class DatasetSource:
         classification: whether whole images are classified.
         metadata: what is known of title, description, licence and the like.
         notes: what is left out, and other things that a user should know, one sentence each.
+        training: ids of the training cases, where somebody has chosen them; else empty.
     """
 
     root: Path
@@ -53,6 +54,7 @@ class DatasetSource:
     classification: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    training: frozenset[str] = frozenset()
 
     @property
     def has_pictures(self) -> bool:

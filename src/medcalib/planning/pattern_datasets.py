@@ -116,7 +116,7 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         listing["skip_unlabelled"] = True
         number = f"{len(unlabelled)} image{'s' * (len(unlabelled) > 1)} without a label"
         notes.append(f"{number} ({listed(unlabelled, 3)}) left out; medcalib run --images predicts them.")
-    cases, told = _all_cases(root, listing, class_names)
+    cases, training, told = _all_cases(root, listing, class_names)
     notes += [*told, *passed_over(root, first, patterns)]
     check_enough(cases, root)
     return DatasetSource(
@@ -131,6 +131,7 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         class_names=class_names,
         classification=labels is None,
         notes=notes,
+        training=training,
     )
 
 
@@ -185,14 +186,18 @@ def _listing(root: Path, images: Sequence[str], labels: str | None, options: Pat
     return listing
 
 
-def _all_cases(root: Path, listing: Mapping[str, Any], class_names: Sequence[str]) -> tuple[list[Case], list[str]]:
-    """All cases, divided as the fragment will divide them, which shows whether they can be, and what is left out."""
+def _all_cases(
+    root: Path, listing: Mapping[str, Any], class_names: Sequence[str]
+) -> tuple[list[Case], frozenset[str], list[str]]:
+    """All cases, divided as the fragment will divide them, ids of the training cases if given, and what is left out."""
     arguments = {**listing, **({"class_names": class_names} if {"class_column", "class_names"} & {*listing} else {})}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         split = pattern_cases(root, **arguments)
     known = {case[CaseKeys.CASE]: case for part in (*SplitKeys,) for case in split[part.value]}
-    return [known[name] for name in sorted(known)], [str(one.message) for one in caught]
+    given = "test_fraction" not in listing
+    training = frozenset(str(case[CaseKeys.CASE]) for case in split[SplitKeys.TRAINING] if given)
+    return [known[name] for name in sorted(known)], training, [str(one.message) for one in caught]
 
 
 def _unlabelled(root: Path, image: str, labels: Sequence[str]) -> list[str]:
