@@ -64,7 +64,18 @@ def test_folders_of_the_split_and_masks_with_a_palette(place):
     }
     # indices of the palette, not its colours
     assert (data["class_names"], data["label_map"]) == (["background", "class_1", "class_2"], None)
-    assert "# the folders test, train, val divide the cases" in Path("data_fragments/cells.yaml").read_text()
+    assert "# the folders train, val, test divide the cases" in Path("data_fragments/cells.yaml").read_text()
+
+
+def test_a_class_that_no_training_case_has_is_said(place, capsys):
+    make_palette_pictures(place / "cells")
+    for file in Path("cells/train/labels").iterdir():
+        mask = Image.open(file)
+        values = np.array(mask)
+        values[values == 2] = 0
+        Image.fromarray(values, "P").save(file)
+    planned("cells", **SPLIT)
+    assert "note: No training case has the class class_2, so it cannot be learnt; divide" in capsys.readouterr().out
 
 
 def test_without_test_folder_the_fragment_says_what_is_tested(place, capsys):
@@ -119,7 +130,7 @@ def test_structures_that_overlap_are_outputs_of_their_own(place, capsys):
     data = content["data"]
     assert (content["activation"], data["cases"]["overlap"]) == ("sigmoid", "channels")
     assert (data["class_names"], data["label_map"]) == (["aorta", "cyst", "gallbladder", "liver"], None)
-    assert "note: cyst shares 1e+02 % of its voxels with other structures, so each" in capsys.readouterr().out
+    assert "note: cyst shares 100 % of its voxels with other structures, so each" in capsys.readouterr().out
     report = json.loads(Path("data_reports/nested/report.json").read_text())
     assert report["classes"]["cyst"]["num_cases"] == 5
 
@@ -277,6 +288,15 @@ def test_pictures_that_are_no_image_or_mask(spoil, labels, message, place):
 def test_patterns_that_say_too_little(options, message, place):
     write_pictures("tif", [("L", 255)] * 3)
     refused(message, **options)
+
+
+def test_images_of_another_ending_are_said_to_be_left_out(place, capsys):
+    write_pictures("tif", [("L", 255)] * 4)
+    Image.open("i/3.tif").save("i/3.PNG")
+    Path("i/3.tif").unlink()
+    Path("l/3.png").unlink()
+    planned("endings", images="i/{case}.tif", labels="l/{case}.png")
+    assert "note: 1 image beside the others ends otherwise than .tif (3.PNG) and is left out" in capsys.readouterr().out
 
 
 def test_a_budget_too_small_for_any_patch(place):

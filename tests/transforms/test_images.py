@@ -122,6 +122,18 @@ class TestLoad:
         assert label.shape == (1, WIDTH, HEIGHT)
         np.testing.assert_array_equal(label[0].numpy(), (mask > 0).T)
 
+    def test_a_palette_with_transparency_is_not_looked_up_either(self, tmp_path):
+        indices = (np.arange(HEIGHT * WIDTH) % 3).astype(np.uint8).reshape(HEIGHT, WIDTH)
+        mask = Image.fromarray(indices, mode="P")
+        mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+        save(tmp_path / "m.png", mask)
+        with_alpha = Image.open(tmp_path / "m.png").convert("PA")
+        with_alpha.save(tmp_path / "m.tif")
+        if Image.open(tmp_path / "m.tif").mode != "PA":
+            pytest.skip("this Pillow keeps no palette beside transparency")
+        label = LoadPictured()({"case": "a", "label": str(tmp_path / "m.tif")})["label"]
+        np.testing.assert_array_equal(label[0].numpy(), indices.T)
+
     def test_a_class_is_a_number(self, tmp_path, colours):
         loaded = LoadPictured()(case(save(tmp_path / "i.png", colours), label=2))
         assert loaded["label"].shape == (1,)

@@ -50,9 +50,11 @@ def checked_pattern(root: Path, text: str) -> str:
     if CASE not in text:
         raise UserError(f"The pattern '{text}' in data::cases lacks {CASE}, which stands for the case id.")
     if wild := re.search(r"[*?]", text):
+        slices = Path(text).name in ("*", "*.dcm", "*.DCM", "*.ima", "*.IMA")
         raise UserError(
             f"The pattern '{text}' in data::cases holds {wild[0]}, which stands for nothing else here: write {CASE} "
-            f"where the case id stands, and the rest of the name as it is."
+            f"where the case id stands, and the rest of the name as it is"
+            f"{'; of DICOM slices, name the folder that holds them' * slices}."
         )
     path = Path(text).expanduser()
     if not path.is_absolute():

@@ -155,7 +155,7 @@ def pattern_cases(
     if by_folders:
         parts = folder_parts(names)
         cases = [case for case in cases if case[CaseKeys.CASE] in parts]
-        return split_by_parts(cases, parts, "The folder structure", validation_fraction, seed, group_of)
+        return split_by_parts(cases, parts, f"What stands for {PART}", validation_fraction, seed, group_of)
     if split_column or lists or splits:
         where, parts = _parts(root, rows, split_column, lists, splits, fold or 0)
         return split_by_parts(cases, parts, where, validation_fraction, seed, group_of)

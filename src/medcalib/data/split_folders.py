@@ -11,7 +11,7 @@ from medcalib.data.given_splits import named_part
 from medcalib.errors import UserError, listed
 from medcalib.keys import SplitKeys
 
-__all__ = ["folder_parts", "named_folders", "tested_on_validation"]
+__all__ = ["folder_parts", "named_folders", "validation_is_tested"]
 
 
 def folder_parts(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -43,7 +43,7 @@ def folder_parts(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
             f"{number} case{'s are' if number > 1 else ' is'} left out; parts are train, val, test and calibration.",
             stacklevel=2,
         )
-    if tested_on_validation(known.values()):
+    if validation_is_tested(known.values()):
         known = {
             folder: SplitKeys.TEST.value if part == SplitKeys.VALIDATION else part for folder, part in known.items()
         }
@@ -51,7 +51,7 @@ def folder_parts(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 
 def named_folders(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """The part that each folder stands for; those that stand for none are left out.
+    """The part that each folder stands for, in the order of the parts; those that stand for none are left out.
 
     Args:
         cases: as of `folder_parts`.
@@ -64,14 +64,15 @@ def named_folders(cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     for folder in sorted({values[PART] for values in cases.values()}):
         with suppress(UserError):
             known[folder] = named_part(folder, "A folder")
-    return known
+    order = [part.value for part in SplitKeys]
+    return dict(sorted(known.items(), key=lambda one: order.index(one[1])))
 
 
-def tested_on_validation(parts: Iterable[str]) -> bool:
+def validation_is_tested(parts: Iterable[str]) -> bool:
     """Whether there are validation cases, but no test cases.
 
     Example:
-        >>> tested_on_validation(["training", "validation"]), tested_on_validation(["training", "test"])
+        >>> validation_is_tested(["training", "validation"]), validation_is_tested(["training", "test"])
         (True, False)
     """
     found = set(parts)

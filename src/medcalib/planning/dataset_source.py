@@ -13,9 +13,10 @@ from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 from medcalib.planning.label_names import LabelPlan
 
-__all__ = ["DatasetSource", "check_enough", "fragment_name", "holds_pictures"]
+__all__ = ["PICTURE_ENDINGS", "DatasetSource", "check_enough", "fragment_name", "holds_pictures"]
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+"""How names of pictures end, in lower case."""
 # training, validation and test
 _FEWEST_CASES = 3
 _NUMBER_IN_FRONT = re.compile(r"^(dataset|task)_?\d+_", re.IGNORECASE)
@@ -38,6 +39,7 @@ class DatasetSource:
         classification: whether whole images are classified.
         metadata: what is known of title, description, licence and the like.
         notes: what is left out, and other things that a user should know, one sentence each.
+        training: ids of the training cases, where somebody has chosen them; else empty.
     """
 
     root: Path
@@ -52,6 +54,7 @@ class DatasetSource:
     classification: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    training: frozenset[str] = frozenset()
 
     @property
     def has_pictures(self) -> bool:
@@ -67,7 +70,7 @@ def holds_pictures(cases: Sequence[Case]) -> bool:
         (True, False)
     """
     image = cases[0][CaseKeys.IMAGE]
-    return str(image if isinstance(image, str) else image[0]).lower().endswith(_PICTURES)
+    return str(image if isinstance(image, str) else image[0]).lower().endswith(PICTURE_ENDINGS)
 
 
 def check_enough(cases: Sequence[Case], root: Path) -> None:

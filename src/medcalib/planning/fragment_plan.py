@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -156,7 +156,7 @@ def plan_fragment(
         modality=intensities.modality,
         on_disk=_on_disk(resampled, len(names), machine_memory),
         memory=patch.memory.of_batch(patch.batch_size),
-        warnings=_warnings(labels, measures, resampled, patch.patch_size),
+        warnings=_warnings(labels, measures, resampled, patch.patch_size, source.training),
         surface_tolerance=_surface_tolerance(spacing, has_pictures),
     )
 
@@ -265,12 +265,21 @@ def _on_disk(sizes: np.ndarray, num_channels: int, machine_memory: float) -> str
     )
 
 
-def _warnings(labels: LabelPlan, measures: DatasetMeasures, sizes: np.ndarray, patch_size: Sequence[int]) -> list[str]:
+def _warnings(
+    labels: LabelPlan,
+    measures: DatasetMeasures,
+    sizes: np.ndarray,
+    patch_size: Sequence[int],
+    training: Collection[str],
+) -> list[str]:
     found = []
     for name, value in labels.foreground:
-        number = sum(str(value) in case["classes"] for case in measures.cases)
+        having = {case["case"] for case in measures.cases if str(value) in case["classes"]}
+        number = len(having)
         if number == 0:
             found.append(f"No case has the class {name}, so it cannot be learnt; remove it, or add cases.")
+        elif training and not having & set(training):
+            found.append(f"No training case has the class {name}, so it cannot be learnt; divide the cases otherwise.")
         elif number < len(SplitKeys) - 1:
             found.append(
                 f"Only {number} case{'s' * (number > 1)} of {len(measures.cases)} ha{'ve' if number > 1 else 's'} the "

@@ -20,13 +20,14 @@ from medcalib.data.file_patterns import (
     matching_files,
 )
 from medcalib.data.pattern import pattern_cases
-from medcalib.data.split_folders import named_folders, tested_on_validation
+from medcalib.data.split_folders import named_folders, validation_is_tested
 from medcalib.data.structure_files import is_there
 from medcalib.errors import UserError, listed
 from medcalib.files.tables import read_table
 from medcalib.keys import CaseKeys, SplitKeys
 from medcalib.planning.dataset_source import DatasetSource, check_enough
 from medcalib.planning.label_names import LabelPlan
+from medcalib.planning.other_endings import passed_over
 from medcalib.planning.structure_names import channels_of_label, structure_names
 
 __all__ = ["PatternOptions", "pattern_source"]
@@ -115,8 +116,8 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         listing["skip_unlabelled"] = True
         number = f"{len(unlabelled)} image{'s' * (len(unlabelled) > 1)} without a label"
         notes.append(f"{number} ({listed(unlabelled, 3)}) left out; medcalib run --images predicts them.")
-    cases, told = _all_cases(root, listing, class_names)
-    notes += told
+    cases, training, told = _all_cases(root, listing, class_names)
+    notes += [*told, *passed_over(root, first, patterns)]
     check_enough(cases, root)
     return DatasetSource(
         root=root,
@@ -130,6 +131,7 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         class_names=class_names,
         classification=labels is None,
         notes=notes,
+        training=training,
     )
 
 
@@ -184,14 +186,18 @@ def _listing(root: Path, images: Sequence[str], labels: str | None, options: Pat
     return listing
 
 
-def _all_cases(root: Path, listing: Mapping[str, Any], class_names: Sequence[str]) -> tuple[list[Case], list[str]]:
-    """All cases, divided as the fragment will divide them, which shows whether they can be, and what is left out."""
+def _all_cases(
+    root: Path, listing: Mapping[str, Any], class_names: Sequence[str]
+) -> tuple[list[Case], frozenset[str], list[str]]:
+    """All cases, divided as the fragment will divide them, ids of the training cases if given, and what is left out."""
     arguments = {**listing, **({"class_names": class_names} if {"class_column", "class_names"} & {*listing} else {})}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         split = pattern_cases(root, **arguments)
     known = {case[CaseKeys.CASE]: case for part in (*SplitKeys,) for case in split[part.value]}
-    return [known[name] for name in sorted(known)], [str(one.message) for one in caught]
+    given = "test_fraction" not in listing
+    training = frozenset(str(case[CaseKeys.CASE]) for case in split[SplitKeys.TRAINING] if given)
+    return [known[name] for name in sorted(known)], training, [str(one.message) for one in caught]
 
 
 def _unlabelled(root: Path, image: str, labels: Sequence[str]) -> list[str]:
@@ -227,7 +233,7 @@ def _reason(options: PatternOptions, root: Path, patterns: Sequence[str]) -> str
         folders = named_folders(found_cases(root, patterns, patterns))
         told = f"the folders {', '.join(folders)} divide the cases"
         aside = "a tenth of the training cases is set aside for validation"
-        if tested_on_validation(folders.values()):
+        if validation_is_tested(folders.values()):
             held_out = next(name for name, part in folders.items() if part == SplitKeys.VALIDATION)
             return f"{told}; without one of test cases, {held_out} is the test part, and {aside}"
         return told if SplitKeys.VALIDATION in folders.values() else f"{told}; {aside}"

@@ -120,7 +120,7 @@ def with_overlap(source: DatasetSource, measures: DatasetMeasures) -> DatasetSou
         return replace(
             source, listing_reason=f"structures do not overlap, so they are classes; {source.listing_reason}"
         )
-    told = f"{name} shares {100 * share:.2g} % of its voxels with other structures"
+    told = f"{name} shares {100 * share:.{1 if share < 0.1 else 0}f} % of its voxels with other structures"
     if share <= _MOST_SHARED or _BACKGROUND in source.listing.get("label_channels", ()):
         told += ", and where structures overlap, the later one in class_names wins"
         return replace(source, listing_reason=f"{told}; {source.listing_reason}", notes=[*source.notes, f"{told}."])

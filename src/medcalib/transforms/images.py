@@ -77,7 +77,9 @@ class LoadPictured(LoadCased):
     ) -> None:
         super().__init__(keys, num_channels, label_map)
         self._open = PictureFile
-        self._open_label = partial(PictureFile, as_colours=False)
+        # white is 255 in masks of 8 bits, and may be so in those of one bit
+        white = 255 if 255 in self.label_map and 1 not in self.label_map else 1
+        self._open_label = partial(PictureFile, as_colours=False, white=white)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with tensors (C, x, y) in place of paths."""
@@ -127,6 +129,7 @@ class PictureFile:
     Args:
         path: path of the file.
         as_colours: as of `read_picture`.
+        white: value of what is white where a pixel is one bit, unless ``as_colours``.
 
     Attributes:
         grid: its pixels (x, y), 1 apart.
@@ -140,15 +143,16 @@ class PictureFile:
 
     num_channels: int | None = None
 
-    def __init__(self, path: str | PathLike, as_colours: bool = True) -> None:
+    def __init__(self, path: str | PathLike, as_colours: bool = True, white: int = 1) -> None:
         self.as_colours = as_colours
         with _opened(path) as picture:
             self.grid = Grid(Path(path), picture.size, np.eye(4), np.eye(4), None)
             self.num_bits = _BITS.get(picture.mode.partition(";")[0], 8)
+            self._factor = np.float32(white if picture.mode == "1" and not as_colours else 1)
 
     def read(self, channel: int | None = None) -> NDArray[np.float32]:
         """Pixel values (C, x, y), of all channels or of one; see `read_picture`."""
-        values = read_picture(self.grid.path, self.as_colours).numpy()
+        values = read_picture(self.grid.path, self.as_colours).numpy() * self._factor
         return values if channel is None else values[channel : channel + 1]
 
 

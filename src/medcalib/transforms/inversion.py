@@ -17,7 +17,8 @@ from medcalib.errors import UserError
 from medcalib.functional.slabs import can_overwrite, slabs
 from medcalib.keys import CaseKeys, EvaluationSpace
 from medcalib.task import Task
-from medcalib.transforms.loading import PATHS_BETWEEN, LoadCased
+from medcalib.transforms.loading import LoadCased
+from medcalib.transforms.structures import PATHS_BETWEEN
 
 __all__ = ["InvertProbabilitiesd", "ToEvaluationSpaced"]
 

@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 
 from medcalib.errors import UserError
 from medcalib.image_files.grids import AFFINE_TOLERANCE, Grid, corner_distance
-from medcalib.image_files.label_values import replaced_values, value_text, whole_labels
+from medcalib.image_files.label_values import replaced_values, whole_labels
 from medcalib.image_files.unreadable import UnreadableFileError
 from medcalib.image_files.volumes_in_files import VOLUME_ENDINGS, open_volume
 from medcalib.keys import CaseKeys
+from medcalib.transforms.structures import masks_of_structures, united_structures
 
-__all__ = ["PATHS_BETWEEN", "CheckSpatialDims", "ImageFile", "LoadCased"]
-
-PATHS_BETWEEN = "\n"
-"""Stands between the paths of a label of several files, where a text holds all of them."""
+__all__ = ["CheckSpatialDims", "ImageFile", "LoadCased"]
 
 
 class ImageFile(Protocol):
@@ -104,7 +102,7 @@ class LoadCased(MapTransform):
         image, label = (files.get(key) for key in (CaseKeys.IMAGE, CaseKeys.LABEL))
         for key, several in files.items():
             if key == CaseKeys.LABEL and CaseKeys.STRUCTURES in data:
-                loaded[key] = self._united_structures(data, several)
+                loaded[key] = united_structures(data, several, self._read_label)
                 continue
             read = self._read_label if key == CaseKeys.LABEL else self._read
             channels = [read(case, file, frame) for file in several]
@@ -131,54 +129,10 @@ class LoadCased(MapTransform):
             The class, and a mask (...) of truth values.
 
         Raises:
-            UserError: a file is missing or damaged or holds several values beside 0, or there are other numbers of
-                channels and classes; names case and file.
+            UserError: as of `medcalib.transforms.structures.masks_of_structures`.
         """
-        for index, mask, _ in self._masks(data, self._checked_files(data)[CaseKeys.LABEL]):
+        for index, mask, _ in masks_of_structures(data, self._checked_files(data)[CaseKeys.LABEL], self._read_label):
             yield index, mask
-
-    def _masks(
-        self, data: Mapping[Hashable, Any], files: list[ImageFile]
-    ) -> Iterator[tuple[int, torch.Tensor, MetaTensor]]:
-        """Class, mask, and the label from which it comes."""
-        case = str(data.get(CaseKeys.CASE, "?"))
-        classes = [int(index) for index in str(data[CaseKeys.STRUCTURES]).split(",")]
-        number = 0
-        for file in files:
-            label = self._read_label(case, file, None)
-            for channel in label.as_tensor():
-                mask = channel != 0
-                if (channel[mask] != channel.max()).any():
-                    found = sorted(value_text(value) for value in torch.unique(channel[mask])[:3].tolist())
-                    raise UserError(
-                        f"Case {case}: {file.grid.path} holds the values {', '.join(found)}, but what marks one "
-                        f"structure has one value beside 0; correct the file, or name label maps by a pattern "
-                        f"without {{class}}."
-                    )
-                if number < len(classes):
-                    yield classes[number], mask, label
-                number += 1
-        if number != len(classes):
-            raise UserError(
-                f"Case {case}: {files[0].grid.path} has {number} channel(s), but data::cases gives {len(classes)} "
-                f"classes to them; correct label_channels, or the file."
-            )
-
-    def _united_structures(self, data: Mapping[Hashable, Any], files: list[ImageFile]) -> MetaTensor:
-        """One label map (1, ...) of all structures, or one channel for each, (C, ...)."""
-        number = int(data.get(CaseKeys.NUM_STRUCTURES, 0))
-        grid = files[0].grid
-        united, like = torch.zeros(number or 1, *grid.shape), None
-        for index, mask, read in self._masks(data, files):
-            like = like if like is not None else read[:1]
-            if number:
-                united[index] = mask
-            elif index:
-                united[0][mask] = index
-        label = MetaTensor(united).copy_meta_from(like)
-        # where the label is read once more, all of its files are
-        label.meta = {**label.meta, "filename_or_obj": PATHS_BETWEEN.join(str(file.grid.path) for file in files)}
-        return label
 
     def image_grid(self, data: Mapping[Hashable, Any]) -> Grid:
         """The grid of the image of a case, by the header of its first file alone.
