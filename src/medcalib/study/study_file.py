@@ -37,7 +37,7 @@ _NAME = re.compile(r"[\w][\w.-]*")
 # on which cases, and where, results are computed
 _SAME_FOR_ALL = re.compile(
     r"include_background|evaluation::space|limit_cases|boundary::.*|"
-    r"data::(fold|cases.*|evaluate|regions.*|surface_tolerance_mm.*|boundary_band_mm)"
+    r"data::((num_)?folds?(_seed)?|cases.*|evaluate|regions.*|surface_tolerance_mm.*|boundary_band_mm)"
 )
 # what the study itself decides
 _OWN = {"seed": "seeds", "debug": "debug", "method": "methods", "loss": "losses", "network": "networks"}
