@@ -12,7 +12,7 @@ from medcalib.data.cases import split_digest
 from medcalib.errors import UserError, listed
 from medcalib.keys import CaseKeys
 
-__all__ = ["check_folds", "merged_provenance"]
+__all__ = ["check_division", "check_folds", "check_same_settings", "merged_provenance"]
 
 # what each fold has of its own; all else must be as in the others
 _OF_FOLDS = {"bundle", "bundle_digest", "checkpoint", "checkpoint_digest", "calibrator", "guarantee", "trainings"}
@@ -34,22 +34,50 @@ def check_folds(folds: Mapping[int, Evaluation], seen: Mapping[int, Sequence[str
     """
     if len(folds) < 2:
         raise UserError(f"There is an evaluation of {len(folds)} fold(s), but a cross-validation has two at least.")
-    (number, first), *others = folds.items()
-    for other, one in others:
-        for what, here, there in (
-            ("classes", first.class_names, one.class_names),
-            ("metrics", sorted(first.metrics), sorted(one.metrics)),
-            *((key, _settings(first).get(key), value) for key, value in _settings(one).items()),
-        ):
+    told = {
+        number: {"classes": one.class_names, "metrics": sorted(one.metrics), "trial runs with --debug": one.debug}
+        | one.provenance
+        for number, one in folds.items()
+    }
+    check_same_settings(told, {number: str(one.folder) for number, one in folds.items()})
+    check_division({number: one.case_ids for number, one in folds.items()}, seen)
+
+
+def check_same_settings(folds: Mapping[int, Mapping[str, Any]], names: Mapping[int, str]) -> None:
+    """Check that folds differ in nothing but what each has of its own, such as its weights.
+
+    Args:
+        folds: what the provenance of the results of each fold says.
+        names: what they are called in the message.
+
+    Raises:
+        UserError: they differ in something else.
+    """
+    (number, first), *others = ((number, _settings(recorded)) for number, recorded in folds.items())
+    for other, settings in others:
+        for key in first | settings:
+            here, there = first.get(key), settings.get(key)
             if here != there:
                 raise UserError(
-                    f"{first.folder} and {one.folder} are no folds of one cross-validation, since their {what} differ "
-                    f"({_short(here)} in fold {number}, {_short(there)} in fold {other}); train and evaluate all folds "
-                    f"with the same settings."
+                    f"{names[number]} and {names[other]} are no folds of one cross-validation, since their {key} "
+                    f"differ ({_short(here)} in fold {number}, {_short(there)} in fold {other}); train, predict "
+                    f"and evaluate all folds with the same settings."
                 )
+
+
+def check_division(folds: Mapping[int, Sequence[str]], seen: Mapping[int, Sequence[str]] | None = None) -> None:
+    """Check that every case is held out in one fold.
+
+    Args:
+        folds: ids of the cases that are held out in each fold.
+        seen: ids of the cases that the training of each fold was trained on and validated on; not checked if None.
+
+    Raises:
+        UserError: a case is in two folds or in none, or the training of its fold has seen it.
+    """
     fold_of: dict[str, int] = {}
-    for number, one in folds.items():
-        for case in one.case_ids:
+    for number, cases in folds.items():
+        for case in cases:
             if case in fold_of:
                 raise UserError(
                     f"Case {case} is evaluated in fold {fold_of[case]} and in fold {number}, but it must count once; "
@@ -67,7 +95,7 @@ def check_folds(folds: Mapping[int, Evaluation], seen: Mapping[int, Sequence[str
         whose = f" ({len(lacking)} such cases)" if len(lacking) > 1 else ""
         raise UserError(
             f"Case {lacking[0]} was trained on in some folds, but none of the folds {listed([*map(str, folds)], 20)} "
-            f"evaluates it{whose}; evaluate all cases of all folds, without limit_cases."
+            f"holds it out{whose}; predict and evaluate all cases of all folds, without limit_cases."
         )
 
 
@@ -90,15 +118,13 @@ def merged_provenance(folds: Mapping[int, Evaluation]) -> dict[str, Any]:
     }
 
 
-def _settings(evaluation: Evaluation) -> dict[str, Any]:
-    recorded = evaluation.provenance
+def _settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in recorded.items() if key not in _OF_FOLDS}
     trainings = [one for one in recorded.get("trainings") or [] if isinstance(one, Mapping)]
     found |= {f"{key} of trainings": [one.get(key) for one in trainings] for key in _OF_TRAININGS}
     for kind in ("calibrator", "guarantee"):
         known = recorded.get(kind)
         found[kind] = known.get("kind") if isinstance(known, Mapping) else known
-    found["trial runs with --debug"] = evaluation.debug
     return found
 
 

@@ -124,12 +124,12 @@ def _values(evaluation: Evaluation, metric: str) -> Tensor:
     """A metric, (case, class), or (case, 1) of one that has no classes."""
     table = evaluation.metrics[metric].reindex(evaluation.case_ids)
     columns = [name for name in table.columns if name != MEAN] or [MEAN]
-    return torch.from_numpy(table[columns].to_numpy(dtype=float))
+    return torch.tensor(table[columns].to_numpy(dtype=float))
 
 
 def _column(evaluation: Evaluation, name: str) -> Tensor:
     assert evaluation.cases is not None
-    return torch.from_numpy(evaluation.cases[name].to_numpy(dtype=float))
+    return torch.tensor(evaluation.cases[name].to_numpy(dtype=float))
 
 
 def _statistics(parts: Sequence[BinStatistics | None]) -> BinStatistics:
