@@ -63,7 +63,7 @@ def test_results_are_of_all_cases_and_fits_have_not_seen_theirs(bundles, everyon
     for number, cases in folds.items():
         place = calibrated / "folds" / f"fold_{number}"
         guaranteed = json.loads((place / "guarantee.json").read_text())["calibration_cases"]
-        fitted_on = read_calibrator(place / "calibrator.pt").details["cases"]
+        fitted_on = read_calibrator(place / "calibrator.pt")["details"]["cases"]
         assert not {*guaranteed, *fitted_on} & set(cases)
         assert not set(guaranteed) & set(fitted_on)
         assert sorted({*guaranteed, *fitted_on, *cases}) == everyone
@@ -73,7 +73,9 @@ def test_results_are_of_all_cases_and_fits_have_not_seen_theirs(bundles, everyon
 
 
 def test_the_predictions_of_the_bundles_are_what_is_calibrated(bundles, calibrated):
-    temperature = read_calibrator(calibrated / "folds" / "fold_0" / "calibrator.pt").report["parameters"]["temperature"]
+    temperature = read_calibrator(calibrated / "folds" / "fold_0" / "calibrator.pt")["report"]["parameters"][
+        "temperature"
+    ]
     case = json.loads((calibrated / "summary.json").read_text())["folds"]["0"][0]
     raw, done = (
         np.asarray(nib.load(folder / "predictions" / case / f"{case}_prob.nii.gz").dataobj, dtype=np.float64)
