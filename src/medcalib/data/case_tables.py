@@ -102,7 +102,8 @@ def table_parts(
         {'a': 'training', 'b': 'validation', 'c': 'test'}
     """
     where = f"The column '{split_column}' of the table"
-    parts = {name: named_part(row[split_column], where) for name, row in rows.items() if row.get(split_column or "")}
+    given = {name: row.get(split_column) for name, row in rows.items()} if split_column is not None else {}
+    parts = {name: named_part(part, where) for name, part in given.items() if part}
     parts |= apart or {}
     if fold_column is None:
         return where, parts

@@ -121,7 +121,8 @@ def calibrate_folds(
             "versions": {"medcalib": medcalib.__version__, **{name: version(name) for name in ("monai", "torch")}},
         }
         _write_fits(draft, settings, fits, told["split_digest"])
-        print(fits[None].report or f"Guarantee {guarantee}, fitted for each fold on the cases of the others.")
+        if fits[None].report is not None:
+            print(f"For new cases: {fits[None].report}")
         summary: dict[str, Any] = {"class_names": task.class_names, "folds": held_out.folds, "fits": _reports(fits)}
         rows = []
         for number, cases in held_out.folds.items():
