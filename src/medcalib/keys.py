@@ -55,6 +55,9 @@ class CaseKeys(StrEnum):
     SERIES = "series"
     """Of an image that is a folder of several DICOM series, SeriesInstanceUID of the one that is the case, or a list of
     them, one per channel, empty where a channel is a file; absent where each folder holds a single one."""
+    GROUP = "group"
+    """What it shares with other cases, such as its patient, so that they stay together in a cross-validation; absent
+    where every case is on its own."""
     ATTRIBUTES = "attributes"
     """What else is known of the case, such as its vendor and centre: texts by name."""
 

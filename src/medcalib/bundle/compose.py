@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from string import Template
@@ -14,6 +14,7 @@ import yaml
 
 from medcalib.bundle.bundle_metadata import make_metadata, read_metadata
 from medcalib.bundle.contract import Training, task_of
+from medcalib.bundle.data_folds import DataFold, fold_settings
 from medcalib.bundle.digest import bundle_digest, config_digest
 from medcalib.bundle.fragment_checks import check_fragment
 from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml
@@ -46,7 +47,13 @@ __all__ = ["DEFAULT_METHOD", "generate", "list_fragments"]
 
 
 def generate(
-    templates_dir: Path, bundles_dir: Path, data: str, loss: str, method: str, network: str | None = None
+    templates_dir: Path,
+    bundles_dir: Path,
+    data: str,
+    loss: str,
+    method: str,
+    network: str | None = None,
+    fold: DataFold | None = None,
 ) -> tuple[Path, bool]:
     """Write the bundle composed of the named fragments, unless it is there already.
 
@@ -57,6 +64,7 @@ def generate(
         loss: name of a loss fragment.
         method: name of a method, of a calibrator or of a guarantee, or of several of them joined by ``+``.
         network: name of a network fragment; the data fragment's default when None.
+        fold: the fold of a cross-validation; the division that the data fragment says when None.
 
     Returns:
         The bundle's folder, and whether it was written by this call.
@@ -78,13 +86,19 @@ def generate(
     check_network_fits(configs, sources)
     _check_calibrator_fits(configs, sources)
     _check_guarantee_fits(configs, sources)
+    divided = fold_settings(fold, configs[FragmentKind.DATA]["data"])
+    configs[FragmentKind.DATA] |= divided
 
     digest = config_digest(configs)
     bundle = bundles_dir / f"{data}_{loss}_{method}_{digest[:DIGEST_PREFIX_LENGTH]}"
     if bundle.exists():
         _checked(bundle, digest)
     network = sources[FragmentKind.NETWORK].stem
-    siblings = _siblings(templates_dir, bundles_dir, configs, data, loss, sources[FragmentKind.METHOD].stem, network)
+
+    def sibling(method: str) -> str:
+        return generate(templates_dir, bundles_dir, data, loss, method, network, fold)[0].name
+
+    siblings = _siblings(configs, sources[FragmentKind.METHOD].stem, sibling)
     if bundle.exists():
         return bundle, False
 
@@ -95,7 +109,7 @@ def generate(
         metadata["medcalib"]["training_digest"] = own["training_digest"]
     try:
         with FolderDraft(bundle) as draft:
-            _write(draft.folder, bundle, templates_dir, sources, metadata, settings)
+            _write(draft.folder, bundle, templates_dir, sources, metadata, settings, divided)
             draft.publish()
     except FileExistsError:
         # somebody else generated it meanwhile
@@ -189,14 +203,8 @@ def _check_guarantee_fits(configs: Mapping[str, Any], sources: Mapping[str, Path
         )
 
 
-def _siblings(
-    templates_dir: Path, bundles_dir: Path, configs: dict[str, Any], data: str, loss: str, sampler: str, network: str
-) -> dict[str, str | None]:
+def _siblings(configs: dict[str, Any], sampler: str, sibling: Callable[[str], str]) -> dict[str, str | None]:
     """Generate the bundles whose weights this one uses, and name them."""
-
-    def sibling(method: str) -> str:
-        return generate(templates_dir, bundles_dir, data, loss, method, network)[0].name
-
     training = configs[FragmentKind.METHOD]["method"].get("training", Training.OWN)
     weights = None
     if sampler != DEFAULT_METHOD and training == Training.DETERMINISTIC:
@@ -217,16 +225,16 @@ def _write(
     sources: Mapping[str, Path],
     metadata: dict[str, Any],
     network_settings: dict[str, Any],
+    fold_settings: dict[str, Any],
 ) -> None:
     configs_dir = folder / CONFIGS
     (folder / "docs").mkdir(parents=True)
     configs_dir.mkdir()
     for name, path in sources.items():
         shutil.copyfile(path, configs_dir / f"{name}.yaml")
-    if network_settings:
-        with (configs_dir / f"{FragmentKind.NETWORK}.yaml").open("a", encoding="utf-8") as file:
-            file.write(f"\n# what suits the data, as {sources[FragmentKind.DATA].name} says\n")
-            yaml.safe_dump(network_settings, file, sort_keys=False, allow_unicode=True)
+    suits = f"what suits the data, as {sources[FragmentKind.DATA].name} says"
+    _append(configs_dir / f"{FragmentKind.NETWORK}.yaml", network_settings, suits)
+    _append(configs_dir / f"{FragmentKind.DATA}.yaml", fold_settings, "the fold of a cross-validation that is held out")
     for name in (MLFLOW, MULTI_GPU):
         shutil.copyfile(templates_dir / CONFIGS / name, configs_dir / name)
     if CLASSIFICATION not in sources:
@@ -243,6 +251,13 @@ def _write(
     (folder / "docs" / "README.md").write_text(
         readme.substitute(_readme_fields(configs_dir, bundle, metadata)), encoding="utf-8"
     )
+
+
+def _append(path: Path, settings: Mapping[str, Any], comment: str) -> None:
+    if settings:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"\n# {comment}\n")
+            yaml.safe_dump(dict(settings), file, sort_keys=False, allow_unicode=True)
 
 
 def _readme_fields(configs_dir: Path, bundle: Path, metadata: dict[str, Any]) -> dict[str, str]:

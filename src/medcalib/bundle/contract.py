@@ -149,7 +149,13 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             (dict,), "settings of network fragments that suit these data, by the name of the fragment", required=False
         ),
         "fold": Field(
-            (int,), "which fold is the test part, where the published work divides the data so", required=False
+            (int,),
+            "which fold is the test part, or of data with other test cases the validation part, where others have "
+            "divided the data so",
+            required=False,
+        ),
+        "num_folds": Field(
+            (int,), "how many folds these data have, for `--fold all`; 5 if left out", required=False, least=2
         ),
         "regions": Field((dict,), "overlapping regions, each a name and a list of class indices", required=False),
         "evaluate": Field(

@@ -28,7 +28,7 @@ __all__ = ["Purpose", "check_settings", "check_trained", "check_weights"]
 # what network, preprocessing and classes depend on must be as in the training, whatever else is done with the weights
 ROOTS = ("placed_network", "preprocessing", "activation", "data::class_names", "data::channel_names")
 # settings that divide the cases, to say how those of a training were divided
-_DIVIDES = re.compile(r"data::fold|data::cases::(?!.*(_target_|dir|image|label)).*")
+_DIVIDES = re.compile(r"data::(num_folds|fold(_seed)?)|data::cases::(?!.*(_target_|dir|image|label)).*")
 
 
 class Purpose(StrEnum):

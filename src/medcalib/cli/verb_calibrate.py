@@ -3,6 +3,7 @@
 from typing import Any
 
 from medcalib.bundle.option_values import read_texts
+from medcalib.cli.fold_options import OF_FOLDS, fold_options
 from medcalib.cli.guarantee_options import OWN, check_needed, guarantee_options
 from medcalib.errors import StoppedError, UserError
 
@@ -49,12 +50,15 @@ def main(
     guarantee: str | None = None,
     alpha: float | None = None,
     min_covered: float | None = None,
+    fold_bundles: str | None = None,
+    training_seed: int | None = None,
+    debug: bool = False,
 ) -> None:
     """Evaluate and calibrate probabilities or logits that another program predicted.
 
     A calibrator is fitted on the predictions of some cases; those of others are written calibrated, with tables and
     figures. Give predictions_dir with kind, calibration_cases and cases; or, of nnU-Net, nnunet_results, whose folds
-    say which cases it was not trained on.
+    say which cases it was not trained on; or, of a cross-validation of bundles, fold_bundles.
 
     Args:
         predictions_dir: folder of the predictions.
@@ -90,12 +94,27 @@ def main(
             calibration_cases.
         alpha: with guarantee, the loss that is allowed; 0.1 when left out.
         min_covered: with margin_control, the share of a class that is to be covered in all but alpha of the cases.
+        fold_bundles: one bundle of a cross-validation, beside which those of the other folds lie, or all of them with
+            commas; the cases of each fold are calibrated by what was fitted on those of the others. Here a guarantee
+            goes beside a calibrator, which may be none.
+        training_seed: with fold_bundles, seed of the trainings; 12345 when left out.
+        debug: with fold_bundles, take the runs of seconds that were run with --debug.
     """
     options: dict[str, Any] = dict(locals())
     if class_names is not None:
         options["class_names"] = [name.strip() for name in class_names.split(",")]
-    of_guarantee = guarantee_options(main, options)
     try:
+        if fold_bundles is not None:
+            from medcalib.predictions import calibrate_folds
+
+            calibrate_folds(**fold_options(main, options))
+            return
+        if training_seed is not None or debug:
+            raise UserError(f"--{'debug' if debug else 'training_seed'} goes with --fold_bundles; leave it out.")
+        for name in OF_FOLDS:
+            del options[name]
+        of_guarantee = guarantee_options(main, options)
+
         if of_guarantee is not None:
             from medcalib.predictions import guarantee_predictions
 

@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 _SOURCES = ("nnunet", "decathlon", "images")
 # what only those sources read that are not described by a dataset.json
-_OF_PATTERNS = ("labels", "dataset_dir", "table", "class_column", "group", "split_column", "attributes", "lists")
+_OF_PATTERNS = ("labels", "dataset_dir", "class_column", "group", "attributes", "lists")
 _OF_STRUCTURES = ("missing_structures",)
 _NAMES = ("channel_names", "class_names")
 
@@ -43,6 +43,7 @@ def main(
     output_dir: str | None = None,
     report_dir: str | None = None,
     num_workers: int | None = None,
+    fold_column: str | None = None,
 ) -> None:
     """Write the data fragment of a dataset, with a reason for every choice, and a report on the data.
 
@@ -65,7 +66,7 @@ def main(
         attributes: columns of the table by which results are reported, too, separated by commas.
         lists: text files with case ids by part, such as "{training: train.txt, test: test.txt}".
         splits: splits_final.json of nnU-Net; that of the dataset when left out.
-        fold: which fold of it is the test part; 0 when left out.
+        fold: which fold of it, or of fold_column, is held out; 0 when left out.
         channel_names: names of the channels, separated by commas; CT is recognised by its name.
         class_names: names of the classes in the order of their values, background first, separated by commas; of files
             of structures, those that are wanted.
@@ -77,6 +78,8 @@ def main(
             the current folder, where medcalib generate finds it.
         report_dir: folder of report.md, report.json and measures.json; data_reports/<name> when left out.
         num_workers: processes that measure; one for each core, four at most, when left out.
+        fold_column: column of the table with the fold of each case, 0, 1, 2 and so on; beside it, split_column may say
+            which cases are in no fold, test or calibration.
     """
     given = {"nnunet": nnunet, "decathlon": decathlon, "images": images}
     if len(chosen := [option for option in _SOURCES if given[option] is not None]) != 1:
@@ -109,9 +112,12 @@ def main(
         "channel_names": channel_names,
         "class_names": class_names,
         "missing_structures": missing_structures,
+        "fold_column": fold_column,
     }
     if images is None:
-        refused = [*_OF_PATTERNS, *_OF_STRUCTURES, *_NAMES, *(("splits", "fold") if decathlon is not None else ())]
+        refused = [*_OF_PATTERNS, *_OF_STRUCTURES, *_NAMES, *(("splits",) if decathlon is not None else ())]
+        if decathlon is not None and fold is not None and fold_column is None:
+            raise UserError("--fold needs folds, which a task of the Decathlon has by --table and --fold_column alone.")
         for option in refused:
             if options[option] is not None:
                 raise UserError(f"--{option} means nothing beside --{chosen[0]}, whose layout says it; leave it out.")
@@ -141,13 +147,14 @@ def main(
 
 
 def _source(given: Mapping[str, str | None], options: Mapping[str, Any]) -> DatasetSource:
-    from medcalib.planning.described_datasets import decathlon_source, nnunet_source
+    from medcalib.planning.described_datasets import TableColumns, decathlon_source, nnunet_source
     from medcalib.planning.pattern_datasets import PatternOptions, pattern_source
 
+    columns = TableColumns(*(options[key] for key in TableColumns._fields))
     if given["nnunet"] is not None:
-        return nnunet_source(given["nnunet"], options["splits"], options["fold"])
+        return nnunet_source(given["nnunet"], options["splits"], options["fold"], columns)
     if given["decathlon"] is not None:
-        return decathlon_source(given["decathlon"])
+        return decathlon_source(given["decathlon"], columns, options["fold"])
     known = {key: options[key] for key in PatternOptions._fields}
     known |= {key: _words(options[key]) for key in ("attributes", "channel_names", "class_names")}
     return pattern_source(_words(given["images"]), options["labels"], PatternOptions(**known))

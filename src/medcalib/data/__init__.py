@@ -1,6 +1,7 @@
 """Datasets as lists of cases, divided into training, validation, test and calibration."""
 
 from medcalib.data.cases import Case, Split, assemble_split, checked_split, split_cases, split_digest
+from medcalib.data.chance_folds import split_in_folds
 from medcalib.data.fit_halves import calibration_halves, case_groups
 from medcalib.data.new_images import images_name, new_image_cases
 from medcalib.data.pattern import pattern_cases
@@ -53,4 +54,5 @@ __all__ = [
     "split_digest",
     "split_fold",
     "split_groups",
+    "split_in_folds",
 ]

@@ -13,7 +13,7 @@ from medcalib.errors import UserError, listed, plain_reason, suggestion
 from medcalib.files.tables import read_text_file
 from medcalib.keys import CaseKeys, SplitKeys
 
-__all__ = ["fold_parts", "listed_parts", "named_part", "split_by_parts"]
+__all__ = ["column_parts", "fold_parts", "listed_parts", "named_part", "split_by_parts"]
 
 _OTHER_NAMES = {
     "train": SplitKeys.TRAINING,
@@ -121,6 +121,101 @@ def fold_parts(path: Path, fold: int, held_out: str = SplitKeys.TEST.value) -> d
             raise UserError(f"Case '{case}' is in both train and val of fold {fold} of '{path}': keep it in one.")
         parts[case] = held_out
     return parts
+
+
+def column_parts(
+    cases: Sequence[str],
+    folds: Mapping[str, str],
+    fold: int,
+    where: str,
+    parts: Mapping[str, str] | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The part of every case in a fold of a column of a table.
+
+    The rule is that of `fold_parts`: the fold is the test part, unless there are other test cases, with which it is the
+    validation part. The cases of all other folds are for training.
+
+    Args:
+        cases: ids of all cases.
+        folds: fold by case id, whole numbers from 0 as texts.
+        fold: which fold is held out.
+        where: what says so, for messages.
+        parts: part by case id of cases that are in no fold, ``test`` or ``calibration``; those of ``training`` are.
+        groups: by case id what must lie in one fold, such as the patient.
+
+    Returns:
+        Part by case id.
+
+    Raises:
+        UserError: a case has no fold or is in none and yet has one, the folds are not numbered from 0 without a gap,
+            there is a single one or not the one asked for, or a group is in two of them.
+
+    Example:
+        >>> folds = {"a": "0", "b": "0", "c": "1"}
+        >>> column_parts("abc", folds, 1, "fold")
+        {'a': 'training', 'b': 'training', 'c': 'test'}
+        >>> column_parts("abcd", folds, 1, "fold", {"d": "test"})
+        {'a': 'training', 'b': 'training', 'c': 'validation', 'd': 'test'}
+    """
+    parts = parts or {}
+    training, test = SplitKeys.TRAINING.value, SplitKeys.TEST.value
+    apart = {case: part for case, part in parts.items() if part != training}
+    if chosen := [case for case, part in apart.items() if part == SplitKeys.VALIDATION]:
+        raise UserError(
+            f"Case '{chosen[0]}' is for validation, but {_lower(where)} divides the cases in folds, which decides "
+            f"that: say test, calibration or nothing of it."
+        )
+    if both := [case for case in apart if folds.get(case)]:
+        raise UserError(
+            f"{where} puts case '{both[0]}' in fold {folds[both[0]]}, but it is for {apart[both[0]]}, whose cases are "
+            f"in no fold: remove one of the two."
+        )
+    if without := [case for case in cases if case not in apart and not folds.get(case)]:
+        raise UserError(
+            f"{where} has no fold for case '{without[0]}' ({len(without)} such case{'s' * (len(without) > 1)}): add "
+            f"it, or make it a test case with the column that split_column names."
+        )
+    numbers = _fold_numbers(folds, where)
+    if isinstance(fold, bool) or not isinstance(fold, int) or fold not in numbers.values():
+        raise UserError(
+            f"fold is {fold!r}, but {_lower(where)} has the folds 0 to {max(numbers.values())}: choose one."
+        )
+    places: dict[str, tuple[str, str]] = {}
+    for case in cases:
+        place = f"part {apart[case]}" if case in apart else f"fold {numbers[case]}"
+        first = places.setdefault((groups or {}).get(case, case), (case, place))
+        if first[1] != place:
+            raise UserError(
+                f"{where} puts case '{first[0]}' in {first[1]} and case '{case}' in {place}, but both are of "
+                f"'{(groups or {})[case]}', which would be tested by a network trained on it: put them together."
+            )
+    held_out = SplitKeys.VALIDATION.value if test in apart.values() else test
+    return {**{case: held_out if number == fold else training for case, number in numbers.items()}, **apart}
+
+
+def _fold_numbers(folds: Mapping[str, str], where: str) -> dict[str, int]:
+    """The fold of every case, checked to be numbered from 0 without a gap."""
+    for case, name in folds.items():
+        if not (name.isascii() and name.isdecimal()):
+            raise UserError(f"{where} has the fold '{name}' of case '{case}': number folds 0, 1, 2 and so on.")
+    numbers = {case: int(name) for case, name in folds.items()}
+    known = sorted(set(numbers.values()))
+    if known != list(range(len(known))):
+        empty = next(number for number, found in enumerate(known) if number != found)
+        raise UserError(
+            f"{where} has the folds {listed([*map(str, known)])}, so that fold {empty} is empty: number them "
+            f"from 0 without a gap."
+        )
+    if len(known) < 2:
+        raise UserError(
+            f"{where} has {f'the single fold {known[0]}' if known else 'no folds'}, but two are needed at least."
+        )
+    return numbers
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def split_by_parts(

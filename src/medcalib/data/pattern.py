@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medcalib.data.case_tables import case_rows, table_parts
 from medcalib.data.cases import Case, Split
 from medcalib.data.dataset_folders import Download, lists_incomplete_cases, make_case
 from medcalib.data.file_patterns import CASE, CLASS, PART, checked_pattern, filled, found_cases
-from medcalib.data.given_splits import fold_parts, listed_parts, named_part, split_by_parts
+from medcalib.data.given_splits import fold_parts, listed_parts, split_by_parts
 from medcalib.data.split_folders import folder_parts
-from medcalib.data.splits import split_fold, split_groups
+from medcalib.data.splits import grouped, split_fold, split_groups
 from medcalib.data.structure_files import StructureLabels, is_there, structure_labels
 from medcalib.errors import UserError
-from medcalib.files.tables import read_table
 from medcalib.keys import CaseKeys
 
 __all__ = ["pattern_cases"]
@@ -19,7 +19,6 @@ __all__ = ["pattern_cases"]
 _DOWNLOAD = Download(
     "the folder to which the patterns in data::cases belong", "data::metadata::source says where the data can be had"
 )
-_COLUMN = "case"
 
 
 def pattern_cases(
@@ -43,6 +42,7 @@ def pattern_cases(
     overlap: str = "later",
     missing_structures: str = "refused",
     label_channels: Sequence[str] | None = None,
+    fold_column: str | None = None,
 ) -> Split:
     """List the cases of a dataset whose files are named by a pattern, and divide them.
 
@@ -81,6 +81,8 @@ def pattern_cases(
         missing_structures: whether a structure without a file is ``refused``, since it may as well be unknown, or
             ``absent`` in the case.
         label_channels: the class of each channel, along the last axis, of label files with several.
+        fold_column: column of the table with the fold of each case, as of `medcalib.data.given_splits.column_parts`;
+            ``fold`` is held out, 0 if that is left out. Beside it, ``split_column`` says which cases are in no fold.
 
     Returns:
         The split.
@@ -115,7 +117,7 @@ def pattern_cases(
     if same := [text for text in labels if text in images]:
         raise UserError(f"data::cases has the same pattern '{same[0]}' for image and label: give each its own.")
     by_folders = any(PART in text for text in (*images, *labels))
-    if len(given := [name for name in (split_column, lists, splits, by_folders) if name]) > 1:
+    if len(given := [name for name in (split_column or fold_column, lists, splits, by_folders) if name]) > 1:
         raise UserError(
             f"data::cases divides the cases in {len(given)} ways: keep one of split_column, lists, splits and {PART}."
         )
@@ -126,8 +128,8 @@ def pattern_cases(
             for name, values in names.items()
             if any(is_there(root / filled(text, values)) for text in labels)
         }
-    columns = [column for column in (group, *attributes, class_column, split_column) if column]
-    rows = _rows(root, table, columns, sorted(names))
+    columns = [column for column in (group, *attributes, class_column, split_column, fold_column) if column]
+    rows = case_rows(root, table, columns, sorted(names), (split_column, fold_column) if fold_column else ())
     found = []
     for name, values in names.items():
         paths = [root / filled(pattern, values) for pattern in images]
@@ -152,66 +154,29 @@ def pattern_cases(
     def group_of(case: Case) -> str:
         return case[CaseKeys.CASE] if group is None else rows[case[CaseKeys.CASE]][group]
 
+    if group is not None:
+        cases = grouped(cases, group_of)
     if by_folders:
         parts = folder_parts(names)
         cases = [case for case in cases if case[CaseKeys.CASE] in parts]
         return split_by_parts(cases, parts, f"What stands for {PART}", validation_fraction, seed, group_of)
-    if split_column or lists or splits:
-        where, parts = _parts(root, rows, split_column, lists, splits, fold or 0)
+    if given:
+        if split_column or fold_column:
+            where, parts = table_parts(rows, cases, split_column, fold_column, fold or 0, group_of)
+        else:
+            where, parts = _parts(root, lists, splits, fold or 0)
         return split_by_parts(cases, parts, where, validation_fraction, seed, group_of)
     if fold is None:
         return split_groups(cases, validation_fraction, test_fraction, seed, group_of)
     return split_fold(cases, fold, num_folds, validation_fraction, seed, group_of)
 
 
-def _parts(
-    root: Path,
-    rows: Mapping[str, dict[str, str]],
-    column: str | None,
-    lists: Mapping[str, str] | None,
-    splits: str | None,
-    fold: int,
-) -> tuple[str, dict[str, str]]:
+def _parts(root: Path, lists: Mapping[str, str] | None, splits: str | None, fold: int) -> tuple[str, dict[str, str]]:
     """What divides the cases, and the part of each by its id."""
-    if column:
-        where = f"The column '{column}' of the table"
-        return where, {name: named_part(row[column], where) for name, row in rows.items() if row.get(column)}
     if lists:
         return "data::cases::lists", listed_parts(root, lists)
     path = root / Path(str(splits)).expanduser()
     return f"'{path}'", fold_parts(path, fold)
-
-
-def _rows(root: Path, table: str | None, columns: Sequence[str], names: Sequence[str]) -> Mapping[str, dict[str, str]]:
-    if table is None:
-        if columns:
-            raise UserError(f"data::cases names the column '{columns[0]}', but no table, the csv that has it.")
-        return {}
-    path = root / Path(table).expanduser()
-    if not path.is_file():
-        raise UserError(f"The table '{path}' does not exist: correct table in data::cases.")
-    have, listed = read_table(path)
-    if lacking := [column for column in (_COLUMN, *columns) if column not in have]:
-        raise UserError(
-            f"'{path}' lacks the column '{lacking[0]}', it has {', '.join(filter(None, have)) or 'none'}: add it, or "
-            f"correct its name in data::cases."
-        )
-    rows = {}
-    for row in listed:
-        if row[_COLUMN] in rows:
-            raise UserError(f"'{path}' has two rows for '{row[_COLUMN]}': remove one.")
-        rows[row[_COLUMN]] = row
-    for name in names:
-        if name not in rows:
-            short = name.lstrip("0")
-            raise UserError(
-                f"'{path}' has no row for case '{name}': "
-                + (f"it has one for '{short}', since Excel drops leading zeros; " if short in rows else "")
-                + "add it, or remove the files of this case."
-            )
-        if lacking := [column for column in columns if not rows[name].get(column)]:
-            raise UserError(f"'{path}' has no value in the column '{lacking[0]}' of case '{name}': add it.")
-    return rows
 
 
 def _structures(name: str, structures: StructureLabels, root: Path, values: Mapping[str, str]) -> Case:

@@ -7,7 +7,23 @@ from medcalib.data.cases import Case, Split, assemble_split
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
-__all__ = ["set_aside", "split_fold", "split_fold_of_neighbours", "split_groups"]
+__all__ = ["grouped", "set_aside", "split_fold", "split_fold_of_neighbours", "split_groups"]
+
+
+def grouped(cases: Sequence[Case], group: Callable[[Case], str] | None) -> list[Case]:
+    """Cases that say which of them belong together, for those who divide them again.
+
+    Args:
+        cases: the cases.
+        group: names the group of a case; if None, the cases are returned as they are.
+
+    Example:
+        >>> grouped([{"case": "p1_ed"}, {"case": "p1_es"}], lambda case: case["case"].split("_")[0])
+        [{'case': 'p1_ed', 'group': 'p1'}, {'case': 'p1_es', 'group': 'p1'}]
+    """
+    if group is None:
+        return list(cases)
+    return [{**case, CaseKeys.GROUP.value: str(group(case))} for case in cases]
 
 
 def set_aside(

@@ -35,6 +35,7 @@ class DatasetSource:
         listing: what the fragment has below ``data::cases`` beside ``dataset_dir``.
         listing_reason: why it is listed so.
         fold: which fold of a given division is taken; None without one.
+        num_folds: how many it has.
         class_names: names of the classes by the user, or of whole images.
         classification: whether whole images are classified.
         metadata: what is known of title, description, licence and the like.
@@ -50,6 +51,7 @@ class DatasetSource:
     listing: dict[str, Any]
     listing_reason: str
     fold: int | None = None
+    num_folds: int | None = None
     class_names: tuple[str, ...] = ()
     classification: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from medcalib.data.case_tables import column_num_folds
 from medcalib.data.cases import Case
 from medcalib.data.dataset_folders import nifti_names
 from medcalib.data.given_splits import fold_parts
@@ -17,18 +19,37 @@ from medcalib.keys import CaseKeys
 from medcalib.planning.dataset_source import DatasetSource, check_enough
 from medcalib.planning.label_names import labels_by_name
 
-__all__ = ["decathlon_source", "nnunet_source"]
+__all__ = ["TableColumns", "decathlon_source", "nnunet_source"]
 
 _FRACTIONS = [0.7, 0.1, 0.2]
 _SPLITS = "splits_final.json"
 _PREPROCESSED = "nnUNet_preprocessed"
 
 
-def decathlon_source(folder: str | Path) -> DatasetSource:
+class TableColumns(NamedTuple):
+    """Columns of a table that divide the cases of a dataset which comes without.
+
+    Attributes:
+        table: path of the csv.
+        split_column: its column with the part of each case.
+        fold_column: its column with the fold of each case.
+    """
+
+    table: str | None = None
+    split_column: str | None = None
+    fold_column: str | None = None
+
+
+NO_TABLE = TableColumns()
+
+
+def decathlon_source(folder: str | Path, columns: TableColumns = NO_TABLE, fold: int | None = None) -> DatasetSource:
     """Read a task in the layout of the Medical Segmentation Decathlon.
 
     Args:
         folder: such as ``Task04_Hippocampus``.
+        columns: of a table, how the cases are divided; by chance without.
+        fold: which fold of the table is held out, 0 if None.
 
     Raises:
         UserError: the folder is laid out differently, or ``dataset.json`` is missing, damaged or contradicts the files.
@@ -46,7 +67,9 @@ def decathlon_source(folder: str | Path) -> DatasetSource:
     cases = _all_cases_of(root)
     check_enough(cases, root)
     _check_training_list(description.get("training"), [case[CaseKeys.CASE] for case in cases], path)
-    decathlon_cases(root, _FRACTIONS)
+    by_table, reason, num_folds = _by_table(columns, fold)
+    listing = {"_target_": "medcalib.data.decathlon_cases", "fractions": _FRACTIONS, "seed": 0, **by_table}
+    decathlon_cases(root, **{key: value for key, value in listing.items() if key != "_target_"})
     unlabelled = nifti_names(root / "imagesTs")
     return DatasetSource(
         root=root,
@@ -54,21 +77,26 @@ def decathlon_source(folder: str | Path) -> DatasetSource:
         channel_names=_ordered(modality),
         labels=labels_by_name(description.get("labels"), str(path)),
         labels_from=str(path),
-        listing={"_target_": "medcalib.data.decathlon_cases", "fractions": _FRACTIONS, "seed": 0},
-        listing_reason=_by_chance(cases),
+        listing=listing,
+        listing_reason=reason or _by_chance(cases),
+        fold=None if num_folds is None else fold or 0,
+        num_folds=num_folds,
         metadata=_about(description),
         notes=_left_out(unlabelled),
     )
 
 
-def nnunet_source(folder: str | Path, splits: str | None = None, fold: int | None = None) -> DatasetSource:
+def nnunet_source(
+    folder: str | Path, splits: str | None = None, fold: int | None = None, columns: TableColumns = NO_TABLE
+) -> DatasetSource:
     """Read a dataset in nnU-Net's layout, version 2.
 
     Args:
         folder: such as ``nnUNet_raw/Dataset004_Hippocampus``.
         splits: path of a ``splits_final.json``; if None, one in the folder, or in that of the same name under
             ``nnUNet_preprocessed`` beside ``nnUNet_raw``.
-        fold: which fold of it, 0 if None.
+        fold: which fold of it, or of the table, 0 if None.
+        columns: of a table, how the cases are divided; ``splits`` must be None then.
 
     Raises:
         UserError: as of `medcalib.data.sets.nnunet_raw.nnunet_files`; labels or ``splits`` are unusable, or ``fold`` is
@@ -82,8 +110,15 @@ def nnunet_source(folder: str | Path, splits: str | None = None, fold: int | Non
     found = nnunet_files(root)
     check_enough([*found.training, *found.test], root)
     listing: dict[str, Any] = {"_target_": "medcalib.data.nnunet_cases"}
-    given = _given_splits(root, splits)
-    if given is None:
+    by_table, by_table_reason, num_folds = _by_table(columns, fold)
+    given = None if by_table else _given_splits(root, splits)
+    if by_table:
+        if splits is not None:
+            raise UserError("--splits and --table both divide the cases: leave one out.")
+        reason = by_table_reason
+        listing |= {"fractions": _FRACTIONS, "seed": 0, **by_table}
+        fold = None if num_folds is None else fold or 0
+    elif given is None:
         if fold is not None:
             raise UserError(f"--fold needs a {_SPLITS}, of which there is none in '{root}': name it with --splits.")
         reason = _by_chance(found.training)
@@ -93,6 +128,7 @@ def nnunet_source(folder: str | Path, splits: str | None = None, fold: int | Non
     else:
         fold = fold or 0
         fold_parts(given, fold)
+        num_folds = len(json.loads(given.read_text(encoding="utf-8")))
         listing |= {"splits": str(given.relative_to(root) if given.is_relative_to(root) else given), "fold": fold}
         reason = f"the folds of {given.name}; " + (
             "val is the validation part, labelsTs the test part"
@@ -109,9 +145,32 @@ def nnunet_source(folder: str | Path, splits: str | None = None, fold: int | Non
         listing=listing,
         listing_reason=reason,
         fold=fold,
+        num_folds=num_folds,
         metadata=_about(found.description),
         notes=_left_out(found.without_label),
     )
+
+
+def _by_table(columns: TableColumns, fold: int | None) -> tuple[dict[str, Any], str, int | None]:
+    """What a fragment says of the columns, why, and how many folds there are."""
+    named = {key: value for key, value in columns._asdict().items() if value is not None}
+    if not named:
+        return {}, "", None
+    if columns.table is None:
+        raise UserError(f"--{next(iter(named))} needs --table, the csv that has this column and one of the name case.")
+    path = Path(columns.table).expanduser().absolute()
+    if not path.is_file():
+        raise UserError(f"The table '{columns.table}' does not exist: correct --table.")
+    named["table"] = str(path)
+    if columns.fold_column is None:
+        if columns.split_column is None:
+            raise UserError("--table says nothing yet: name --split_column or --fold_column, which divide the cases.")
+        return named, f"the column {columns.split_column} of the table divides the cases", None
+    reason = (
+        f"the folds of the column {columns.fold_column} of the table; the fold is the test part, or where there are "
+        f"other test cases the validation part"
+    )
+    return named | {"fold": fold or 0}, reason, column_num_folds(path, columns.fold_column)
 
 
 def _folder(folder: str | Path) -> Path:

@@ -63,8 +63,11 @@ def _body(name: str, source: DatasetSource, plan: FragmentPlan) -> Iterator[str]
             yield f"  {_flow(region)}: {_flow(indices)}"
         yield "evaluate: regions"
     if source.fold is not None:
-        yield from _comment("which fold is the test part; --data::fold=1 chooses another")
+        yield from _comment(
+            "which fold is held out; medcalib generate --fold 1 chooses another, --fold all makes a bundle of each"
+        )
         yield f"fold: {source.fold}"
+        yield f"num_folds: {source.num_folds}"
     yield from _comment(source.listing_reason)
     yield "cases:"
     listing = {key: value for key, value in source.listing.items() if key != "_target_"}

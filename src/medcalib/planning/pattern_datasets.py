@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medcalib.data.case_tables import column_num_folds
 from medcalib.data.cases import Case
 from medcalib.data.file_patterns import (
     CASE,
@@ -47,10 +49,11 @@ class PatternOptions(NamedTuple):
         attributes: its columns by which results are reported, too.
         lists: path of a text file with ids by part.
         splits: path of a ``splits_final.json``.
-        fold: which fold of it.
+        fold: which fold of it, or of ``fold_column``.
         channel_names: names of the channels.
         class_names: names of the classes.
         missing_structures: ``absent``, if a structure without a file is not there; None if that is not known.
+        fold_column: its column with the fold of each case.
     """
 
     dataset_dir: str | None = None
@@ -65,6 +68,7 @@ class PatternOptions(NamedTuple):
     channel_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     missing_structures: str | None = None
+    fold_column: str | None = None
 
 
 def pattern_source(images: Sequence[str], labels: str | None, options: PatternOptions) -> DatasetSource:
@@ -119,6 +123,11 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
     cases, training, told = _all_cases(root, listing, class_names)
     notes += [*told, *passed_over(root, first, patterns)]
     check_enough(cases, root)
+    num_folds = None
+    if options.fold_column is not None:
+        num_folds = column_num_folds(root / listing["table"], options.fold_column)
+    elif options.splits is not None:
+        num_folds = len(json.loads((root / listing["splits"]).read_text(encoding="utf-8")))
     return DatasetSource(
         root=root,
         cases=cases,
@@ -127,7 +136,8 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         labels_from="--class_names",
         listing={"_target_": "medcalib.data.pattern_cases", **listing},
         listing_reason=_reason(options, root, [first, *patterns]),
-        fold=(options.fold or 0) if options.splits else None,
+        fold=None if num_folds is None else options.fold or 0,
+        num_folds=num_folds,
         class_names=class_names,
         classification=labels is None,
         notes=notes,
@@ -171,7 +181,7 @@ def _listing(root: Path, images: Sequence[str], labels: str | None, options: Pat
         listing["label"] = below(labels)
     if options.table is not None:
         listing["table"] = below(options.table)
-    for name in ("class_column", "group", "split_column"):
+    for name in ("class_column", "group", "split_column", "fold_column"):
         if (value := getattr(options, name)) is not None:
             listing[name] = value
     if options.attributes:
@@ -179,9 +189,11 @@ def _listing(root: Path, images: Sequence[str], labels: str | None, options: Pat
     if options.lists:
         listing["lists"] = {part: below(file) for part, file in options.lists.items()}
     if options.splits:
-        listing |= {"splits": below(options.splits), "fold": options.fold or 0}
+        listing["splits"] = below(options.splits)
+    if options.splits or options.fold_column:
+        listing["fold"] = options.fold or 0
     in_folders = any(PART in text for text in (*images, *filter(None, [labels])))
-    if not (options.split_column or options.lists or options.splits or in_folders):
+    if not (options.split_column or options.fold_column or options.lists or options.splits or in_folders):
         listing |= {"validation_fraction": 0.1, "test_fraction": 0.2, "seed": 0}
     return listing
 
@@ -237,6 +249,11 @@ def _reason(options: PatternOptions, root: Path, patterns: Sequence[str]) -> str
             held_out = next(name for name, part in folders.items() if part == SplitKeys.VALIDATION)
             return f"{told}; without one of test cases, {held_out} is the test part, and {aside}"
         return told if SplitKeys.VALIDATION in folders.values() else f"{told}; {aside}"
+    if options.fold_column:
+        return (
+            f"the folds of the column {options.fold_column} of the table; the fold is the test part, or where there "
+            f"are other test cases the validation part"
+        )
     if options.split_column:
         return f"the column {options.split_column} of the table divides the cases"
     if options.lists:

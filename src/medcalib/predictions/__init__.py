@@ -7,6 +7,7 @@ from medcalib.predictions.guaranteeing import guarantee_predictions
 from medcalib.predictions.labeling_order import ScoredImages, score_images
 from medcalib.predictions.member_predictions import MemberPredictions
 from medcalib.predictions.nnunet_calibrating import calibrate_nnunet
+from medcalib.predictions.out_of_fold import calibrate_folds
 from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder
 from medcalib.predictions.prediction_paths import read_case_list
 from medcalib.predictions.prediction_values import PredictionKind
@@ -17,6 +18,7 @@ __all__ = [
     "PredictionFolder",
     "PredictionKind",
     "ScoredImages",
+    "calibrate_folds",
     "calibrate_nnunet",
     "calibrate_predictions",
     "evaluate_predictions",

@@ -31,6 +31,7 @@ def write_before_and_after(
     device: torch.device,
     poor_below: float | None = None,
     of: str = "",
+    split: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> dict[str, Any]:
     """Write the evaluations ``before`` and ``after`` and ``comparison.csv`` to a folder, and print them.
 
@@ -44,6 +45,7 @@ def write_before_and_after(
         device: where metrics are computed.
         poor_below: as of `write_evaluation`.
         of: what is evaluated, where it must be said in the headings that are printed.
+        split: as of `write_evaluation`.
 
     Returns:
         The rows of ``comparison.csv`` by metric.
@@ -63,6 +65,7 @@ def write_before_and_after(
             device=device,
             title=f"evaluating {title}",
             poor_below=poor_below,
+            split=split,
         )
     comparison = _comparison(folder)
     write_table(comparison, folder / "comparison.csv")

@@ -118,6 +118,7 @@ def write_evaluation(
     device: torch.device,
     title: str = "evaluating",
     poor_below: float | None = None,
+    split: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> None:
     """Do what :func:`evaluate_predictions` does in a folder that is part of another result.
 
@@ -132,6 +133,7 @@ def write_evaluation(
         title: first word of the progress bar.
         poor_below: cases of which Dice is below it are poor, and ``quality_control.json`` is to say how well the
             uncertainty scores find them, which are in ``cases.csv`` then; None where nothing is to be said of them.
+        split: says what the attributes of the cases are, by which results are reported, too; none when None.
 
     Raises:
         UserError: as :func:`evaluate_predictions`.
@@ -166,7 +168,7 @@ def write_evaluation(
             results,
             CalibrationErrorHandler(task, num_bins),
             ProgressBarHandler(title),
-            EvaluationReportHandler(results),
+            EvaluationReportHandler(results, split),
             *uncertainty,
             ReleaseHandler(),
         ],

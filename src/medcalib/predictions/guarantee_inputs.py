@@ -16,11 +16,11 @@ from medcalib.guarantees import GuaranteeCase
 from medcalib.image_files.label_values import no_class, value_text, whole_labels
 from medcalib.keys import Activation
 from medcalib.predictions.evaluating import activate_in_place, checked_class_names
-from medcalib.predictions.prediction_folder import PredictionFolder, most_probable
+from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder, most_probable
 from medcalib.predictions.prediction_paths import find_label
 from medcalib.predictions.volumes import Geometry, check_same_geometry, read_volume
 
-__all__ = ["GuaranteeInputs", "MaskInputs", "ProbabilityInputs"]
+__all__ = ["GuaranteeInputs", "MaskInputs", "ProbabilityInputs", "guarantee_case"]
 
 
 class GuaranteeInputs(ABC):
@@ -170,8 +170,7 @@ class ProbabilityInputs(GuaranteeInputs):
     ) -> None:
         self.predictions = predictions
         names = checked_class_names(predictions, first_case, class_names)
-        self.exclusive = predictions.activation is Activation.SOFTMAX
-        self.class_names = names[1:] if self.exclusive else names
+        self.class_names = names[1:] if predictions.activation is Activation.SOFTMAX else names
 
     def check(self, case: str, with_label: bool) -> None:
         """Raise if the prediction or the label of a case is not there."""
@@ -180,17 +179,27 @@ class ProbabilityInputs(GuaranteeInputs):
     def read(self, case: str, with_label: bool) -> tuple[GuaranteeCase, Geometry]:
         """The case, and the grid of its prediction."""
         predicted = self.predictions.read(case, with_label)
-        probs = activate_in_place(predicted.logits, self.predictions.activation)[0]
-        sizes = tuple(float(size) for size in voxel_sizes(predicted.geometry.affine))
-        labels: Any = None if predicted.labels is None else predicted.labels[0]
-        if self.exclusive:
-            numbers = torch.arange(1, len(probs)).reshape(-1, 1, 1, 1)
-            segmentation = most_probable(probs)[None] == numbers
-            target = None if labels is None else labels == numbers
-            probs = probs[1:]
-        else:
-            segmentation, target = probs >= 0.5, None if labels is None else labels != 0
-        return GuaranteeCase(case, probs, segmentation, target, sizes), predicted.geometry
+        return guarantee_case(predicted, self.predictions.activation), predicted.geometry
+
+
+def guarantee_case(predicted: PredictedCase, activation: Activation) -> GuaranteeCase:
+    """A predicted case as guarantees see it; its logits become probabilities in place.
+
+    Args:
+        predicted: the case.
+        activation: how its logits become probabilities.
+    """
+    probs = activate_in_place(predicted.logits, activation)[0]
+    sizes = tuple(float(size) for size in voxel_sizes(predicted.geometry.affine))
+    labels: Any = None if predicted.labels is None else predicted.labels[0]
+    if activation is Activation.SOFTMAX:
+        numbers = torch.arange(1, len(probs), device=probs.device).reshape(-1, 1, 1, 1)
+        segmentation = most_probable(probs)[None] == numbers
+        target = None if labels is None else labels.to(probs.device) == numbers
+        probs = probs[1:]
+    else:
+        segmentation, target = probs >= 0.5, None if labels is None else labels != 0
+    return GuaranteeCase(predicted.case, probs, segmentation, target, sizes)
 
 
 def _folder(path: str | Path, name: str) -> Path:

@@ -36,7 +36,14 @@ from medcalib.predictions.prediction_values import PredictionKind
 from medcalib.reports.guarantee_evaluation import write_guarantee_evaluation
 from medcalib.transforms.guaranteed_cases import GUARANTEED, said_of
 
-__all__ = ["MASKS", "guarantee_predictions"]
+__all__ = [
+    "MASKS",
+    "apply_guarantee",
+    "check_guarantee_name",
+    "fit_guarantee",
+    "guarantee_predictions",
+    "write_guarantee",
+]
 
 MASKS = "masks"
 """Kind of predictions that are label maps."""
@@ -109,7 +116,7 @@ def guarantee_predictions(
         given = known["settings"]
     else:
         given["kind"] = kind or MASKS
-        _check_name(guarantee, given["kind"])
+        check_guarantee_name(guarantee, given["kind"])
         if labels_dir is None or calibration_cases is None:
             missing = "labels_dir" if labels_dir is None else "calibration_cases"
             raise UserError(f"{missing} is missing, which is needed to fit {guarantee}.")
@@ -129,7 +136,7 @@ def guarantee_predictions(
         if known:
             joint = JointGuarantees([guarantee_from_state(known["guarantee"])])
         else:
-            joint = _fitted(guarantee, inputs, fit_on, alpha, min_covered)
+            joint = fit_guarantee(guarantee, inputs, fit_on, alpha, min_covered)
         (part,) = joint.parts
         number = len(fit_on or known["calibration_cases"])
         print(f"Guarantee {part.kind}, fitted on {number} cases: {part.promise()}.")
@@ -137,8 +144,8 @@ def guarantee_predictions(
             for name in part.class_names:
                 print(f"  {name}: masks are grown by {part.fitted(name)['margin_mm']:g} mm")
         draft.mkdir(parents=True, exist_ok=True)
-        _write(draft / FILE, joint, given | {"class_names": _all_names(given, inputs)}, known, fit_on)
-        rows = _apply(joint, inputs, listed, evaluate, draft / "predictions")
+        write_guarantee(draft / FILE, joint, given | {"class_names": _all_names(given, inputs)}, known, fit_on)
+        rows = apply_guarantee(joint, inputs, listed, evaluate, draft / "predictions")
         write_table(
             pd.DataFrame([{"case": row["case"], **row[GUARANTEED]["values"]} for row in rows]),
             draft / "predictions.csv",
@@ -165,9 +172,14 @@ def _inputs(
     return ProbabilityInputs(folder, [*fit_on, *listed][0], names)
 
 
-def _fitted(
+def fit_guarantee(
     name: str, inputs: GuaranteeInputs, cases: Sequence[str], alpha: float | None, min_covered: float | None
 ) -> JointGuarantees:
+    """Fit a guarantee on cases, one at a time.
+
+    Raises:
+        UserError: there are too few cases for the level, or as `GuaranteeInputs.read`.
+    """
     options: dict[str, Any] = {} if alpha is None else {"alpha": alpha}
     if min_covered is not None:
         options["min_covered"] = min_covered
@@ -180,15 +192,20 @@ def _fitted(
     return joint
 
 
-def _apply(
+def apply_guarantee(
     joint: JointGuarantees, inputs: GuaranteeInputs, cases: Sequence[str], with_label: bool, folder: Path
 ) -> list[dict[str, Any]]:
+    """Write the sets of cases to a folder for each of them, and return what is said of the cases.
+
+    Raises:
+        UserError: as `GuaranteeInputs.read`.
+    """
     endings, rows = file_endings(inputs.class_names), []
     for case in tqdm(cases, desc="applying", unit="case", leave=False, disable=None):
         read, geometry = inputs.read(case, with_label)
         said, sets = said_of(read, joint)
         rows.append({CaseKeys.CASE.value: case, GUARANTEED: said})
-        (folder / case).mkdir(parents=True)
+        (folder / case).mkdir(parents=True, exist_ok=True)
         for name, channels in sets.items():
             for ending, voxels in zip(endings, channels, strict=True):
                 image = image_like(geometry, voxels.numpy().astype(np.uint8))
@@ -196,13 +213,22 @@ def _apply(
     return rows
 
 
-def _write(
+def write_guarantee(
     path: Path,
     joint: JointGuarantees,
     settings: Mapping[str, Any],
     known: Mapping[str, Any],
     fit_on: Sequence[str],
 ) -> None:
+    """Write a fitted guarantee so that `guarantee_predictions` applies it again.
+
+    Args:
+        path: the file.
+        joint: the guarantee.
+        settings: ``kind``, ``activation``, ``regions`` and ``class_names`` of the predictions.
+        known: what an earlier file said, whose cases and version stay; empty for one that was fitted now.
+        fit_on: ids of the cases on which it was fitted.
+    """
     content: dict[str, Any] = {
         "guarantee": joint.parts[0].state(),
         "settings": dict(settings),
@@ -226,7 +252,12 @@ def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _check_name(name: str, kind: str) -> None:
+def check_guarantee_name(name: str, kind: str) -> None:
+    """Check that there is a guarantee of this name for predictions of this kind.
+
+    Raises:
+        UserError: there is none.
+    """
     if name not in FITTED:
         raise UserError(
             f"There is no guarantee called {name!r} for predictions in files{suggestion(name, FITTED, list_all=True)}"

@@ -84,6 +84,7 @@ class QualityControlHandler:
         formats: file formats of the figures.
         dpi: resolution of raster formats.
         option_prefix: how the options begin that set ``poor_below`` and ``max_poor``, for messages.
+        with_voxels: whether the entropy of single voxels is looked at, too.
 
     Raises:
         UserError: ``max_poor`` is no fraction, or ``poor_below`` neither a Dice nor a share.
@@ -113,6 +114,7 @@ class QualityControlHandler:
         formats: Sequence[str] = ("png", "pdf"),
         dpi: int = 150,
         option_prefix: str = "--quality_control::",
+        with_voxels: bool = True,
     ) -> None:
         if not 0 <= max_poor <= 1:
             raise UserError(f"{option_prefix}max_poor must be a fraction from 0 to 1, not {max_poor}.")
@@ -126,6 +128,7 @@ class QualityControlHandler:
         self.formats = tuple(formats)
         self.dpi = dpi
         self.option_prefix = option_prefix
+        self.with_voxels = with_voxels
         self.output_transform = from_engine([UncertaintyKeys.ENTROPY, "seg", CommonKeys.LABEL])
         self._voxels = VoxelRiskCoverage(task.max_entropy)
 
@@ -137,7 +140,8 @@ class QualityControlHandler:
             # before anything is predicted
             engine.add_event_handler(Events.STARTED, results.check)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+        if self.with_voxels:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
 
     def _start(self, _engine: Engine) -> None:
@@ -168,7 +172,7 @@ class QualityControlHandler:
                 result["threshold"] = self._threshold(others, cases, name, limit.value)
                 result["calibration"] = _ranking(others.uncertainties[name], others.dice)
         rule = _guaranteed_rule(results_of(engine).get(GUARANTEED_CASES) or [])
-        report = {
+        report: dict[str, Any] = {
             "poor_below": limit.value,
             "poor_below_from": limit.recorded(),
             "max_poor": self.max_poor,
@@ -178,11 +182,12 @@ class QualityControlHandler:
             "chosen_score": _chosen(scores),
             **({"rule": rule} if rule else {}),
             "scores": scores,
-            "voxels": {
+        }
+        if self.with_voxels:
+            report["voxels"] = {
                 "entropy_aurc": self._voxels.aurc(),
                 "entropy_excess_aurc": self._voxels.excess_aurc(),
-            },
-        }
+            }
         write_json(self.folder.file("quality_control.json"), report)
         self.folder.tell(_text(report, self.option_prefix))
         self._draw(cases, limit)
@@ -223,10 +228,11 @@ class QualityControlHandler:
             "risk_coverage": draw_risk_coverage_curves(
                 {name: risk_coverage(values, 1 - cases.dice) for name, values in known.items()}
             ),
-            "risk_coverage_of_voxels": draw_risk_coverage_curves(
-                {"entropy": self._voxels.curve()}, risk_label="part of the voxels that is wrong"
-            ),
         }
+        if self.with_voxels:
+            figures["risk_coverage_of_voxels"] = draw_risk_coverage_curves(
+                {"entropy": self._voxels.curve()}, risk_label="part of the voxels that is wrong"
+            )
         for name, figure in figures.items():
             self.folder.save_figure(f"quality_control/{name}", figure, self.formats, self.dpi)
 

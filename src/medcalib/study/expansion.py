@@ -10,6 +10,7 @@ from typing import Any
 
 from medcalib.bundle.checkpoint_paths import output_name
 from medcalib.bundle.compose import generate
+from medcalib.bundle.data_folds import ALL, DataFold, chosen_folds
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.shifted_cases import CORRUPTION, DEFAULT_LEVEL, LEVEL, asks_for_corruption, shifted_folder
@@ -56,12 +57,16 @@ class _Expansion:
         self.places: dict[Path, BundlePlace] = {}
         self.output_folders: dict[Path, dict[str, Any]] = {}
         templates = find_templates()
-        self.bundles = {
-            (network, loss, method): Bundle.open(
-                generate(templates, workshop, study.data, loss, method, network)[0].resolve()
-            )
+        self.folds = _folds(study, templates)
+        self.of_folds = {
+            (network, loss, method): [
+                Bundle.open(generate(templates, workshop, study.data, loss, method, network, fold)[0].resolve())
+                for fold in self.folds
+            ]
             for network, loss, method in study.combinations
         }
+        # which ids there are, all folds know
+        self.bundles = {key: bundles[0] for key, bundles in self.of_folds.items()}
 
     def plan(self) -> Plan:
         self._check_ids("overrides", self.study.overrides)
@@ -93,7 +98,8 @@ class _Expansion:
             for id_ in self.study.sweep
         }
         groups = {name: point.loss for name, point in points.items()}
-        return Plan(self.runs, self.places, evaluated, sweep, groups, reference, self.output_folders)
+        folds = tuple(fold.number for fold in self.folds if fold is not None)
+        return Plan(self.runs, self.places, evaluated, sweep, groups, reference, self.output_folders, folds)
 
     def _is_trained(self, bundle: Bundle, id_: str) -> bool:
         """Whether its values make different trainings."""
@@ -114,14 +120,44 @@ class _Expansion:
             raise UserError(f"The study {self.study.name}, {key}: {told}")
 
     def _evaluated(self, name: str, point: GridPoint, names: Mapping[str, str]) -> Evaluated:
-        bundle = self.bundles[point.network, point.loss, point.method]
+        evaluations: dict[int, tuple[str, ...]] = dict.fromkeys(self.study.seeds, ())
+        predictions = None
+        bundles = self.of_folds[point.network, point.loss, point.method]
+        overrides = {**self.study.overrides, **point.sweep}
+        corruption: dict[str, Any] = {}
+        if CORRUPTION in overrides:
+            corruption = {CORRUPTION: overrides[CORRUPTION], LEVEL: overrides.get(LEVEL, DEFAULT_LEVEL)}
+        for fold, bundle in zip(self.folds, bundles, strict=True):
+            # a gallery needs few cases, which those of the first fold are
+            predicts = self.study.predictions is None or (self.study.predictions != 0 and fold == self.folds[0])
+            of_seeds, predicted = self._evaluated_fold(name, point, bundle, fold, predicts, corruption)
+            evaluations = {seed: (*before, of_seeds[seed]) for seed, before in evaluations.items()}
+            predictions = predictions or predicted
+        words = {**bundles[0].fragments, **point.sweep}
+        description = ", ".join(f"{key} {value}" for key, value in words.items())
+        shift = None
+        if point.is_shifted:
+            of = names[json.dumps(point.as_it_is.parts, default=str)]
+            shift = Shift(of, corruption[CORRUPTION], corruption[LEVEL])
+        return Evaluated(evaluations, predictions, description, shift)
+
+    def _evaluated_fold(
+        self,
+        name: str,
+        point: GridPoint,
+        bundle: Bundle,
+        fold: DataFold | None,
+        predicts: bool,
+        corruption: dict[str, Any],
+    ) -> tuple[dict[int, str], str | None]:
+        """Ids of the runs of a fold that evaluate, by seed, and of the one that predicts."""
+        name = _titled(name, fold)
         first = min(self.study.seeds)
         settings = self.used.of_training(bundle, self.study.overrides, point.sweep, first)
-        folder = self._place(bundle, settings, first)
+        folder = self._place(bundle, settings, first, fold)
         swept = {id_: value for id_, value in point.sweep.items() if id_ not in OF_LOSS_ALONE}
         both = {**self.study.overrides, **swept}
         overrides = {id_: value for id_, value in both.items() if not asks_for_corruption(id_)}
-        corruption = {CORRUPTION: both[CORRUPTION], LEVEL: both.get(LEVEL, DEFAULT_LEVEL)} if CORRUPTION in both else {}
         changing = {
             id_: value
             for mode in INFERENCE
@@ -135,26 +171,20 @@ class _Expansion:
         }
         evaluations = {}
         for seed in self.study.seeds:
-            needs = self._training(bundle, settings, seed)
+            needs = self._training(bundle, settings, seed, fold)
             evaluations[seed] = self._infer(
                 name, bundle, folder, Mode.INFERENCE_EVAL, seed, given, changing, needs, corruption=corruption
             )
         predictions = None
         # the gallery shows images as they are
-        if self.study.predictions != 0 and not point.is_shifted:
-            needs = self._training(bundle, settings, first)
+        if predicts and not point.is_shifted:
+            needs = self._training(bundle, settings, first, fold)
             limited = {**given, **self._limit(overrides)}
             predictions = self._infer(
                 name, bundle, folder, Mode.INFERENCE_PRED, first, limited, changing, needs,
                 after=evaluations[first], corruption=corruption,
             )  # fmt: skip
-        words = {**bundle.fragments, **point.sweep}
-        description = ", ".join(f"{key} {value}" for key, value in words.items())
-        shift = None
-        if point.is_shifted:
-            of = names[json.dumps(point.as_it_is.parts, default=str)]
-            shift = Shift(of, corruption[CORRUPTION], corruption[LEVEL])
-        return Evaluated(evaluations, predictions, description, shift)
+        return evaluations, predictions
 
     def _limit(self, overrides: Mapping[str, Any]) -> dict[str, int]:
         wanted = self.study.predictions
@@ -164,20 +194,20 @@ class _Expansion:
             return {}
         return {"limit_cases": wanted}
 
-    def _training(self, bundle: Bundle, settings: TrainingSettings, seed: int) -> list[str]:
+    def _training(self, bundle: Bundle, settings: TrainingSettings, seed: int, fold: DataFold | None) -> list[str]:
         """Plan a training and those before it; ids of what must be done before its weights are used."""
         needs: dict[str, None] = {}
         for before in self.used.trainings_before(bundle, settings.given, seed):
             own = self.used.of_training(before.bundle, before.overrides, {}, before.seed)
-            needs |= dict.fromkeys(self._training(before.bundle, own, before.seed))
+            needs |= dict.fromkeys(self._training(before.bundle, own, before.seed, fold))
         if not (bundle.makes_models):
             return list(needs)
-        folder = self._place(bundle, settings, seed)
+        folder = self._place(bundle, settings, seed, fold)
         several = len({network for network, _, _ in self.study.combinations}) > 1
         kinds = ["network"] * several + ["loss", "method"]
         words = [bundle.fragments[kind] for kind in kinds]
         words += [f"{id_}={value}" for id_, value in settings.deciding.items() if id_ in self.study.sweep]
-        name = " / ".join(words)
+        name = _titled(" / ".join(words), fold)
         return [self._add(name, bundle, folder, folder, Mode.TRAIN, seed, settings.given, list(needs))]
 
     def _infer(
@@ -248,12 +278,12 @@ class _Expansion:
         self.runs[id_] = run
         return id_
 
-    def _place(self, bundle: Bundle, settings: TrainingSettings, seed: int) -> Path:
+    def _place(self, bundle: Bundle, settings: TrainingSettings, seed: int, fold: DataFold | None) -> Path:
         """Folder of a bundle: beside those whose weights it uses, or where links to these lie."""
         siblings = {}
         for before in self.used.trainings_before(bundle, settings.given, seed):
             own = self.used.of_training(before.bundle, before.overrides, {}, before.seed)
-            siblings[before.bundle.name] = self._place(before.bundle, own, before.seed)
+            siblings[before.bundle.name] = self._place(before.bundle, own, before.seed, fold)
         parent = self.bundles_dir
         if settings.deciding:
             parent /= f"settings_{short_digest(settings.deciding)}"
@@ -264,5 +294,25 @@ class _Expansion:
             elsewhere = tuple(siblings.values())
         folder = parent / bundle.name
         if folder not in self.places:
-            self.places[folder] = BundlePlace(folder, bundle.fragments, settings.deciding, elsewhere)
+            self.places[folder] = BundlePlace(folder, bundle.fragments, settings.deciding, elsewhere, fold)
         return folder
+
+
+def _folds(study: Study, templates: Path) -> list[DataFold | None]:
+    """The folds of a study; None stands for the division that the data have."""
+    try:
+        if isinstance(study.folds, int):
+            return chosen_folds(templates, study.data, folds=study.folds)
+        if isinstance(study.folds, tuple):
+            return [fold for number in study.folds for fold in chosen_folds(templates, study.data, number)]
+        return chosen_folds(templates, study.data, study.folds)
+    except UserError as error:
+        # as they are called in the file
+        told = str(error).replace(f"--fold {ALL}", f"folds: {ALL}").replace("--folds 5", "folds: 5")
+        raise UserError(
+            f"The study {study.name}: {told.replace('--folds', 'a number').replace('--fold', 'folds')}"
+        ) from None
+
+
+def _titled(name: str, fold: DataFold | None) -> str:
+    return name if fold is None else f"{name}, fold {fold.number}"

@@ -29,7 +29,7 @@ def place_bundles(plan: Plan, bundles_dir: Path) -> None:
             _write_settings(parent, place.settings)
         for folder in place.weights_from:
             _link(parent / folder.name, folder)
-        made, _ = generate(find_templates(), parent, **_recipe(place))
+        made, _ = generate(find_templates(), parent, **_recipe(place), fold=place.fold)
         if made != place.folder:
             raise UserError(f"{place.folder} is planned, but {made} was generated; the templates changed meanwhile.")
     for folder, settings in plan.output_folders.items():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medcalib.bundle.data_folds import DataFold
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.option_values import override_values
 from medcalib.bundle.overrides import first_stage, own_stage
@@ -96,12 +97,14 @@ class BundlePlace:
         fragments: names of its fragments by kind.
         settings: values by which its training differs from that of the bundle alone, by configuration id.
         weights_from: folders of the bundles whose weights it uses, where they lie elsewhere.
+        fold: its fold of a cross-validation; None without.
     """
 
     folder: Path
     fragments: dict[str, str]
     settings: dict[str, Any] = field(default_factory=dict)
     weights_from: tuple[Path, ...] = ()
+    fold: DataFold | None = None
 
 
 class Shift(NamedTuple):
@@ -123,13 +126,13 @@ class Evaluated:
     """Where the results of one combination of the grid come to lie.
 
     Attributes:
-        evaluations: id of the run that evaluates, by seed.
-        predictions: id of the run that predicts for the gallery; None without.
+        evaluations: ids of the runs that evaluate, by seed, one of each fold of a cross-validation.
+        predictions: id of the run that predicts for the gallery, of a cross-validation in the first fold; None without.
         description: what it is, in full.
         shift: how the images were made worse; None for images that the study has no others of.
     """
 
-    evaluations: dict[int, str]
+    evaluations: dict[int, tuple[str, ...]]
     predictions: str | None
     description: str
     shift: Shift | None = None
@@ -147,6 +150,7 @@ class Plan:
         groups: loss by name on the report.
         reference: name of what everything is compared with.
         output_folders: what sets folders of results apart from those of the bundle alone, by folder.
+        folds: numbers of the folds of a cross-validation, as evaluations are listed; empty without.
     """
 
     runs: dict[str, Run]
@@ -156,6 +160,7 @@ class Plan:
     groups: dict[str, str]
     reference: str
     output_folders: dict[Path, dict[str, Any]]
+    folds: tuple[int, ...] = ()
 
 
 def short_digest(content: Any, length: int = _DIGITS) -> str:

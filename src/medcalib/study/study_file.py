@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medcalib.bundle.data_folds import ALL
 from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml
 from medcalib.bundle.layout import CONFIGS
 from medcalib.bundle.method_names import DEFAULT_METHOD, joined_fragments, known_fragments
@@ -33,11 +34,12 @@ METRICS = (
     "micro_ece_debiased", "micro_rmsce", "micro_rmsce_debiased",
 )  # fmt: skip
 
+_OF_FOLDS = re.compile(r"data::(num_folds|fold(_seed)?)")
 _NAME = re.compile(r"[\w][\w.-]*")
 # on which cases, and where, results are computed
 _SAME_FOR_ALL = re.compile(
     r"include_background|evaluation::space|limit_cases|boundary::.*|"
-    r"data::(fold|cases.*|evaluate|regions.*|surface_tolerance_mm.*|boundary_band_mm)"
+    r"data::((num_)?folds?(_seed)?|cases.*|evaluate|regions.*|surface_tolerance_mm.*|boundary_band_mm)"
 )
 # what the study itself decides
 _OWN = {"seed": "seeds", "debug": "debug", "method": "methods", "loss": "losses", "network": "networks"}
@@ -70,6 +72,8 @@ class Study:
         predictions: of how many test cases predictions are written for the gallery; all when None.
         bar: by metric, what its change from the reference must be, as a number or in percent of the reference.
         also: network, loss and method of combinations besides the grid.
+        folds: of a cross-validation, ``all`` folds that the data have, or a list of them, or in how many their cases
+            are divided by chance; None without.
     """
 
     name: str
@@ -89,6 +93,7 @@ class Study:
     predictions: int | None = DEFAULT_PREDICTIONS
     bar: dict[str, float | str] | None = None
     also: tuple[tuple[str | None, str, str], ...] = ()
+    folds: str | int | tuple[int, ...] | None = None
 
     @property
     def combinations(self) -> list[tuple[str | None, str, str]]:
@@ -100,7 +105,7 @@ class Study:
         """What it holds, plain as in JSON."""
         content = json.loads(json.dumps(asdict(self)))
         # a file without them keeps the digest that it had before there were these keys
-        return {key: value for key, value in content.items() if value or key not in ("bar", "also")}
+        return {key: value for key, value in content.items() if value or key not in ("bar", "also", "folds")}
 
     @property
     def digest(self) -> str:
@@ -245,6 +250,9 @@ def _combined(path: Path, values: Mapping[str, Any]) -> tuple[tuple[str | None, 
 
 
 def _check_both(path: Path, content: Mapping[str, Any]) -> None:
+    for id_ in content.get("overrides") or {}:
+        if "folds" in content and _OF_FOLDS.fullmatch(id_):
+            raise UserError(f"{path}: {id_} stands in overrides, but the key folds decides it; keep one.")
     for id_ in content.get("sweep") or {}:
         if id_ in (content.get("overrides") or {}) and id_ not in OF_LOSS_ALONE:
             raise UserError(f"{path}: {id_} stands in overrides and in sweep; keep one.")
@@ -333,6 +341,24 @@ def _predictions(where: str, value: Any) -> int | None:
     return value
 
 
+def _folds(where: str, value: Any) -> str | int | tuple[int, ...]:
+    if value == ALL:
+        return ALL
+    if isinstance(value, list):
+        for fold in _entries(where, value):
+            if not isinstance(fold, int) or isinstance(fold, bool) or fold < 0:
+                raise UserError(f"{where} must list folds by their numbers from 0, not {fold!r}.")
+        if len(value) < 2:
+            raise UserError(f"{where} lists a single fold; list two or more, or set data::fold in overrides.")
+        return tuple(sorted(value))
+    if not isinstance(value, int) or isinstance(value, bool) or value < 2:
+        raise UserError(
+            f"{where} must be {ALL} or a list of folds that the data have, or a number of folds by chance, at least 2, "
+            f"not {value!r}."
+        )
+    return value
+
+
 # parts of a combination, by the keys that list them
 _PARTS = {"network": "networks", "loss": "losses", "method": "methods"}
 
@@ -353,4 +379,5 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "title": _text,
     "question": _text,
     "predictions": _predictions,
+    "folds": _folds,
 }

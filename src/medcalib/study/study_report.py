@@ -10,6 +10,7 @@ from medcalib.errors import UserError
 from medcalib.files.folders import FolderDraft
 from medcalib.files.result_tables import write_table
 from medcalib.files.writing import read_json, write_json
+from medcalib.study.fold_results import found_evaluation
 from medcalib.study.planned_runs import Plan
 from medcalib.study.run_states import State
 from medcalib.study.study_file import Study
@@ -37,21 +38,20 @@ def write_report(study: Study, plan: Plan, states: Mapping[str, State], output_d
     Returns:
         The page; None where the reference, or all but the reference, is not evaluated with every seed.
     """
-    from medcalib.compare import compare, read_evaluation, write_tables
+    from medcalib.compare import compare, write_tables
     from medcalib.comparison_page import PageContext, shift_rows, write_page
 
     done = [
         name
         for name, evaluated in plan.evaluated.items()
-        if all(states[id_] is State.DONE for id_ in evaluated.evaluations.values())
+        if all(states[id_] is State.DONE for ids in evaluated.evaluations.values() for id_ in ids)
     ]
     whole = [name for name in done if plan.evaluated[name].shift is None]
     if plan.reference not in whole or len(whole) < 2:
         return None
 
     def read(name: str) -> list[Evaluation]:
-        ids = plan.evaluated[name].evaluations.values()
-        return [read_evaluation(plan.runs[id_].output_dir / "evaluation") for id_ in ids]
+        return [found_evaluation(study, plan, name, seed, output_dir) for seed in plan.evaluated[name].evaluations]
 
     evaluations = {name: read(name) for name in whole}
     comparison = compare(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medcalib.data.cases import Case, Split, assemble_split
 from medcalib.data.dataset_folders import Download, make_case, nifti_names, visible
-from medcalib.data.splits import set_aside
+from medcalib.data.splits import grouped, set_aside
 from medcalib.keys import CaseKeys
 
 __all__ = ["acdc_cases"]
@@ -43,7 +43,8 @@ def acdc_cases(dataset_dir: str | Path, validation_fraction: float = 0.1, seed: 
         found = [
             case for folder in visible(root / name, "patient*") if folder.is_dir() for case in _cases_of_patient(folder)
         ]
-        parts[name] = _DOWNLOAD.complete(found, root, f"{name}/patient*/patient*_frame*.nii.gz")
+        complete = _DOWNLOAD.complete(found, root, f"{name}/patient*/patient*_frame*.nii.gz")
+        parts[name] = grouped(complete, _patient)
     training, validation = set_aside(parts["training"], validation_fraction, seed, group=_patient)
     return assemble_split(training, validation, parts["testing"])
 

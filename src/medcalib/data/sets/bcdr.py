@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medcalib.data.cases import Case, Split
 from medcalib.data.dataset_folders import Download, make_case, visible
-from medcalib.data.splits import split_groups
+from medcalib.data.splits import grouped, split_groups
 from medcalib.errors import UserError
 from medcalib.files.tables import read_table
 from medcalib.keys import CaseKeys
@@ -75,7 +75,7 @@ def bcdr_cases(
         return patients[case[CaseKeys.CASE]]
 
     # 60 : 20 : 20; the published code took its 20 % for validation from what testing had left, so 64 : 16 : 20
-    return split_groups(cases, validation_fraction, test_fraction, seed, patient)
+    return split_groups(grouped(cases, patient), validation_fraction, test_fraction, seed, patient)
 
 
 def _first_listings(tables: Sequence[Path]) -> Iterator[tuple[Path, dict[str, str]]]:

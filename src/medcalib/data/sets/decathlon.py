@@ -4,9 +4,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from medcalib.data.case_tables import case_rows, table_parts
 from medcalib.data.cases import Case, Split, split_cases
 from medcalib.data.dataset_folders import Download, make_case, nifti_names
-from medcalib.data.splits import split_groups
+from medcalib.data.given_splits import split_by_parts
+from medcalib.data.splits import grouped, split_groups
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
@@ -27,6 +29,10 @@ def decathlon_cases(
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 0,
     cases_per_patient: int | None = None,
+    table: str | None = None,
+    split_column: str | None = None,
+    fold_column: str | None = None,
+    fold: int = 0,
 ) -> Split:
     """List the labelled cases of a Decathlon task and divide them.
 
@@ -41,6 +47,11 @@ def decathlon_cases(
         cases_per_patient: how many consecutive numbers, counted from 1, are of one patient and stay together. If None,
             2 where every case is called ``hippocampus_<number>`` as in Task04, of which 1 and 2, 3 and 4 and so on are
             the two sides of a person, else 1.
+        table: path of a csv, below the folder or anywhere, with the column ``case``, a row for every case, and how the
+            cases are divided in one of the next two, or both.
+        split_column: its column with the part of each case, as of `medcalib.data.pattern_cases`.
+        fold_column: its column with the fold of each case, as of `medcalib.data.pattern_cases`.
+        fold: which fold is held out, from 0.
 
     Returns:
         The split. See :func:`~medcalib.data.split_cases` for how cases are divided, and
@@ -56,6 +67,12 @@ def decathlon_cases(
     cases = [make_case(name, images / f"{name}{_SUFFIX}", labels / f"{name}{_SUFFIX}") for name in names]
     complete = _DOWNLOAD.complete(cases, root, f"imagesTr/*{_SUFFIX} with labelsTr/*{_SUFFIX}")
     patient = patient_of(complete, cases_per_patient)
+    complete = grouped(complete, patient)
+    if columns := [column for column in (split_column, fold_column) if column]:
+        may_be_empty = columns if fold_column else ()
+        rows = case_rows(root, table, columns, [case[CaseKeys.CASE] for case in complete], may_be_empty)
+        where, parts = table_parts(rows, complete, split_column, fold_column, fold, patient)
+        return split_by_parts(complete, parts, where, fractions[1] / (fractions[0] + fractions[1]), seed, patient)
     by_case = split_cases(complete, fractions, seed)
     return by_case if patient is None else split_groups(complete, fractions[1], fractions[2], seed, patient)
 

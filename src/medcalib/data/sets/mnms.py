@@ -5,6 +5,7 @@ from pathlib import Path
 
 from medcalib.data.cases import Case, Split, assemble_split
 from medcalib.data.dataset_folders import Download, make_case, nifti_names, visible
+from medcalib.data.splits import grouped
 from medcalib.errors import UserError
 from medcalib.files.tables import read_table
 from medcalib.keys import CaseKeys
@@ -57,8 +58,13 @@ def mnms_cases(dataset_dir: str | Path) -> Split:
     parts = {}
     for part, paths in subjects.items():
         found = [case for path in paths for case in _cases_of_subject(path, table, rows)]
-        parts[part] = _DOWNLOAD.complete(found, root, _pattern(folders[part].relative_to(root)))
+        complete = _DOWNLOAD.complete(found, root, _pattern(folders[part].relative_to(root)))
+        parts[part] = grouped(complete, _subject)
     return assemble_split(**parts)
+
+
+def _subject(case: Case) -> str:
+    return case[CaseKeys.CASE].rpartition("_")[0]
 
 
 def _pattern(folder: Path) -> str:

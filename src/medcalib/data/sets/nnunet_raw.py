@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medcalib.data.case_tables import case_rows, table_parts
 from medcalib.data.cases import Case, Split, assemble_split, split_cases
 from medcalib.data.dataset_folders import Download, visible
 from medcalib.data.given_splits import fold_parts, split_by_parts
 from medcalib.data.sets.decathlon import patient_of
-from medcalib.data.splits import set_aside, split_groups
+from medcalib.data.splits import grouped, set_aside, split_groups
 from medcalib.errors import UserError
 from medcalib.files.writing import read_json
 from medcalib.keys import CaseKeys, SplitKeys
@@ -95,6 +96,9 @@ def nnunet_cases(
     cases_per_patient: int | None = None,
     splits: str | None = None,
     fold: int = 0,
+    table: str | None = None,
+    split_column: str | None = None,
+    fold_column: str | None = None,
 ) -> Split:
     """List the labelled cases of a dataset in nnU-Net's layout and divide them.
 
@@ -109,17 +113,31 @@ def nnunet_cases(
         cases_per_patient: how many consecutive numbers are of one patient; as of `medcalib.data.decathlon_cases`.
         splits: path of a ``splits_final.json``, below the folder or anywhere. Its ``val`` is the test part, of its
             ``train`` a share is set aside for validation; with labels in ``labelsTs`` it is the validation part.
-        fold: which fold of ``splits``, from 0.
+        fold: which fold is held out, from 0.
+        table: path of a csv, in the place of ``splits``, with the column ``case`` and a row for every case of
+            ``imagesTr``; with ``split_column`` and ``fold_column`` as of `medcalib.data.decathlon_cases`. Labelled
+            cases of ``imagesTs`` are test cases whatever it says.
+        split_column: its column with the part of each case.
+        fold_column: its column with the fold of each case.
 
     Returns:
         The split. Without ``splits`` and ``labelsTs``, it is that of `medcalib.data.decathlon_cases` of these names.
 
     Raises:
-        UserError: as of `nnunet_files`; or there are too few cases, or ``splits`` names others.
+        UserError: as of `nnunet_files`; or there are too few cases, or ``splits`` or ``table`` name others.
     """
     found = nnunet_files(dataset_dir)
     validation_share = fractions[1] / (fractions[0] + fractions[1])
     group = patient_of(found.training, cases_per_patient)
+    found = found._replace(training=grouped(found.training, group))
+    if columns := [column for column in (split_column, fold_column) if column]:
+        if splits is not None:
+            raise UserError("data::cases divides the cases in 2 ways: keep one of splits and the columns of table.")
+        names = [str(case[CaseKeys.CASE]) for case in found.training]
+        rows = case_rows(Path(dataset_dir).expanduser(), table, columns, names, columns if fold_column else ())
+        apart = {str(case[CaseKeys.CASE]): SplitKeys.TEST.value for case in found.test}
+        where, parts = table_parts(rows, found.training, split_column, fold_column, fold, group, apart)
+        return split_by_parts([*found.training, *found.test], parts, where, validation_share, seed, group)
     if splits is not None:
         path = Path(dataset_dir).expanduser() / Path(splits).expanduser()
         if not found.test:

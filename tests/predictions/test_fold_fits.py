@@ -1,0 +1,97 @@
+"""What is fitted on the folds of a cross-validation: of no case does its own label decide what becomes of it."""
+
+import numpy as np
+import pytest
+import torch
+from tests.predictions.predictions_on_disk import labels, save, write_labels, write_volumes
+
+from medcalib.errors import UserError
+from medcalib.predictions import PredictionFolder
+from medcalib.predictions.calibrator_fits import fit_on, make_calibrator
+from medcalib.predictions.fold_fits import CasesByFold, FoldSettings, SourceInputs, calibrated_folds, cases_of_fits
+from medcalib.predictions.guaranteeing import fit_guarantee
+from medcalib.task import Task
+
+FOLDS = {0: ["p1", "p2", "p3", "p4"], 1: ["p5", "p6", "p7", "p8"]}
+EVERYONE = [case for cases in FOLDS.values() for case in cases]
+TASK = Task(["background", "organ", "lesion"])
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Each fold in a folder of its own, as networks leave them."""
+    truth = write_labels(tmp_path / "labels", EVERYONE)
+    folders = {}
+    for number, cases in FOLDS.items():
+        predicted = write_volumes(tmp_path / f"fold_{number}", cases)
+        folders |= dict.fromkeys(cases, PredictionFolder(predicted, truth, "probabilities"))
+    return CasesByFold(folders)
+
+
+def settings(calibrator="temperature_scaling", guarantee=None, **options):
+    return FoldSettings(TASK, calibrator, guarantee, **options)
+
+
+def flip(folder, case):
+    save(folder / f"{case}.nii.gz", (2 - labels(case)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("calibrator", ["temperature_scaling", "isotonic"])
+@pytest.mark.parametrize("guarantee", [None, "recall_control"])
+def test_what_becomes_of_a_case_does_not_depend_on_its_label(calibrator, guarantee, source, tmp_path):
+    chosen = settings(calibrator, guarantee, alpha=0.4)
+    before = calibrated_folds(chosen, FOLDS, source)[0]
+    for case in FOLDS[0]:
+        flip(tmp_path / "labels", case)
+    after = calibrated_folds(chosen, FOLDS, source)[0]
+    for case in FOLDS[0]:
+        assert torch.equal(after.source.read(case, False).logits, before.source.read(case, False).logits)
+    if guarantee is not None:
+        assert after.guarantee.parts[0].state() == before.guarantee.parts[0].state()
+
+
+def test_a_flipped_label_changes_what_becomes_of_others(source, tmp_path):
+    before = calibrated_folds(settings(), FOLDS, source)
+    flip(tmp_path / "labels", "p7")
+    after = calibrated_folds(settings(), FOLDS, source)
+    assert after[0].calibrator.describe() != before[0].calibrator.describe()
+    assert after[None].calibrator.describe() != before[None].calibrator.describe()
+    assert after[1].calibrator.describe() == before[1].calibrator.describe()
+
+
+@pytest.mark.parametrize("calibrator", ["temperature_scaling", "vector_scaling", "isotonic"])
+def test_folds_together_fit_as_all_cases_in_one_folder_do(calibrator, source, tmp_path):
+    fits = calibrated_folds(settings(calibrator), FOLDS, source)
+    one_folder = PredictionFolder(write_volumes(tmp_path / "all", EVERYONE), tmp_path / "labels", "probabilities")
+    for left_out, cases in ((None, EVERYONE), (0, FOLDS[1]), (1, FOLDS[0])):
+        expected = make_calibrator(calibrator, 3)
+        fit_on(expected, lambda cases=cases: map(one_folder.read, cases), num_bins=20, include_background=False, seed=0)
+        assert fits[left_out].cases["calibrator"] == cases
+        for own, other in zip(fits[left_out].calibrator.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(own, other)
+        assert fits[left_out].calibrator.state_dict().keys() == expected.state_dict().keys()
+
+
+def test_a_guarantee_alone_is_fitted_on_all_cases_of_the_other_folds(source):
+    fits = calibrated_folds(settings(None, "recall_control", alpha=0.3), FOLDS, source)
+    expected = fit_guarantee("recall_control", SourceInputs(source, TASK), FOLDS[1], 0.3, None)
+    assert fits[0].guarantee.parts[0].state() == expected.parts[0].state()
+    assert fits[0].calibrator is None
+
+
+class TestCasesOfFits:
+    def test_both_have_cases_of_their_own_and_none_of_the_fold(self):
+        found = cases_of_fits(FOLDS, 0, {}, divided=True)
+        assert sorted(found["calibrator"] + found["guarantee"]) == FOLDS[1]
+        assert len(found["calibrator"]) == len(found["guarantee"]) == 2
+
+    def test_patients_are_not_divided(self):
+        groups = {"p1": "x", "p2": "x", "p5": "y", "p6": "y", "p7": "y"}
+        found = cases_of_fits(FOLDS, None, groups, divided=True)
+        for name in "xy":
+            members = {case for case, group in groups.items() if group == name}
+            assert members <= set(found["calibrator"]) or members <= set(found["guarantee"])
+
+    def test_too_few_are_one_sentence(self):
+        with pytest.raises(UserError, match="cannot be divided between calibrator and guarantee"):
+            cases_of_fits({0: ["a"], 1: ["b"]}, 0, {}, divided=True)
