@@ -31,6 +31,6 @@ def page(monkeypatch):
         (output / "index.html").write_text("the page")
         return output / "index.html"
 
-    module.write_page, module.PageContext = write_page, types.SimpleNamespace
+    module.write_page, module.PageContext, module.shift_rows = write_page, types.SimpleNamespace, None
     monkeypatch.setitem(sys.modules, "medcalib.comparison_page", module)
     return given
