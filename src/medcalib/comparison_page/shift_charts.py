@@ -51,7 +51,7 @@ def decay(comparison: Comparison, shifted: Shifted) -> FigureBlock | None:
             Chart(
                 title=title,
                 x_label="level (0: images as they are)",
-                y_label=f"{title[0].upper()}{title[1:]} ({way} is better)",
+                y_label=f"{_unit(metric)} ({way} is better)",
                 alt=f"{title} over levels of {', '.join(kinds)} for {', '.join(methods)}.",
                 parts=parts,
                 x_ticks=[(float(level), str(level)) for level in levels],
@@ -162,6 +162,13 @@ def _title(metric: str) -> str:
     if metric.startswith(RISK):
         return f"risk, {words(metric.removeprefix(RISK))}"
     return metric_label(metric)
+
+
+def _unit(metric: str) -> str:
+    """What a vertical axis is called beside the title of its panel."""
+    if metric.startswith(RISK):
+        return "mean loss"
+    return {CORRELATION: "Spearman's correlation", AREA: "AURC"}.get(metric, metric_label(metric))
 
 
 def _higher(comparison: Comparison, metric: str) -> bool:
