@@ -63,7 +63,8 @@ def write_report(study: Study, plan: Plan, states: Mapping[str, State], output_d
         )
         for place, names in _shifted(plan, done, whole).items()
     }
-    context = PageContext(**_context(study, plan, whole, command), **({"shifted": shifted} if shifted else {}))
+    told = _context(study, plan, whole, command)
+    context = PageContext(**told | ({"shifted": shifted} if shifted else {}))
     with FolderDraft(output_dir / REPORT) as draft:
         draft.folder.mkdir()
         write_tables(comparison, draft.folder)
