@@ -14,6 +14,8 @@ __all__ = ["draw_corruption_sheet"]
 
 # inches
 _PANEL, _LEFT, _TOP = 1.1, 0.28, 0.3
+# of a row, whose name is written upwards
+_LEAST = 0.75
 _FONT_SIZE = 8.0
 # of the image as it is, which are shown black and white in all panels
 _WINDOW = (0.5, 99.5)
@@ -41,7 +43,7 @@ def draw_corruption_sheet(
     rows, columns = len(sheets), max(map(len, sheets.values()))
     plain = np.asarray(next(iter(sheets.values()))[0], dtype=float)
     shape = plain.shape[1] * sides[1] / (plain.shape[0] * sides[0])
-    size = (_LEFT + columns * _PANEL, _TOP + rows * _PANEL * shape)
+    size = (_LEFT + columns * _PANEL, _TOP + rows * max(_PANEL * shape, _LEAST))
     figure = Figure(figsize=size)
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
