@@ -219,7 +219,7 @@ def test_corrupted_images_need_no_training_of_their_own_and_stand_beside_images_
     assert [name for name, shift in shifts.items() if shift is None] == list(methods)
     assert shifts["deterministic / corruption=blur / corruption_level=5"] == ("deterministic", "blur", 5)
     for one in found.evaluated.values():
-        (run,) = (found.runs[id_] for id_ in one.evaluations.values())
+        (run,) = (found.runs[id_] for ids in one.evaluations.values() for id_ in ids)
         given = {id_: value for id_, value in run.overrides.items() if id_.startswith("data::corruption")}
         if one.shift is None:
             assert not given
