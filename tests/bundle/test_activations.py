@@ -51,7 +51,7 @@ def binary(fragment):
 
 
 def two_channels(fragment):
-    fragment["data"] |= {"class_names": ["background", "foreground"], "label_map": {2: 1}}
+    fragment["data"] |= {"class_names": ["background", "foreground"], "label_map": {1: 1, 2: 1}}
 
 
 def overlapping(fragment):

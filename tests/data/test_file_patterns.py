@@ -97,6 +97,8 @@ def test_classes_are_folders_that_nobody_divided(tmp_path):
         ({"image": "i/{case}.png", "label": "{split}/{case}.png", "split_column": "x", "table": "t.csv"}, "in 2 ways"),
         ({"image": "{split}/{case}.png"}, "Give data::cases either a label"),
         ({"image": "{class}/{case}.png", "label": "l/{case}.png"}, "Give data::cases either a label"),
+        ({"image": "i/{case}.png", "label": "{clas}/{case}.png"}, "holds {clas}, but only .* did you mean {class}"),
+        ({"image": "i/{case}/*.dcm", "label": "l/{case}.png"}, "of DICOM slices, name the folder that holds them"),
         ({"image": "{split}/i.png", "label": "{split}/l.png"}, "lacks {case}"),
     ],
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from medcalib.data.dataset_folders import packed_otherwise, visible
-from medcalib.errors import UserError
+from medcalib.errors import UserError, suggestion
 
 __all__ = ["CASE", "CLASS", "PART", "checked_pattern", "filled", "found_cases", "marks_of", "matching_files"]
 
@@ -45,10 +45,15 @@ def checked_pattern(root: Path, text: str) -> str:
     """A pattern without ``./`` and, where it begins at the root of the file system, without the dataset's folder.
 
     Raises:
-        UserError: it lacks ``{case}``, has another mark or a ``*``, or is not below the folder.
+        UserError: it lacks ``{case}``, has an unknown mark or a ``*``, or is not below the folder.
     """
     if CASE not in text:
         raise UserError(f"The pattern '{text}' in data::cases lacks {CASE}, which stands for the case id.")
+    if unknown := [mark for mark in re.findall(r"\{[^{}/]*\}", text) if mark not in _MARKS]:
+        raise UserError(
+            f"The pattern '{text}' in data::cases holds {unknown[0]}, but only {', '.join(_MARKS)} stand for something"
+            f"{suggestion(unknown[0], _MARKS)}"
+        )
     if wild := re.search(r"[*?]", text):
         slices = Path(text).name in ("*", "*.dcm", "*.DCM", "*.ima", "*.IMA")
         raise UserError(
