@@ -26,6 +26,7 @@ from medcalib.bundle.layout import (
     DIGEST_PREFIX_LENGTH,
     GUARANTEE_CONFIGS,
     GUARANTEED_IMAGES,
+    IGNORED_VOXELS,
     IMAGES,
     INFERENCE_CONFIGS,
     METADATA,
@@ -152,6 +153,8 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str, network: str 
         sources[CLASSIFICATION] = configs_dir / f"{CLASSIFICATION}.yaml"
         for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
             sources[str(mode)] = configs_dir / CLASSIFICATION / f"{mode}.yaml"
+    if about.get("ignore_label") is not None:
+        sources[IGNORED_VOXELS] = configs_dir / f"{IGNORED_VOXELS}.yaml"
     joined = joined_fragments(method, known_fragments(configs_dir))
     fits: list[str] = []
     if FragmentKind.CALIBRATOR in joined:

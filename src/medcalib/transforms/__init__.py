@@ -5,6 +5,7 @@ from medcalib.transforms.checks import CheckForegroundd, CheckLabeld, CheckPredi
 from medcalib.transforms.corruption import CorruptImaged, ShowCorruptedd, corrupt
 from medcalib.transforms.crops import LoadCropd
 from medcalib.transforms.guaranteed_cases import ApplyGuaranteesd, ObserveGuaranteesd
+from medcalib.transforms.ignored_voxels import LeaveOutIgnoredd
 from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
 from medcalib.transforms.loading import CheckSpatialDims, LoadCased
@@ -20,6 +21,7 @@ __all__ = [
     "CheckSpatialDims",
     "CorruptImaged",
     "InvertProbabilitiesd",
+    "LeaveOutIgnoredd",
     "LoadCased",
     "LoadCropd",
     "LoadPictured",
