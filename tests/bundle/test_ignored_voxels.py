@@ -108,6 +108,7 @@ def test_results_are_those_of_the_known_voxels(done):
             np.testing.assert_allclose(evaluation.tables[metric].loc[case, NAMES], wanted, rtol=1e-4, atol=1e-6)
         place = evaluation.bins["cases"].tolist().index(case)
         assert (evaluation.bins["counts"][place].sum(-1) == known.sum()).all()
+    assert evaluation.summary["provenance"]["ignore_label"] == IGNORED
     assert np.isfinite(evaluation.quality["voxels"]["entropy_aurc"])
 
 

@@ -27,6 +27,7 @@ from medcalib.bundle.layout import (
     GUARANTEE_CONFIGS,
     GUARANTEED_IMAGES,
     IGNORED_VOXELS,
+    IGNORED_VOXELS_EVALUATION,
     IMAGES,
     INFERENCE_CONFIGS,
     METADATA,
@@ -154,7 +155,8 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str, network: str 
         for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
             sources[str(mode)] = configs_dir / CLASSIFICATION / f"{mode}.yaml"
     if about.get("ignore_label") is not None:
-        sources[IGNORED_VOXELS] = configs_dir / f"{IGNORED_VOXELS}.yaml"
+        ignored = (IGNORED_VOXELS, IGNORED_VOXELS_EVALUATION)
+        sources |= {file: configs_dir / f"{file}.yaml" for file in ignored}
     joined = joined_fragments(method, known_fragments(configs_dir))
     fits: list[str] = []
     if FragmentKind.CALIBRATOR in joined:

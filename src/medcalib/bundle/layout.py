@@ -20,6 +20,7 @@ __all__ = [
     "GUARANTEED_IMAGES",
     "GUARANTEE_CONFIGS",
     "IGNORED_VOXELS",
+    "IGNORED_VOXELS_EVALUATION",
     "IMAGES",
     "INFERENCE_CONFIGS",
     "INITIAL_WEIGHTS",
@@ -80,6 +81,9 @@ CLASSIFICATION = "classification"
 IGNORED_VOXELS = "ignored"
 """Shared file of data fragments with an ``ignore_label``."""
 
+IGNORED_VOXELS_EVALUATION = "ignored_inference_eval"
+"""What only their evaluations have."""
+
 INFERENCE_CONFIGS = ("weights", "inference")
 """Merged before the file of a mode that predicts: what all use that use trained weights, and what all that predict."""
 
@@ -122,7 +126,7 @@ def bundle_configs(configs_dir: Path) -> list[Path]:
         *CALIBRATION_CONFIGS,
         *GUARANTEE_CONFIGS,
     ]
-    names += [CALIBRATED_GUARANTEE_FIT, *FragmentKind, "debug"]
+    names += [IGNORED_VOXELS_EVALUATION, CALIBRATED_GUARANTEE_FIT, *FragmentKind, "debug"]
     return [path for path in (configs_dir / f"{name}.yaml" for name in names) if path.exists()]
 
 
@@ -135,7 +139,7 @@ def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Pat
     names = [*SHARED_CONFIGS, CLASSIFICATION, IGNORED_VOXELS]
     if mode is not Mode.TRAIN:
         names += [*INFERENCE_CONFIGS, mode, *(Path(overlay).stem for overlay in MODE_OVERLAYS[mode])]
-        names += ["calibration", "guaranteed", f"guaranteed_{mode}"]
+        names += [f"{IGNORED_VOXELS}_{mode}", "calibration", "guaranteed", f"guaranteed_{mode}"]
     elif any((configs_dir / f"{fit}.yaml").exists() for fit in ("calibration_fit", "guarantee_fit")):
         names += ["weights", *CALIBRATION_CONFIGS, "guaranteed", "guarantee_fit", CALIBRATED_GUARANTEE_FIT]
     names += FragmentKind

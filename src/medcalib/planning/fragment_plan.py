@@ -139,6 +139,7 @@ def plan_fragment(
             source.has_pictures,
             labels.independent,
             any(set(case["classes"]) <= {"0"} for case in measures.cases),
+            labels.ignored is not None,
         )
     ]
     epochs = _epochs(num_training, patch.batch_size, budget.on_gpu)

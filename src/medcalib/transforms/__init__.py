@@ -8,6 +8,7 @@ from medcalib.transforms.guaranteed_cases import ApplyGuaranteesd, ObserveGuaran
 from medcalib.transforms.ignored_voxels import LeaveOutIgnoredd
 from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
+from medcalib.transforms.known_class_indices import KnownClassesToIndicesd
 from medcalib.transforms.loading import CheckSpatialDims, LoadCased
 from medcalib.transforms.regions import RegionOfInterestd, Regionsd, label_regions
 from medcalib.transforms.scores import UncertaintyScoresd
@@ -21,6 +22,7 @@ __all__ = [
     "CheckSpatialDims",
     "CorruptImaged",
     "InvertProbabilitiesd",
+    "KnownClassesToIndicesd",
     "LeaveOutIgnoredd",
     "LoadCased",
     "LoadCropd",
