@@ -75,9 +75,7 @@ def test_thresholds_are_those_of_calibration_cases_as_they_are(shifted):
 
 def test_noisy_and_plain_evaluations_cannot_be_compared(shifted):
     seed = shifted[0] / "seed_12345"
-    both = {
-        name: [read_evaluation(seed / place / "evaluation")] for name, place in (("a", ""), ("b", "shifted/noise_4"))
-    }
+    both = {name: [read_evaluation(seed / place / "evaluation")] for name, place in (("a", ""), ("b", "shifted/noise_4"))}
     with pytest.raises(UserError, match="corruption is none in the first and noise of level 4"):
         compare(both, "a", num_samples=99)
 

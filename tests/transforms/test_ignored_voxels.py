@@ -11,10 +11,22 @@ from medcalib.calibrators import TemperatureScaling, fit_calibrator
 from medcalib.engines import CalibratorFitter
 from medcalib.errors import UserError
 from medcalib.guarantees import MarginControl, PrecisionControl, RecallControl, VolumeInterval
-from medcalib.handlers import CalibrationErrorHandler, RegionMetricHandler, UncertaintyScoresHandler
-from medcalib.handlers.results import BINNED, CASE_SCORES
+from medcalib.handlers import (
+    BoundaryCalibrationHandler,
+    CalibrationErrorHandler,
+    ObjectSizesHandler,
+    RegionMetricHandler,
+    UncertaintyScoresHandler,
+)
+from medcalib.handlers.results import BINNED, BOUNDARY_BINNED, CASE_SCORES, OBJECT_SIZES
 from medcalib.keys import IGNORED, CaseKeys
-from medcalib.metrics import BrierScoreMetric, ModifiedHausdorffDistanceMetric, NegativeLogLikelihoodMetric
+from medcalib.metrics import (
+    BrierScoreMetric,
+    HausdorffDistanceMetric,
+    ModifiedHausdorffDistanceMetric,
+    NegativeLogLikelihoodMetric,
+    SurfaceDiceMetric,
+)
 from medcalib.task import Task
 from medcalib.transforms import CheckLabeld, LeaveOutIgnoredd, LoadCased, Regionsd
 from medcalib.transforms.guaranteed_cases import guarantee_case
@@ -67,6 +79,11 @@ def evaluated(task, cases):
             ModifiedHausdorffDistanceMetric(**first, num_classes=task.num_exclusive_classes), **pair
         ),
     }
+    num_classes = {"num_classes": task.num_exclusive_classes}
+    metrics["hd95"] = IgniteMetricHandler(HausdorffDistanceMetric(**first, **num_classes), **pair)
+    metrics["surface_dice"] = IgniteMetricHandler(SurfaceDiceMetric(1.0, **first, **num_classes), **pair)
+    BoundaryCalibrationHandler(task, band_mm=1.5, num_bins=10).attach(engine)
+    ObjectSizesHandler(task).attach(engine)
     if task.reports_exclusive:
         metrics["categorical"] = RegionMetricHandler(NegativeLogLikelihoodMetric(categorical=True))
     CalibrationErrorHandler(task, 10).attach(engine)
@@ -76,7 +93,9 @@ def evaluated(task, cases):
     state = engine.run([[case] for case in cases])
     bins = state.results[BINNED].statistics
     found = {name: torch.as_tensor(values) for name, values in state.metric_details.items()}
-    return found | bins._asdict(), state.results[CASE_SCORES]
+    bounded = state.results[BOUNDARY_BINNED].statistics
+    found |= {f"boundary_{name}": values for name, values in bounded._asdict().items()}
+    return found | bins._asdict() | {"sizes": state.results[OBJECT_SIZES]}, state.results[CASE_SCORES]
 
 
 def equal(one, other):
@@ -103,7 +122,9 @@ def test_results_by_voxel_are_those_of_the_rest_alone(task):
     assert torch.equal((rest[1] >= 0), torch.ones_like(rest[1], dtype=torch.bool))
     results, _ = evaluated(task, [prepared(task, logits, label)])
     alone, _ = evaluated(task, [prepared(task, *rest)])
-    for name in results.keys() - {"mhd"}:
+    for name in results:
+        if name in ("mhd", "hd95", "surface_dice") or "boundary" in name:
+            continue
         torch.testing.assert_close(results[name], alone[name], equal_nan=True)
 
 

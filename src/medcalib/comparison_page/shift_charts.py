@@ -88,9 +88,7 @@ def decay_table(comparison: Comparison, shifted: Shifted) -> Table | None:
             after = _mean(worst, metric, method)
             cells.append(Cell(number_text(after), after, f"from {number_text(before)}"))
         table.append(cells)
-    caption = (
-        f"At level {highest}, mean over {', '.join(map(words, whole))}; below each number that on images as they are."
-    )
+    caption = f"At level {highest}, mean over {', '.join(map(words, whole))}; below each number that on images as they are."
     return Table(caption, ["Method", *map(_title, metrics)], table, key="shift")
 
 
@@ -118,15 +116,8 @@ def _metrics(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
     """The primary metric, likelihood, quality, and how uncertainty and guarantees fare."""
     known = dict.fromkeys(rows["metric"])
     images = is_classification(comparison)
-    wanted = [
-        comparison.primary,
-        *(("nll_categorical", "accuracy", AREA) if images else ("nll", "mean_dice", CORRELATION)),
-    ]
-    return [
-        metric
-        for metric in dict.fromkeys((*wanted, *(one for one in known if one.startswith(RISK))))
-        if metric in known
-    ]
+    wanted = [comparison.primary, *(("nll_categorical", "accuracy", AREA) if images else ("nll", "mean_dice", CORRELATION))]
+    return [metric for metric in dict.fromkeys((*wanted, *(one for one in known if one.startswith(RISK)))) if metric in known]
 
 
 def _kind_parts(rows: pd.DataFrame, method: str, kind: str) -> list[Series]:

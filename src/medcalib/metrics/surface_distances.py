@@ -64,7 +64,8 @@ def class_masks(y: Tensor, num_classes: int) -> list[ClassMask]:
     """A mask for each class of a label map (1, ...) or of binary channels (C, ...).
 
     Args:
-        y: one case. In label maps of several classes `medcalib.keys.IGNORED` is none. One channel of a single class is a binary mask, whose foreground has the label 1.
+        y: one case. One channel of a single class is a binary mask, whose foreground has the label 1; in label maps of
+            several classes `medcalib.keys.IGNORED` is none.
         num_classes: number of classes, the background included.
 
     Raises:

@@ -126,8 +126,8 @@ def labels_of_values(values: Sequence[int], class_names: Sequence[str] = (), ign
         UserError: names and values differ in number, or there is one value alone.
 
     Example:
-        >>> labels_of_values([0, 255])
-        LabelPlan(class_names=('background', 'foreground'), values=(0, 255), regions=None, independent=False, ignored=None)
+        >>> labels_of_values([0, 255]).label_map
+        {255: 1}
         >>> labels_of_values([0, 1, 2, 3], ["background", "a", "b", "never_seen"]).class_names[3]
         'never_seen'
     """

@@ -145,16 +145,7 @@ class _Expansion:
             needs = self._training(bundle, settings, first)
             limited = {**given, **self._limit(overrides)}
             predictions = self._infer(
-                name,
-                bundle,
-                folder,
-                Mode.INFERENCE_PRED,
-                first,
-                limited,
-                changing,
-                needs,
-                evaluations[first],
-                corruption,
+                name, bundle, folder, Mode.INFERENCE_PRED, first, limited, changing, needs, evaluations[first], corruption
             )
         words = {**bundle.fragments, **point.sweep}
         description = ", ".join(f"{key} {value}" for key, value in words.items())

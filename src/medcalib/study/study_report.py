@@ -58,9 +58,7 @@ def write_report(study: Study, plan: Plan, states: Mapping[str, State], output_d
         evaluations, plan.reference, primary=study.primary, non_inferior=study.non_inferior, bar=study.bar
     )
     shifted = {
-        place: compare(
-            {of: read(name) for of, name in names.items()}, plan.reference, comparison.primary, num_samples=999
-        )
+        place: compare({of: read(name) for of, name in names.items()}, plan.reference, comparison.primary, num_samples=999)
         for place, names in _shifted(plan, done, whole).items()
     }
     context = PageContext(**_context(study, plan, whole, command), **({"shifted": shifted} if shifted else {}))
