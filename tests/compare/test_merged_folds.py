@@ -42,7 +42,9 @@ def evaluate(folder, cases, num_bins=5, **provenance):
     split = {"test": [{"case": case, "attributes": {"vendor": "AB"[CASES.index(case) % 2]}} for case in cases]}
     results = ResultFolder(folder, {"num_bins": num_bins, "checkpoint_digest": str(folder), **provenance})
     poor = {"poor_below": 0.5, "max_poor": 0.05}
-    replay_volumes(results, BinnedCases(list(cases), CLASSES, statistics), metrics, scores, split, poor)
+    binned = BinnedCases(list(cases), CLASSES, statistics)
+    band = binned._replace(statistics=type(statistics)(*(part * 2 for part in statistics)))
+    replay_volumes(results, binned, metrics, scores, split, poor, band)
     return read_evaluation(folder)
 
 

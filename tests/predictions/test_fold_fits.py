@@ -1,14 +1,17 @@
 """What is fitted on the folds of a cross-validation: of no case does its own label decide what becomes of it."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from tests.predictions.predictions_on_disk import labels, save, write_labels, write_volumes
+from scipy.special import softmax
+from tests.predictions.predictions_on_disk import labels, probabilities, save, write_labels, write_volumes
 
 from medcalib.errors import UserError
 from medcalib.predictions import PredictionFolder
 from medcalib.predictions.calibrator_fits import fit_on, make_calibrator
 from medcalib.predictions.fold_fits import CasesByFold, FoldSettings, SourceInputs, calibrated_folds, cases_of_fits
+from medcalib.predictions.fold_members import open_new_cases, write_new_members
 from medcalib.predictions.guaranteeing import fit_guarantee
 from medcalib.task import Task
 
@@ -95,3 +98,39 @@ class TestCasesOfFits:
     def test_too_few_are_one_sentence(self):
         with pytest.raises(UserError, match="cannot be divided between calibrator and guarantee"):
             cases_of_fits({0: ["a"], 1: ["b"]}, 0, {}, divided=True)
+
+
+class TestNewCases:
+    @pytest.fixture
+    def members(self, tmp_path):
+        for member in ("one", "two"):
+            for case in ("n1", "n2"):
+                write_volumes(tmp_path / member / case, [case])
+        return [tmp_path / "one", tmp_path / "two"]
+
+    def test_each_member_is_calibrated_and_all_are_averaged(self, members, source, tmp_path):
+        save(tmp_path / "two" / "n1" / "n1_prob.nii.gz", np.moveaxis(probabilities("other"), 0, -1))
+        fits = calibrated_folds(settings(), FOLDS, source)[None]
+        new = open_new_cases(members, EVERYONE, "softmax", guarantees=False)
+        write_new_members(tmp_path / "out", settings(), fits, new)
+        temperature = fits.calibrator.describe()["temperature"]
+        expected = np.mean([softmax(np.log(probabilities(name)) / temperature, 0) for name in ("n1", "other")], 0)
+        found = np.asarray(nib.load(tmp_path / "out" / "n1" / "n1_prob.nii.gz").dataobj)
+        np.testing.assert_allclose(np.moveaxis(found, -1, 0), expected, atol=1e-5)
+
+    def test_a_guarantee_is_of_single_networks(self, members, source, tmp_path):
+        chosen = settings("temperature_scaling", "recall_control", alpha=0.4)
+        fits = calibrated_folds(chosen, FOLDS, source)[None]
+        write_new_members(tmp_path / "out", chosen, fits, open_new_cases(members[:1], EVERYONE, "softmax", True))
+        assert (tmp_path / "out" / "n2" / "n2_outer_lesion.nii.gz").is_file()
+        with pytest.raises(UserError, match="promises nothing of 2 members together"):
+            open_new_cases(members, EVERYONE, "softmax", True)
+
+    def test_mistakes_are_one_sentence(self, members, tmp_path):
+        with pytest.raises(UserError, match="case n1 of .*one is one of the cross-validation"):
+            open_new_cases(members, ["n1"], "softmax", False)
+        (tmp_path / "two" / "n2" / "n2_prob.nii.gz").unlink()
+        with pytest.raises(UserError, match="two has no prediction of case n2, but another member has"):
+            open_new_cases(members, EVERYONE, "softmax", False)
+        with pytest.raises(UserError, match="holds no <case>/<case>_prob"):
+            open_new_cases([tmp_path], EVERYONE, "softmax", False)

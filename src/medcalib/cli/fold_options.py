@@ -15,6 +15,7 @@ __all__ = ["OF_FOLDS", "fold_options"]
 OF_FOLDS = ("fold_bundles", "training_seed", "debug")
 SHARED = (
     "output_dir",
+    "predictions",
     "calibrator",
     "guarantee",
     "alpha",
@@ -50,6 +51,7 @@ def fold_options(command: Callable[..., Any], options: Mapping[str, Any]) -> dic
     if not bundles:
         raise UserError("--fold_bundles names no bundle; give one of those that medcalib generate --folds 5 made.")
     chosen = {name: options[name] for name in (*SHARED, "debug")}
+    chosen["predictions"] = read_texts("predictions", chosen["predictions"] or "") or []
     if options["training_seed"] is not None:
         chosen["training_seed"] = options["training_seed"]
     return {"bundles": bundles, **chosen}

@@ -70,8 +70,8 @@ def main(
         nnunet_results: folder of a training of nnU-Net, such as
             nnUNet_results/Dataset004_Heart/nnUNetTrainer__nnUNetPlans__3d_fullres; the calibrator is fitted on what its
             folds predict of their validation cases.
-        predictions: with nnunet_results, folder with the probabilities of new cases, or several with commas, which are
-            the members of one prediction.
+        predictions: with nnunet_results or fold_bundles, folder with the probabilities of new cases, or several with
+            commas, which are the members of one prediction.
         splits_file: with nnunet_results, its splits_final.json, where nnUNet_preprocessed is not set.
         folds: with nnunet_results, numbers of the folds, with commas; all that are there when left out.
         test_labels_dir: folder of the labels of the new cases, which are evaluated then.

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from medcalib.compare.evaluation_files import read_arrays, read_part, statistics_of
 from medcalib.compare.evaluations import Evaluation, read_evaluation
 from medcalib.compare.fold_checks import check_folds, merged_provenance
 from medcalib.compare.image_scores import class_probabilities
@@ -25,6 +27,7 @@ __all__ = ["FOLD", "merge_folds"]
 
 FOLD = "fold"
 """Attribute that says from which fold a case is."""
+BOUNDARY_BINS = "boundary_bin_statistics.npz"
 _OF_IMAGES = ("filename", "label", "predicted", "correct", "confidence", "nll_categorical", "brier_categorical")
 
 
@@ -66,20 +69,32 @@ def _write_volumes(results: ResultFolder, folds: Mapping[int, Evaluation]) -> No
     first = next(iter(folds.values()))
     split, strata = _split(folds), set(_attributes(first))
     ordered = [name for name in first.summary or {} if name in first.metrics]
-    per_case = [name for name in ordered if not is_pooled(first.metrics[name])]
+    # what is debiased is computed from bins again
+    per_case = [name for name in ordered if not (is_pooled(first.metrics[name]) or name.endswith("_debiased"))]
     details = {name: torch.cat([_values(one, name) for one in folds.values()]) for name in per_case}
     scores = [
         name
         for name in (first.cases.columns if first.cases is not None else ())
-        if name not in {"filename", *per_case, *strata}
+        if name not in {"filename", *ordered, *strata}
     ]
     of_scores = {name: torch.cat([_column(one, name)[:, None] for one in folds.values()]) for name in scores}
     cases = [case for one in folds.values() for case in one.case_ids]
     binned = BinnedCases(cases, tuple(first.class_names), _statistics([one.statistics for one in folds.values()]))
 
     known = [one.quality_control for one in folds.values()]
-    poor = {key: known[0][key] for key in ("poor_below", "max_poor")} if known[0] and all(known) else None
-    replay_volumes(results, binned, details, of_scores, split, poor)
+    poor = None
+    if known[0] and all(known):
+        # found on the calibration cases of each fold
+        limit = float(np.median([one["poor_below"] for one in known if one is not None]))
+        poor = {"poor_below": limit, "max_poor": known[0]["max_poor"]}
+    replay_volumes(results, binned, details, of_scores, split, poor, _band(folds, binned))
+
+
+def _band(folds: Mapping[int, Evaluation], binned: BinnedCases) -> BinnedCases | None:
+    """Bin statistics of the voxels near boundaries; None if a fold lacks them."""
+    found = [read_part(one.folder / BOUNDARY_BINS, read_arrays) for one in folds.values()]
+    known = [statistics_of(arrays, "") for arrays in found if arrays is not None]
+    return binned._replace(statistics=_statistics(known)) if len(known) == len(found) else None
 
 
 def _write_images(results: ResultFolder, folds: Mapping[int, Evaluation]) -> None:

@@ -24,6 +24,7 @@ from medcalib.predictions.calibrating import check_number
 from medcalib.predictions.calibrator_fits import check_name
 from medcalib.predictions.evaluating import activate_in_place, write_evaluation
 from medcalib.predictions.fold_fits import CasesByFold, FoldFits, FoldSettings, SourceInputs, calibrated_folds
+from medcalib.predictions.fold_members import open_new_cases, write_new_members
 from medcalib.predictions.guaranteeing import apply_guarantee, check_guarantee_name, write_guarantee
 from medcalib.predictions.held_out import held_out_predictions
 from medcalib.predictions.prediction_values import PredictionKind
@@ -41,6 +42,7 @@ def calibrate_folds(
     bundles: Sequence[str | Path],
     output_dir: str | Path,
     *,
+    predictions: str | Path | Sequence[str | Path] = (),
     calibrator: str = "temperature_scaling",
     guarantee: str | None = None,
     alpha: float | None = None,
@@ -62,11 +64,14 @@ def calibrate_folds(
     The output folder holds ``predictions/<case>``, calibrated probabilities and the sets of the guarantee; ``before``,
     ``after`` and ``comparison.csv`` as of `medcalib.predictions.calibrate_predictions`, of all cases, with their
     ``fold``; ``guarantee``, what was promised of them and what happened; ``calibrator.pt`` and ``guarantee.json`` for
-    new cases, and those of each fold in ``folds``; and ``summary.json``.
+    new cases, those of each fold in ``folds``, and in ``new_cases`` what they make of ``predictions``; and
+    ``summary.json``.
 
     Args:
         bundles: one bundle of the cross-validation, beside which the others lie, or all of them.
         output_dir: the folder of the results; it must not exist, and appears when it is complete.
+        predictions: folder of predictions of new cases, or one for each member, all of the same cases; they are
+            calibrated and averaged.
         calibrator: as of `medcalib.predictions.calibrate_predictions`, or ``"none"``.
         guarantee: as of `medcalib.predictions.guarantee_predictions`; none when None.
         alpha: the loss that the guarantee allows.
@@ -105,6 +110,8 @@ def calibrate_folds(
     )
     source = CasesByFold({case: held_out.sources[n] for n, cases in held_out.folds.items() for case in cases})
     everyone = list(source.sources)
+    members = [predictions] if isinstance(predictions, str | Path) else predictions
+    new = open_new_cases(members, everyone, task.activation, guarantee is not None) if members else None
     division = {
         str(number): [{CaseKeys.CASE.value: case} for case in cases] for number, cases in held_out.folds.items()
     }
@@ -127,6 +134,9 @@ def calibrate_folds(
         rows = []
         for number, cases in held_out.folds.items():
             rows += _write_fold(draft / "predictions", settings, fits[number], cases)
+        if new is not None:
+            write_new_members(draft / "new_cases", settings, fits[None], new)
+            summary["new_cases"] = {"cases": new.cases, "members": [str(folder) for folder in members]}
         if guarantee is not None:
             joint = fits[None].guarantee
             assert joint is not None

@@ -11,7 +11,7 @@ from torch import Tensor
 from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.image_predictions import ImagePredictions
 from medcalib.handlers.result_folder import ResultFolder
-from medcalib.handlers.results import BINNED, CASE_SCORES, IMAGES, results_of
+from medcalib.handlers.results import BINNED, BOUNDARY_BINNED, CASE_SCORES, IMAGES, results_of
 from medcalib.reports.classification_report import ClassificationReportHandler, ClassificationScoresHandler
 from medcalib.reports.evaluation_report import EvaluationReportHandler
 from medcalib.reports.quality_control_report import QualityControlHandler
@@ -31,6 +31,7 @@ def replay_volumes(
     scores: Mapping[str, Tensor],
     split: Split,
     poor: Mapping[str, float] | None = None,
+    band: BinnedCases | None = None,
 ) -> None:
     """Write the report of segmented cases.
 
@@ -41,6 +42,7 @@ def replay_volumes(
         scores: uncertainty scores (case, 1) by name.
         split: says what the attributes of the cases are.
         poor: ``poor_below`` and ``max_poor`` of the quality control; None where nothing is to be said of it.
+        band: bin statistics of the same cases near boundaries; None where there are none.
     """
     engine = _engine(folder)
 
@@ -51,6 +53,8 @@ def replay_volumes(
     engine.add_event_handler(Events.STARTED, begin)
     found = results_of(engine)
     found.offer(BINNED, lambda: binned)
+    if band is not None:
+        found.offer(BOUNDARY_BINNED, lambda: band)
     if scores:
         found.offer(CASE_SCORES, lambda: dict(scores))
     # of a single class, nothing but its name tells a metric without classes from others
