@@ -2,7 +2,16 @@
 
 from enum import StrEnum
 
-__all__ = ["MEMBER_MAPS", "Activation", "CaseKeys", "EvaluationSpace", "SplitKeys", "UncertaintyKeys"]
+__all__ = [
+    "MEMBER_MAPS",
+    "Activation",
+    "CaseKeys",
+    "EvaluationSpace",
+    "LabelType",
+    "RaterKeys",
+    "SplitKeys",
+    "UncertaintyKeys",
+]
 
 
 class Activation(StrEnum):
@@ -27,7 +36,9 @@ class CaseKeys(StrEnum):
     IMAGE = "image"
     """Path of the image, or a list of paths, one per channel."""
     LABEL = "label"
-    """Path of the reference segmentation."""
+    """Path of the reference segmentation; of several raters a list of paths, see `RATERS`."""
+    RATERS = "raters"
+    """Names of the raters of a case, one for each path of its label; absent where nobody named them."""
     CROP = "crop"
     """Part of a picture that is the case: left, top, width and height in pixels."""
     OUTLINE = "outline"
@@ -43,6 +54,26 @@ class CaseKeys(StrEnum):
     them, one per channel, empty where a channel is a file; absent where each folder holds a single one."""
     ATTRIBUTES = "attributes"
     """What else is known of the case, such as its vendor and centre: texts by name."""
+
+
+class RaterKeys(StrEnum):
+    """Keys of a loaded case with a soft label, beside that of its label."""
+
+    RESPONSE = "response"
+    """Mean human response (C, ...): the share of the raters that give a voxel each class; the label is the majority."""
+    VOTES = "votes"
+    """Label map of each rater, (rater, ...), or (rater x class, ...) of independent labels."""
+
+
+class LabelType(StrEnum):
+    """What the label of a case is."""
+
+    CLASSES = "classes"
+    """One label map, of one rater or a consensus."""
+    RATERS = "raters"
+    """Label maps of several raters, whose mean response is what networks and calibrators learn."""
+    PROBABILITIES = "probabilities"
+    """A soft label: the probability of each class, or of the foreground where there are two."""
 
 
 class SplitKeys(StrEnum):
@@ -73,6 +104,8 @@ class UncertaintyKeys(StrEnum):
     """Variance of the members' probabilities, mean over channels, (1, ...) in [0, 0.25]."""
     AGREEMENT = "agreement"
     """Voxels to which two members give the same class, (class, member, member)."""
+    MEMBER_LABELS = "member_labels"
+    """Segmentation of each member, (member, ...), or (member x class, ...) of independent labels."""
 
 
 MEMBER_MAPS = (UncertaintyKeys.MUTUAL_INFORMATION, UncertaintyKeys.VARIANCE)

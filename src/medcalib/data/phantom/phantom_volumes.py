@@ -15,7 +15,7 @@ from medcalib.data.phantom.drawn_cases import PARTS, SyntheticDataset
 from medcalib.data.phantom.volume_model import CLASS_NAMES, PhantomModel, PhantomVolumes
 from medcalib.keys import CaseKeys
 
-__all__ = ["make_phantom", "phantom_cases"]
+__all__ = ["draw_affine", "has_lesion", "make_phantom", "phantom_cases", "write_volume"]
 
 _DATASET = SyntheticDataset("phantom", "phantom", 1, CLASS_NAMES, asdict(PhantomModel()))
 _FOLDERS = {CaseKeys.IMAGE: "images", CaseKeys.LABEL: "labels", CaseKeys.PROBABILITY: "probabilities"}
@@ -101,12 +101,12 @@ def _write(root: Path, description: Mapping[str, Any]) -> None:
     for part in PARTS:
         for position, name in enumerate(description[part]):
             rng = np.random.default_rng([description["seed"], index])
-            with_lesion = position % _LESION_FREE_EVERY != _FIRST_LESION_FREE
-            _write_case(_case(root, name), PhantomModel().draw(rng, with_lesion), _affine(rng, index), index)
+            volumes = PhantomModel().draw(rng, has_lesion(position))
+            _write_case(_case(root, name), volumes, draw_affine(rng, index), index)
             index += 1
 
 
-def _affine(rng: np.random.Generator, index: int) -> np.ndarray:
+def draw_affine(rng: np.random.Generator, index: int) -> np.ndarray:
     """Draw where the scanner put a grid whose axes point right, anterior and superior, to within a slight tilt."""
     affine = np.diag([*PhantomModel().spacing, 1.0])
     if index % _OBLIQUE_EVERY == _OBLIQUE_EVERY - 1:
@@ -115,22 +115,29 @@ def _affine(rng: np.random.Generator, index: int) -> np.ndarray:
     return affine
 
 
-def _write_case(case: Case, volumes: PhantomVolumes, affine: np.ndarray, index: int) -> None:
+def write_volume(path: str | Path, array: np.ndarray, affine: np.ndarray, index: int) -> None:
+    """Write a volume of a case, in the orientation that cases of this number have; the same array, the same bytes."""
     orientation = nib.orientations.ornt_transform(
         nib.orientations.axcodes2ornt("RAS"),
         nib.orientations.axcodes2ornt(_ORIENTATIONS[index % len(_ORIENTATIONS)]),
     )
-    for key, array in (
-        (CaseKeys.IMAGE, volumes.image),
-        (CaseKeys.LABEL, volumes.label),
-        (CaseKeys.PROBABILITY, volumes.probability),
-    ):
-        volume = nib.Nifti1Image(array, affine).as_reoriented(orientation)
-        volume.header.set_xyzt_units("mm")
-        volume.set_qform(volume.affine, code="scanner")
-        volume.set_sform(volume.affine, code="scanner")
-        # nibabel's own writer stamps the time into the file
-        Path(case[key]).write_bytes(gzip.compress(volume.to_bytes(), compresslevel=6, mtime=0))
+    volume = nib.Nifti1Image(array, affine).as_reoriented(orientation)
+    volume.header.set_xyzt_units("mm")
+    volume.set_qform(volume.affine, code="scanner")
+    volume.set_sform(volume.affine, code="scanner")
+    # nibabel's own writer stamps the time into the file
+    Path(path).write_bytes(gzip.compress(volume.to_bytes(), compresslevel=6, mtime=0))
+
+
+def has_lesion(position: int) -> bool:
+    """Whether the case at this position in its part has a lesion."""
+    return position % _LESION_FREE_EVERY != _FIRST_LESION_FREE
+
+
+def _write_case(case: Case, volumes: PhantomVolumes, affine: np.ndarray, index: int) -> None:
+    write_volume(case[CaseKeys.IMAGE], volumes.image, affine, index)
+    write_volume(case[CaseKeys.LABEL], volumes.label, affine, index)
+    write_volume(case[CaseKeys.PROBABILITY], volumes.probability, affine, index)
 
 
 def _case(root: Path, name: str) -> Case:
