@@ -23,6 +23,7 @@ from medcalib.bundle.layout import (
     CLASSIFICATION,
     GUARANTEE_CONFIGS,
     INFERENCE_CONFIGS,
+    RATERS,
     SHARED_CONFIGS,
     Mode,
 )
@@ -232,6 +233,7 @@ def all_ids() -> str:
     """The tables of ids of every shared file, of every file of a mode and of every network."""
     files = [*SHARED_CONFIGS, *INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, CLASSIFICATION]
     files += [f"{CLASSIFICATION}/{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)]
+    files += [RATERS, *(f"{RATERS}_{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL))]
     files += [*CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS, CALIBRATED_GUARANTEE_FIT]
     files += [
         f"{CLASSIFICATION}/{name}" for name in GUARANTEE_CONFIGS if (CONFIGS / CLASSIFICATION / f"{name}.yaml").exists()

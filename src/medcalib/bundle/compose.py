@@ -30,6 +30,7 @@ from medcalib.bundle.layout import (
     METADATA,
     MLFLOW,
     MULTI_GPU,
+    RATERS,
     SHARED_CONFIGS,
     Mode,
     config_files,
@@ -37,6 +38,7 @@ from medcalib.bundle.layout import (
 )
 from medcalib.bundle.method_names import DEFAULT_METHOD, joined_fragments, known_fragments
 from medcalib.bundle.network_settings import check_network_fits, default_network, network_settings
+from medcalib.bundle.soft_labels import check_soft_labels, has_soft_labels
 from medcalib.errors import UserError
 from medcalib.files.folders import FolderDraft
 
@@ -76,6 +78,7 @@ def generate(
     check_network_fits(configs, sources)
     _check_calibrator_fits(configs, sources)
     _check_guarantee_fits(configs, sources)
+    check_soft_labels(configs, sources)
 
     digest = config_digest(configs)
     bundle = bundles_dir / f"{data}_{loss}_{method}_{digest[:DIGEST_PREFIX_LENGTH]}"
@@ -108,11 +111,11 @@ def generate(
 def _shared(configs: Mapping[str, Any]) -> dict[str, Any]:
     """What fragments may override: what is there in every mode, and of handlers and metrics of the modes the names."""
     shared: dict[str, Any] = {}
-    for name in (*SHARED_CONFIGS, CLASSIFICATION):
+    for name in (*SHARED_CONFIGS, CLASSIFICATION, RATERS):
         shared |= configs.get(name, {})
     for name in ("handlers", "additional_metrics"):
-        modes = (*INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
-        shared[name] = {part: None for mode in modes for part in configs[mode].get(f"+{name}", ())}
+        modes = (*INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, f"{RATERS}_{Mode.INFERENCE_EVAL}")
+        shared[name] = {part: None for mode in modes for part in configs.get(mode, {}).get(f"+{name}", ())}
     return shared | {"network_def": {}, "network_modules": {}}
 
 
@@ -149,6 +152,9 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str, network: str 
         sources[CLASSIFICATION] = configs_dir / f"{CLASSIFICATION}.yaml"
         for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
             sources[str(mode)] = configs_dir / CLASSIFICATION / f"{mode}.yaml"
+    if has_soft_labels(about):
+        names = [RATERS, *(f"{RATERS}_{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL))]
+        sources |= {name: configs_dir / f"{name}.yaml" for name in names}
     joined = joined_fragments(method, known_fragments(configs_dir))
     fits: list[str] = []
     if FragmentKind.CALIBRATOR in joined:

@@ -23,6 +23,7 @@ __all__ = [
     "METADATA",
     "MLFLOW",
     "MULTI_GPU",
+    "RATERS",
     "SHARED_CONFIGS",
     "Mode",
     "bundle_configs",
@@ -59,6 +60,9 @@ SHARED_CONFIGS = ("common", "train", "validation")
 CLASSIFICATION = "classification"
 """Shared file, and folder of mode files, of data fragments whose task is classification."""
 
+RATERS = "raters"
+"""Shared file of bundles whose cases have several raters or a soft label; ``raters_<mode>`` are those of modes."""
+
 INFERENCE_CONFIGS = ("weights", "inference")
 """Merged before the file of a mode that predicts: what all use that use trained weights, and what all that predict."""
 
@@ -89,22 +93,22 @@ def bundle_configs(configs_dir: Path) -> list[Path]:
     """Every configuration file of a bundle, in a fixed order."""
     modes = (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
     names = [*SHARED_CONFIGS, CLASSIFICATION, *INFERENCE_CONFIGS, *modes, *CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS]
-    names += [CALIBRATED_GUARANTEE_FIT, *FragmentKind, "debug"]
+    names += [CALIBRATED_GUARANTEE_FIT, RATERS, *(f"{RATERS}_{mode}" for mode in modes), *FragmentKind, "debug"]
     return [path for path in (configs_dir / f"{name}.yaml" for name in names) if path.exists()]
 
 
 def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Path]:
     """The configuration files of one mode, in the order in which MONAI merges them.
 
-    A later file replaces ids of an earlier one: the shared files, those of the task, the mode's own, those of
-    calibration and guarantee, network, data, loss, method, calibrator, guarantee, debug.
+    A later file replaces ids of an earlier one: the shared files, those of the task and of several raters, the mode's
+    own, those of calibration and guarantee, network, data, loss, method, calibrator, guarantee, debug.
     """
-    names = [*SHARED_CONFIGS, CLASSIFICATION]
+    names = [*SHARED_CONFIGS, CLASSIFICATION, RATERS]
     if mode is not Mode.TRAIN:
         names += [*INFERENCE_CONFIGS, mode]
         if mode is Mode.INFERENCE_PRED:
             names.append(Path(LABEL_FILES).stem)
-        names += ["calibration", "guaranteed", f"guaranteed_{mode}"]
+        names += [f"{RATERS}_{mode}", "calibration", "guaranteed", f"guaranteed_{mode}"]
     elif any((configs_dir / f"{fit}.yaml").exists() for fit in ("calibration_fit", "guarantee_fit")):
         names += ["weights", *CALIBRATION_CONFIGS, "guaranteed", "guarantee_fit", CALIBRATED_GUARANTEE_FIT]
     names += FragmentKind

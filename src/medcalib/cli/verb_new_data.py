@@ -52,7 +52,8 @@ def main(
         decathlon: folder of a task of the Medical Segmentation Decathlon, such as Task04_Hippocampus.
         images: pattern of the images, such as images/{case}.nii.gz or pictures/{case}.png; several, one for each file
             of channels, are separated by commas.
-        labels: pattern of the label files, such as labels/{case}.nii.gz.
+        labels: pattern of the label files, such as labels/{case}.nii.gz; where several raters labelled a case,
+            labels/{case}_{rater}.nii.gz.
         dataset_dir: folder below which images, labels and table lie; what their paths have in common when left out.
         table: csv with a column case and a row for each case.
         class_column: column of the table with the class, if whole images are classified.

@@ -203,6 +203,6 @@ def _as_packed(path: Path) -> Path:
 
 
 def _missing_files(case: Case) -> list[str]:
-    image = case[CaseKeys.IMAGE]
-    paths = [*([image] if isinstance(image, str) else image), case[CaseKeys.LABEL]]
+    several = (case[CaseKeys.IMAGE], case[CaseKeys.LABEL])
+    paths = [path for one in several for path in ([one] if isinstance(one, str) else one)]
     return [path for path in paths if not Path(path).is_file()]

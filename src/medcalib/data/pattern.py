@@ -8,6 +8,7 @@ from pathlib import Path
 from medcalib.data.cases import Case, Split
 from medcalib.data.dataset_folders import Download, make_case, packed_otherwise, visible
 from medcalib.data.given_splits import fold_parts, listed_parts, named_part, split_by_parts
+from medcalib.data.rater_files import RATER_MARK, is_rater_file, rater_files
 from medcalib.data.splits import split_fold, split_groups
 from medcalib.errors import UserError
 from medcalib.files.tables import read_table
@@ -51,7 +52,8 @@ def pattern_cases(
     Args:
         dataset_dir: folder of the dataset.
         image: pattern of the image, or a list of patterns, one for each file of channels.
-        label: pattern of the label; None if whole images are classified.
+        label: pattern of the label; None if whole images are classified. With ``{rater}`` in it, such as
+            ``labels/{case}_{rater}.nii.gz``, the label is a list, one file of each rater who labelled the case.
         table: path of a csv below the folder, with a column ``case`` and a row for every case.
         group: column of the table, such as the patient; cases with the same value stay in one part of the split.
         attributes: columns of the table by which results are reported, too, such as vendor and centre.
@@ -91,11 +93,23 @@ def pattern_cases(
     root = _DOWNLOAD.root(dataset_dir)
     images = [_pattern(root, text) for text in ([image] if isinstance(image, str) else image)]
     label = None if label is None else _pattern(root, label)
+    if marked := [pattern for pattern in images if RATER_MARK in pattern]:
+        raise UserError(
+            f"The pattern '{marked[0]}' of images in data::cases holds {RATER_MARK}, which labels may alone."
+        )
     if label in images:
         raise UserError(f"data::cases has the same pattern '{label}' for image and label: give each its own.")
-    names = _names(root, [*images, *([label] if label else ())], {images[0], label or images[0]})
-    if skip_unlabelled and label is not None:
-        names = {name for name in names if _is_there(root / label.replace(_MARK, name))}
+    raters: dict[str, dict[str, Path]] | None = None
+    if label is not None and RATER_MARK in label:
+        # who the raters are, the cases tell, and these the images
+        names = _without_raters(_names(root, images, {images[0]}), images[0], label)
+        raters = rater_files(root, label, names)
+        if skip_unlabelled:
+            names &= raters.keys()
+    else:
+        names = _names(root, [*images, *([label] if label else ())], {images[0], label or images[0]})
+        if skip_unlabelled and label is not None:
+            names = {name for name in names if _is_there(root / label.replace(_MARK, name))}
     columns = [column for column in (group, *attributes, class_column, split_column) if column]
     rows = _rows(root, table, columns, sorted(names))
     found = []
@@ -103,10 +117,13 @@ def pattern_cases(
         paths = [root / pattern.replace(_MARK, name) for pattern in images]
         # without a label of its own, the first file stands in for it where files are looked for
         case = make_case(name, paths if len(paths) > 1 else paths[0], root / (label or images[0]).replace(_MARK, name))
+        if raters is not None and name in raters:
+            case[CaseKeys.LABEL.value] = [str(path) for path in raters[name].values()]
+            case[CaseKeys.RATERS.value] = list(raters[name])
         if attributes:
             case[CaseKeys.ATTRIBUTES.value] = {column: rows[name][column] for column in attributes}
         found.append(case)
-    looked_for = " with ".join(filter(None, (*images, label))).replace(_MARK, "*")
+    looked_for = " with ".join(filter(None, (*images, label))).replace(_MARK, "*").replace(RATER_MARK, "*")
     cases = _DOWNLOAD.complete(found, root, looked_for)
     if class_column is not None:
         for case in cases:
@@ -123,6 +140,15 @@ def pattern_cases(
     if fold is None:
         return split_groups(cases, validation_fraction, test_fraction, seed, group_of)
     return split_fold(cases, fold, num_folds, validation_fraction, seed, group_of)
+
+
+def _without_raters(names: set[str], image: str, label: str) -> set[str]:
+    """Ids of images, without what are labels of others that lie among them."""
+    if Path(image).parent != Path(label).parent:
+        return names
+    files = {image.replace(_MARK, name): name for name in names}
+    labels = {name for file, name in files.items() if is_rater_file(file, label, names - {name})}
+    return names - labels
 
 
 def _parts(

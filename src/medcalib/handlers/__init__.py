@@ -12,6 +12,7 @@ from medcalib.handlers.label_files import LabelFilesHandler
 from medcalib.handlers.mlflow_run import MLFlowRunHandler
 from medcalib.handlers.prediction_saver import PredictionSaver
 from medcalib.handlers.progress_bar import ProgressBarHandler
+from medcalib.handlers.rater_scores import RatedCase, RaterScoresHandler
 from medcalib.handlers.region_metric import RegionMetricHandler
 from medcalib.handlers.release import ReleaseHandler
 from medcalib.handlers.result_folder import ResultFolder
@@ -36,6 +37,8 @@ __all__ = [
     "PredictionSaver",
     "PredictionTableHandler",
     "ProgressBarHandler",
+    "RatedCase",
+    "RaterScoresHandler",
     "RegionMetricHandler",
     "ReleaseHandler",
     "ResultFolder",

@@ -97,7 +97,9 @@ class CaseOverlayHandler:
 
     def _draw(self, case: str, output: Mapping[str, Tensor]) -> None:
         files = self.files[case]
-        if not Path(str(files.get(CaseKeys.LABEL, ""))).is_file():
+        label_files = files.get(CaseKeys.LABEL, "")
+        label_files = label_files if isinstance(label_files, list | tuple) else [label_files]
+        if not all(Path(str(path)).is_file() for path in label_files):
             files.pop(CaseKeys.LABEL, None)
         loaded = self.load(files)
         image, label = loaded[CaseKeys.IMAGE], loaded.get(CaseKeys.LABEL)

@@ -9,11 +9,12 @@ from ignite.engine import Engine, Events
 
 from medcalib.errors import UserError
 
-__all__ = ["BINNED", "CASE_SCORES", "CLASSIFIED", "GUARANTEED_CASES", "IMAGES", "Results", "results_of"]
+__all__ = ["BINNED", "CASE_SCORES", "CLASSIFIED", "GUARANTEED_CASES", "IMAGES", "RATED", "Results", "results_of"]
 
 BINNED = "binned cases"
 CASE_SCORES = "case scores"
 IMAGES = "image predictions"
+RATED = "rater scores"
 CLASSIFIED = "classification scores"
 GUARANTEED_CASES = "guaranteed cases"
 # who makes what others need, with its article
@@ -21,6 +22,7 @@ _MAKERS = {
     BINNED: "a CalibrationErrorHandler",
     CASE_SCORES: "an UncertaintyScoresHandler",
     IMAGES: "an ImagePredictionsHandler",
+    RATED: "a RaterScoresHandler",
     CLASSIFIED: "a ClassificationScoresHandler",
     GUARANTEED_CASES: "a GuaranteeReportHandler",
 }

@@ -60,7 +60,11 @@ def measure_case(case: Case, has_pictures: bool) -> dict[str, Any]:
     values = image.numpy()
     traits = grid_traits(values.shape[1:], affine)
     is_class = not isinstance(case[CaseKeys.LABEL], str | list)
-    label = None if is_class else _whole(case, np.asarray(loaded[CaseKeys.LABEL])[0])
+    labels = None if is_class else _whole(case, np.asarray(loaded[CaseKeys.LABEL]))
+    # of several raters what most of them say
+    label = labels if labels is None or len(labels) > 1 else labels[0]
+    if labels is not None and len(labels) > 1:
+        label = _most(labels)
     foreground = None if label is None else label > 0
     return {
         "case": str(case[CaseKeys.CASE]),
@@ -68,8 +72,25 @@ def measure_case(case: Case, has_pictures: bool) -> dict[str, Any]:
         "box": grid_traits(_box(values), affine)["size"],
         "orientation": "".join(nib.aff2axcodes(affine)) if affine is not None else "",
         "channels": [_channel(channel, foreground) for channel in values],
-        "classes": {str(case[CaseKeys.LABEL]): {"images": 1}} if label is None else _classes(label),
+        "classes": {str(case[CaseKeys.LABEL]): {"images": 1}} if label is None else _all_classes(label, labels),
     }
+
+
+def _most(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The value (...) that most raters (rater, ...) give a voxel; a tie goes to the smallest."""
+    values = np.unique(labels)
+    votes = np.stack([(labels == value).sum(0) for value in values])
+    return values[votes.argmax(0)].astype(np.int32)
+
+
+def _all_classes(label: NDArray[np.int32], labels: NDArray[np.int32] | None) -> Mapping[str, Any]:
+    """Voxels and objects of every value; of one that only some raters see, those of the rater who sees the most."""
+    found = dict(_classes(label))
+    for value in np.unique(labels if labels is not None else label).tolist():
+        if str(value) not in found and labels is not None:
+            most = int((labels == value).reshape(len(labels), -1).sum(1).argmax())
+            found[str(value)] = _classes(labels[most])[str(value)]
+    return found
 
 
 def _whole(case: Case, label: NDArray) -> NDArray[np.int32]:

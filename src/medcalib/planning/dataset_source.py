@@ -10,7 +10,7 @@ from typing import Any
 
 from medcalib.data.cases import Case
 from medcalib.errors import UserError
-from medcalib.keys import CaseKeys
+from medcalib.keys import CaseKeys, LabelType
 from medcalib.planning.label_names import LabelPlan
 
 __all__ = ["DatasetSource", "check_enough", "fragment_name", "holds_pictures"]
@@ -36,6 +36,7 @@ class DatasetSource:
         fold: which fold of a given division is taken; None without one.
         class_names: names of the classes by the user, or of whole images.
         classification: whether whole images are classified.
+        label_type: what the label of a case is, see `medcalib.keys.LabelType`.
         metadata: what is known of title, description, licence and the like.
         notes: what is left out, and other things that a user should know, one sentence each.
     """
@@ -50,6 +51,7 @@ class DatasetSource:
     fold: int | None = None
     class_names: tuple[str, ...] = ()
     classification: bool = False
+    label_type: str = LabelType.CLASSES
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +13,16 @@ from typing import Any, NamedTuple
 from medcalib.data.cases import Case
 from medcalib.data.dataset_folders import visible
 from medcalib.data.pattern import pattern_cases
+from medcalib.data.rater_files import RATER_MARK
 from medcalib.errors import UserError, listed
 from medcalib.files.tables import read_table
-from medcalib.keys import CaseKeys, SplitKeys
+from medcalib.keys import CaseKeys, LabelType, SplitKeys
 from medcalib.planning.dataset_source import DatasetSource, check_enough
 
 __all__ = ["PatternOptions", "pattern_source"]
 
 _MARK = "{case}"
+_LISTED_RATERS = 8
 
 
 class PatternOptions(NamedTuple):
@@ -76,11 +79,19 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
     if options.class_column is not None and not class_names:
         class_names = _classes(root / listing["table"], options.class_column)
     notes = []
-    if labels is not None and (unlabelled := _unlabelled(root, listing["image"], listing["label"])):
+    if (
+        labels is not None
+        and RATER_MARK not in labels
+        and (unlabelled := _unlabelled(root, listing["image"], listing["label"]))
+    ):
         listing["skip_unlabelled"] = True
         number = f"{len(unlabelled)} image{'s' * (len(unlabelled) > 1)} without a label"
         notes = [f"{number} ({listed(unlabelled, 3)}) left out; medcalib run --images predicts them."]
+    elif labels is not None and RATER_MARK in labels:
+        listing["skip_unlabelled"] = True
     cases = _all_cases(root, listing, class_names)
+    if labels is not None and RATER_MARK in labels:
+        notes += _rater_notes(cases)
     check_enough(cases, root)
     return DatasetSource(
         root=root,
@@ -93,8 +104,17 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         fold=(options.fold or 0) if options.splits else None,
         class_names=class_names,
         classification=options.class_column is not None,
+        label_type=str(LabelType.RATERS if labels is not None and RATER_MARK in labels else LabelType.CLASSES),
         notes=notes,
     )
+
+
+def _rater_notes(cases: Sequence[Case]) -> list[str]:
+    """Who labelled how many cases; images that nobody labelled are left out."""
+    labelled = Counter(rater for case in cases for rater in case[CaseKeys.RATERS])
+    told = ", ".join(f"{rater} {number}" for rater, number in sorted(labelled.items())[:_LISTED_RATERS])
+    more = f" and {len(labelled) - _LISTED_RATERS} more" if len(labelled) > _LISTED_RATERS else ""
+    return [f"{len(labelled)} rater{'s' * (len(labelled) != 1)} labelled {len(cases)} cases: {told}{more}."]
 
 
 def _root(images: Sequence[str], labels: str | None, options: PatternOptions) -> Path:

@@ -8,6 +8,7 @@ from medcalib.reports.image_flagging_rule import ImageFlaggingRule
 from medcalib.reports.new_images_table import NewClassifiedImagesHandler, NewImagesHandler
 from medcalib.reports.provenance import collect_provenance, inference_settings
 from medcalib.reports.quality_control_report import QualityControlHandler
+from medcalib.reports.rater_report import RaterReportHandler
 from medcalib.reports.reliability_report import ReliabilityDiagramHandler
 from medcalib.reports.retention_report import RetentionReportHandler
 from medcalib.reports.shift_check import ShiftCheck
@@ -22,6 +23,7 @@ __all__ = [
     "NewClassifiedImagesHandler",
     "NewImagesHandler",
     "QualityControlHandler",
+    "RaterReportHandler",
     "ReliabilityDiagramHandler",
     "RetentionReportHandler",
     "ShiftCheck",

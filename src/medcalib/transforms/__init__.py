@@ -8,6 +8,7 @@ from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
 from medcalib.transforms.loading import CheckSpatialDims, LoadCased
 from medcalib.transforms.regions import RegionOfInterestd, Regionsd, label_regions
+from medcalib.transforms.responses import CloseResponsed, MajorityLabeld, ToResponsed
 from medcalib.transforms.scores import UncertaintyScoresd
 
 __all__ = [
@@ -17,14 +18,17 @@ __all__ = [
     "CheckLabeld",
     "CheckPredictiond",
     "CheckSpatialDims",
+    "CloseResponsed",
     "InvertProbabilitiesd",
     "LoadCased",
     "LoadCropd",
     "LoadPictured",
+    "MajorityLabeld",
     "ObserveGuaranteesd",
     "RegionOfInterestd",
     "Regionsd",
     "ToEvaluationSpaced",
+    "ToResponsed",
     "UncertaintyScoresd",
     "label_regions",
 ]

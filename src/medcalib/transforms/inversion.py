@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.functional.slabs import can_overwrite, slabs
-from medcalib.keys import CaseKeys, EvaluationSpace
+from medcalib.keys import CaseKeys, EvaluationSpace, RaterKeys
 from medcalib.task import Task
 from medcalib.transforms.loading import LoadCased
 
@@ -156,9 +156,14 @@ class ToEvaluationSpaced(Transform):
         case = str(data[CaseKeys.CASE])
         where = (CaseKeys.CASE, CaseKeys.FRAME, CaseKeys.CROP, CaseKeys.OUTLINE)
         kept = {key: data[key] for key in where if key in data}
-        stored = self.load(kept | {CommonKeys.LABEL: label.meta["filename_or_obj"]})[CommonKeys.LABEL]
+        paths: Any = label.meta["filename_or_obj"]
+        paths = paths.split("\n") if isinstance(paths, str) and "\n" in paths else paths
+        stored = self.load(kept | {CommonKeys.LABEL: paths})[CommonKeys.LABEL]
         for transform in self.label_transforms:
-            stored = transform({CaseKeys.CASE: case, CommonKeys.LABEL: stored})[CommonKeys.LABEL]
+            found = transform({CaseKeys.CASE: case, CommonKeys.LABEL: stored})
+            stored = found[CommonKeys.LABEL]
+            if RaterKeys.VOTES in found:
+                moved[RaterKeys.VOTES] = found[RaterKeys.VOTES].to(label.device)
         if stored.shape[0] != label.shape[0]:
             raise UserError(
                 f"Case {case}: its label has {label.shape[0]} channel(s) after data::preprocessing, but "
