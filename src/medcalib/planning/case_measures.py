@@ -61,10 +61,9 @@ def measure_case(case: Case, has_pictures: bool) -> dict[str, Any]:
     traits = grid_traits(values.shape[1:], affine)
     is_class = not isinstance(case[CaseKeys.LABEL], str | list)
     labels = None if is_class else _whole(case, np.asarray(loaded[CaseKeys.LABEL]))
-    # of several raters what most of them say
-    label = labels if labels is None or len(labels) > 1 else labels[0]
-    if labels is not None and len(labels) > 1:
-        label = _most(labels)
+    if labels is not None and CaseKeys.RATERS not in case:
+        labels = labels[:1]
+    label = None if labels is None else _most(labels)
     foreground = None if label is None else label > 0
     return {
         "case": str(case[CaseKeys.CASE]),
@@ -78,6 +77,8 @@ def measure_case(case: Case, has_pictures: bool) -> dict[str, Any]:
 
 def _most(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     """The value (...) that most raters (rater, ...) give a voxel; a tie goes to the smallest."""
+    if len(labels) == 1:
+        return labels[0]
     values = np.unique(labels)
     votes = np.stack([(labels == value).sum(0) for value in values])
     return values[votes.argmax(0)].astype(np.int32)

@@ -79,18 +79,15 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
     if options.class_column is not None and not class_names:
         class_names = _classes(root / listing["table"], options.class_column)
     notes = []
-    if (
-        labels is not None
-        and RATER_MARK not in labels
-        and (unlabelled := _unlabelled(root, listing["image"], listing["label"]))
-    ):
+    has_raters = labels is not None and RATER_MARK in labels
+    if labels is not None and not has_raters and (unlabelled := _unlabelled(root, listing["image"], listing["label"])):
         listing["skip_unlabelled"] = True
         number = f"{len(unlabelled)} image{'s' * (len(unlabelled) > 1)} without a label"
         notes = [f"{number} ({listed(unlabelled, 3)}) left out; medcalib run --images predicts them."]
-    elif labels is not None and RATER_MARK in labels:
+    elif has_raters:
         listing["skip_unlabelled"] = True
     cases = _all_cases(root, listing, class_names)
-    if labels is not None and RATER_MARK in labels:
+    if has_raters:
         notes += _rater_notes(cases)
     check_enough(cases, root)
     return DatasetSource(
@@ -104,7 +101,7 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         fold=(options.fold or 0) if options.splits else None,
         class_names=class_names,
         classification=options.class_column is not None,
-        label_type=str(LabelType.RATERS if labels is not None and RATER_MARK in labels else LabelType.CLASSES),
+        label_type=str(LabelType.RATERS if has_raters else LabelType.CLASSES),
         notes=notes,
     )
 
