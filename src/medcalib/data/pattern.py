@@ -95,8 +95,8 @@ def pattern_cases(
     label = None if label is None else _pattern(root, label)
     if marked := [pattern for pattern in images if RATER_MARK in pattern]:
         raise UserError(
-            f"The pattern '{marked[0]}' of images in data::cases holds {RATER_MARK}, which only that of labels may: write "
-            f"it without."
+            f"The pattern '{marked[0]}' of images in data::cases holds {RATER_MARK}, but only that of labels may: "
+            f"leave it out."
         )
     if label in images:
         raise UserError(f"data::cases has the same pattern '{label}' for image and label: give each its own.")
