@@ -104,7 +104,7 @@ def pattern_cases(
     if label is not None and RATER_MARK in label:
         # who the raters are, the cases tell, and these the images
         names = _without_raters(_names(root, images, {images[0]}), images[0], label)
-        raters = rater_files(root, label, names)
+        raters = rater_files(root, label, names, images)
         if skip_unlabelled:
             names &= raters.keys()
     else:

@@ -14,13 +14,16 @@ RATER_MARK = "{rater}"
 _CASE_MARK = "{case}"
 
 
-def rater_files(root: Path, pattern: str, names: Collection[str]) -> dict[str, dict[str, Path]]:
+def rater_files(
+    root: Path, pattern: str, names: Collection[str], images: Collection[str] = ()
+) -> dict[str, dict[str, Path]]:
     """Find the label files of several raters.
 
     Args:
         root: folder of the dataset.
         pattern: path below it with ``{case}`` and ``{rater}``, each once or several times.
         names: ids of the cases; a file that fits several of them belongs to the longest.
+        images: patterns of images, whose files are no labels.
 
     Returns:
         By case the files by rater, raters in the order of their names; a case without any is left out.
@@ -42,6 +45,9 @@ def rater_files(root: Path, pattern: str, names: Collection[str]) -> dict[str, d
         for path in visible(root, wild):
             if (match := _match(path.relative_to(root).as_posix(), form, known)) is not None:
                 case, rater = match
+                own = [image.replace(_CASE_MARK, case) for image in images]
+                if path.relative_to(root).as_posix() in {*own, *map(packed_otherwise, own)}:
+                    continue
                 found.setdefault(case, {}).setdefault(rater, path)
     return {case: dict(sorted(found[case].items())) for case in sorted(found)}
 
