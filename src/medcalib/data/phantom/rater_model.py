@@ -93,7 +93,7 @@ class RaterModel:
         organ, lesion = self.phantom.bodies(rng, with_lesion)
         image = np.round(self.phantom.scan(rng, organ, lesion)).astype(np.int16)
         volume = np.count_nonzero(lesion < 0) * float(np.prod(self.phantom.spacing))
-        is_small = (3 * volume / (4 * np.pi)) ** (1 / 3) < self.small_lesion
+        is_small = bool((3 * volume / (4 * np.pi)) ** (1 / 3) < self.small_lesion)
         labels, probabilities = {}, []
         for rater in self.raters:
             label = self._label(rng, rater, organ, lesion, is_small)
