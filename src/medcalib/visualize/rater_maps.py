@@ -103,6 +103,8 @@ def draw_rater_maps(
         color = class_color(index + 1)
         for rater in range(raters):
             draw_outline(axes[0], drawn[rater, index], cut.spacing, color, **RATER)
+        # on a ground on which white shows wherever it lies
+        draw_outline(axes[0], own[0, index], cut.spacing, (0.0, 0.0, 0.0), **PREDICTION | {"linestyle": "solid"})
         draw_outline(axes[0], own[0, index], cut.spacing, (1.0, 1.0, 1.0), **PREDICTION)
     highest = float(np.nanmax(cuts[1].uncertainty, initial=0.0)) if maximum is None else float(maximum)
     scales = ((cuts[0].uncertainty, 0.25), (cuts[1].uncertainty, highest or 1.0))
@@ -130,7 +132,7 @@ def _page(cut: CaseSlice, raters: int, title: str | None, class_names: Sequence[
         Line2D([], [], color=class_color(number), linewidth=2, label=legend_label(str(name)))
         for number, name in enumerate(class_names, 1)
     ]
-    entries.append(Line2D([], [], color="black", label="prediction (white)", **PREDICTION))
+    entries.append(Line2D([], [], color="black", label="prediction (black and white)", **PREDICTION))
     figure.legend(
         handles=entries, loc="outside lower center", ncols=min(len(entries), 6), fontsize=FONT_SIZE, frameon=False
     )
