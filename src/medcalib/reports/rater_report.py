@@ -46,7 +46,7 @@ class RaterReportHandler:
     ``raters.csv`` has a row for each rater of each case: the Dice with the majority of the other raters, per class and
     on average; ``rater_summary.csv`` the mean over the cases of each rater, with their number. Ties among the others go
     to the first class. Where the dataset does not name the raters, they are called by their place in the list. Figures
-    go to ``raters/<case>``.
+    go to ``raters/<case>``, where results are on the grid of the network.
 
     Args:
         folder: where the files go.
@@ -154,9 +154,8 @@ class RaterReportHandler:
 
     def _draw(self, case: str, item: Mapping[Any, Any]) -> None:
         image, seg = item[CommonKeys.IMAGE], item["seg"]
-        # evaluated on the grid of the files, of which the image was not kept
-        here = image.shape[1:] == seg.shape[1:]
-        if RaterKeys.VOTES not in item or not here:
+        # where results are on the grid of the files, there is no image on it
+        if RaterKeys.VOTES not in item or not _lie_together(image, item[RaterKeys.VOTES]):
             return
         channels, task = self.task.foreground_channels, self.task
         votes = item[RaterKeys.VOTES].as_subclass(Tensor).cpu()
@@ -187,6 +186,14 @@ class RaterReportHandler:
         if self.task.regions is None:
             return [[number] for number in range(self.task.num_classes)]
         return [list(of) for of in self.task.regions.values()]
+
+
+def _lie_together(image: Tensor, votes: Tensor) -> bool:
+    if image.shape[1:] != votes.shape[1:]:
+        return False
+    if not (isinstance(image, MetaTensor) and isinstance(votes, MetaTensor)):
+        return True
+    return bool(torch.allclose(image.affine.cpu().double(), votes.affine.cpu().double(), atol=1e-4))
 
 
 def _of_region(votes: Tensor, classes: Sequence[int]) -> Tensor:
