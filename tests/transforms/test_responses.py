@@ -59,6 +59,12 @@ def test_augmented_responses_stay_shares(votes, mode):
     np.testing.assert_allclose(closed.sum(0), 1, atol=2e-5)
 
 
+def test_what_is_no_soft_label_is_left_as_it_is():
+    label = torch.ones(1, 2, dtype=torch.uint8)
+    assert MajorityLabeld("label")({"label": label}) == {"label": label}
+    assert MajorityLabeld("label")({"label": None}) == {"label": None}
+
+
 def test_closing_changes_nothing_that_is_closed(votes):
     label = respond(votes)["label"]
     assert torch.equal(CloseResponsed("label")({"label": label})["label"], label)

@@ -183,7 +183,8 @@ class MajorityLabeld(MapTransform):
         """Return the case with majority and response."""
         result = dict(data)
         for key in self.key_iterator(result):
-            if torch.is_floating_point(result[key]):
+            # of an image without label an engine makes None
+            if isinstance(result[key], Tensor) and torch.is_floating_point(result[key]):
                 result[RaterKeys.RESPONSE.value] = result[key]
                 result[key] = _like(majority(result[key], self.sigmoid), result[key])
         return result
