@@ -25,6 +25,7 @@ from medcalib.bundle.layout import (
     IGNORED_VOXELS,
     IGNORED_VOXELS_EVALUATION,
     INFERENCE_CONFIGS,
+    RATERS,
     SHARED_CONFIGS,
     Mode,
 )
@@ -240,6 +241,7 @@ def all_ids() -> str:
     files = [*SHARED_CONFIGS, *INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, IGNORED_VOXELS]
     files += [IGNORED_VOXELS_EVALUATION, CLASSIFICATION]
     files += [f"{CLASSIFICATION}/{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)]
+    files += [RATERS, *(f"{RATERS}_{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL))]
     files += [*CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS, CALIBRATED_GUARANTEE_FIT]
     files += [
         f"{CLASSIFICATION}/{name}" for name in GUARANTEE_CONFIGS if (CONFIGS / CLASSIFICATION / f"{name}.yaml").exists()

@@ -10,6 +10,8 @@ __all__ = [
     "CaseKeys",
     "CorruptionKeys",
     "EvaluationSpace",
+    "LabelType",
+    "RaterKeys",
     "SplitKeys",
     "UncertaintyKeys",
 ]
@@ -41,7 +43,9 @@ class CaseKeys(StrEnum):
     IMAGE = "image"
     """Path of the image, or a list of paths, one per channel."""
     LABEL = "label"
-    """Path of the reference segmentation, or a list of paths, one per channel."""
+    """Path of the reference segmentation, or a list of paths: one per channel, or one per rater, see `RATERS`."""
+    RATERS = "raters"
+    """Names of the raters of a case, one for each path of its label; absent where nobody named them."""
     STRUCTURES = "structures"
     """Of a label that marks each structure in a file or a channel of its own, the class of each of them, a text such as
     ``1,3``; they make one label map, in which later ones win where they overlap, unless `NUM_STRUCTURES` is there."""
@@ -67,6 +71,26 @@ class CaseKeys(StrEnum):
     where every case is on its own."""
     ATTRIBUTES = "attributes"
     """What else is known of the case, such as its vendor and centre: texts by name."""
+
+
+class RaterKeys(StrEnum):
+    """Keys of a loaded case with a soft label, beside that of its label."""
+
+    RESPONSE = "response"
+    """Mean human response (C, ...): the share of the raters that give a voxel each class; the label is the majority."""
+    VOTES = "votes"
+    """Label map of each rater, (rater, ...), or (rater x class, ...) of independent labels."""
+
+
+class LabelType(StrEnum):
+    """What the label of a case is."""
+
+    CLASSES = "classes"
+    """One label map, of one rater or a consensus."""
+    RATERS = "raters"
+    """Label maps of several raters, whose mean response is what networks and calibrators learn."""
+    PROBABILITIES = "probabilities"
+    """A soft label: the probability of each class, or of the foreground where there are two."""
 
 
 class SplitKeys(StrEnum):
@@ -116,6 +140,8 @@ class UncertaintyKeys(StrEnum):
     """Variance of the members' probabilities, mean over channels, (1, ...) in [0, 0.25]."""
     AGREEMENT = "agreement"
     """Voxels to which two members give the same class, (class, member, member)."""
+    MEMBER_LABELS = "member_labels"
+    """Segmentation of each member, (member, ...), or (member x class, ...) of independent labels."""
 
 
 MEMBER_MAPS = (UncertaintyKeys.MUTUAL_INFORMATION, UncertaintyKeys.VARIANCE)

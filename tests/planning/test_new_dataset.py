@@ -268,3 +268,28 @@ def test_a_dataset_is_checked_trained_predicted_and_evaluated_as_it_was_planned(
     for mode in ("train", "inference_pred", "inference_eval"):
         run(str(bundle), mode, debug=True)
     assert (bundle / "seed_12345_debug" / "evaluation" / "summary.json").exists()
+
+
+def test_several_raters_are_found_by_a_pattern(made, tmp_path, capsys):
+    """One of them sees a class that the others do not."""
+    root = tmp_path / "rated"
+    (root / "labels").mkdir(parents=True)
+    source = made / "Task04_Hippocampus"
+    shutil.copytree(source / "imagesTr", root / "images")
+    for file in sorted((source / "labelsTr").glob("[!.]*.nii.gz")):
+        name = file.name.removesuffix(".nii.gz")
+        label = nib.load(file)
+        values = np.asarray(label.dataobj).astype(np.uint8)
+        shutil.copyfile(file, root / "labels" / f"{name}_ann.nii.gz")
+        for rater, drawn in (("bob", np.minimum(values, 1)), ("eve", np.minimum(np.roll(values, 1, 0), 1))):
+            nib.save(nib.Nifti1Image(drawn, label.affine), root / "labels" / f"{name}_{rater}.nii.gz")
+    content = planned(
+        images="rated/images/{case}.nii.gz",
+        labels="rated/labels/{case}_{rater}.nii.gz",
+        class_names="background,Anterior,Posterior",
+        name="rated",
+    )
+    assert content["data"]["label_type"] == "raters"
+    assert content["data"]["cases"]["label"] == "labels/{case}_{rater}.nii.gz"
+    assert content["data"]["class_names"] == ["background", "Anterior", "Posterior"]
+    assert "3 raters labelled" in capsys.readouterr().out

@@ -35,6 +35,7 @@ from medcalib.bundle.layout import (
     MLFLOW,
     MODE_OVERLAYS,
     MULTI_GPU,
+    RATERS,
     SHARED_CONFIGS,
     Mode,
     config_files,
@@ -42,6 +43,7 @@ from medcalib.bundle.layout import (
 )
 from medcalib.bundle.method_names import DEFAULT_METHOD, joined_fragments, known_fragments
 from medcalib.bundle.network_settings import check_network_fits, default_network, network_settings
+from medcalib.bundle.soft_labels import check_soft_labels, has_soft_labels
 from medcalib.errors import UserError
 from medcalib.files.folders import FolderDraft
 
@@ -88,6 +90,7 @@ def generate(
     check_network_fits(configs, sources)
     _check_calibrator_fits(configs, sources)
     _check_guarantee_fits(configs, sources)
+    check_soft_labels(configs, sources)
     divided = fold_settings(fold, configs[FragmentKind.DATA]["data"])
     configs[FragmentKind.DATA] |= divided
 
@@ -126,11 +129,11 @@ def generate(
 def _shared(configs: Mapping[str, Any], boundary: Mapping[str, Any]) -> dict[str, Any]:
     """What fragments may override: what is there in every mode, and of handlers and metrics of the modes the names."""
     shared: dict[str, Any] = {}
-    for name in (*SHARED_CONFIGS, CLASSIFICATION):
+    for name in (*SHARED_CONFIGS, CLASSIFICATION, RATERS):
         shared |= configs.get(name, {})
     for name in ("handlers", "additional_metrics"):
-        modes = (*INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
-        of_modes = [*(configs[mode] for mode in modes), boundary]
+        modes = (*INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, f"{RATERS}_{Mode.INFERENCE_EVAL}")
+        of_modes = [*(configs.get(mode, {}) for mode in modes), boundary]
         shared[name] = {part: None for config in of_modes for part in config.get(f"+{name}", ())}
     return shared | {"network_def": {}, "network_modules": {}}
 
@@ -171,6 +174,9 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str, network: str 
     if about.get("ignore_label") is not None:
         ignored = (IGNORED_VOXELS, IGNORED_VOXELS_EVALUATION)
         sources |= {file: configs_dir / f"{file}.yaml" for file in ignored}
+    if has_soft_labels(about):
+        names = [RATERS, *(f"{RATERS}_{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL))]
+        sources |= {name: configs_dir / f"{name}.yaml" for name in names}
     joined = joined_fragments(method, known_fragments(configs_dir))
     fits: list[str] = []
     if FragmentKind.CALIBRATOR in joined:

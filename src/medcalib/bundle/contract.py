@@ -12,6 +12,7 @@ from typing import Any
 
 from medcalib.bundle.fragments import FragmentKind
 from medcalib.errors import UserError
+from medcalib.keys import LabelType
 
 __all__ = [
     "CONTRACTS",
@@ -117,6 +118,13 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             "segmentation, if left out, or classification of whole images",
             required=False,
             choices=TASKS,
+        ),
+        "label_type": Field(
+            (str,),
+            "what the label of a case is: `classes`, one label map, also if left out; `raters`, one of each of several "
+            "raters; `probabilities`, a soft label",
+            required=False,
+            choices=tuple(LabelType),
         ),
         "cases": Field((dict,), "`_target_` of a function that returns the split: training, validation, test cases"),
         "calibration_cases": Field(

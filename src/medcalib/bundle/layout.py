@@ -30,6 +30,7 @@ __all__ = [
     "MODE_OVERLAYS",
     "MULTI_GPU",
     "POOR_CASES",
+    "RATERS",
     "SHARED_CONFIGS",
     "Mode",
     "bundle_configs",
@@ -84,6 +85,9 @@ IGNORED_VOXELS = "ignored"
 IGNORED_VOXELS_EVALUATION = "ignored_inference_eval"
 """What only their evaluations have."""
 
+RATERS = "raters"
+"""Shared file of bundles whose cases have several raters or a soft label; ``raters_<mode>`` are those of modes."""
+
 INFERENCE_CONFIGS = ("weights", "inference")
 """Merged before the file of a mode that predicts: what all use that use trained weights, and what all that predict."""
 
@@ -117,29 +121,24 @@ MODE_OVERLAYS = {Mode.INFERENCE_PRED: (LABEL_FILES,), Mode.INFERENCE_EVAL: (BOUN
 def bundle_configs(configs_dir: Path) -> list[Path]:
     """Every configuration file of a bundle, in a fixed order."""
     modes = (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
-    names = [
-        *SHARED_CONFIGS,
-        CLASSIFICATION,
-        IGNORED_VOXELS,
-        *INFERENCE_CONFIGS,
-        *modes,
-        *CALIBRATION_CONFIGS,
-        *GUARANTEE_CONFIGS,
-    ]
-    names += [IGNORED_VOXELS_EVALUATION, CALIBRATED_GUARANTEE_FIT, *FragmentKind, "debug"]
+    names = [*SHARED_CONFIGS, CLASSIFICATION, IGNORED_VOXELS, RATERS, *INFERENCE_CONFIGS, *modes]
+    names += [f"{RATERS}_{mode}" for mode in modes]
+    names += [*CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS, IGNORED_VOXELS_EVALUATION, CALIBRATED_GUARANTEE_FIT]
+    names += [*FragmentKind, "debug"]
     return [path for path in (configs_dir / f"{name}.yaml" for name in names) if path.exists()]
 
 
 def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Path]:
     """The configuration files of one mode, in the order in which MONAI merges them.
 
-    A later file replaces ids of an earlier one: the shared files, those of the task and of voxels to be ignored, the
-    mode's own, those of calibration and guarantee, network, data, loss, method, calibrator, guarantee, debug.
+    A later file replaces ids of an earlier one: the shared files, those of the task, of voxels to be ignored and of
+    several raters, the mode's own, those of calibration and guarantee, network, data, loss, method, calibrator,
+    guarantee, debug.
     """
-    names = [*SHARED_CONFIGS, CLASSIFICATION, IGNORED_VOXELS]
+    names = [*SHARED_CONFIGS, CLASSIFICATION, IGNORED_VOXELS, RATERS]
     if mode is not Mode.TRAIN:
         names += [*INFERENCE_CONFIGS, mode, *(Path(overlay).stem for overlay in MODE_OVERLAYS[mode])]
-        names += [f"{IGNORED_VOXELS}_{mode}", "calibration", "guaranteed", f"guaranteed_{mode}"]
+        names += [f"{IGNORED_VOXELS}_{mode}", f"{RATERS}_{mode}", "calibration", "guaranteed", f"guaranteed_{mode}"]
     elif any((configs_dir / f"{fit}.yaml").exists() for fit in ("calibration_fit", "guarantee_fit")):
         names += ["weights", *CALIBRATION_CONFIGS, "guaranteed", "guarantee_fit", CALIBRATED_GUARANTEE_FIT]
     names += FragmentKind

@@ -58,7 +58,7 @@ def main(
             of channels, are separated by commas. {split} stands for folders such as train, val and test, {class} for
             the class of whole images.
         labels: pattern of the label files, such as labels/{case}.nii.gz; {class} stands for the structure where each
-            has a file of its own.
+            has a file of its own, and {rater} for who labelled a case, where several did.
         dataset_dir: folder below which images, labels and table lie; what their paths have in common when left out.
         table: csv with a column case and a row for each case.
         class_column: column of the table with the class, if whole images are classified.

@@ -37,13 +37,20 @@ TITLES = {
     "surface_dice": "Surface Dice",
     "hd95": "HD95, mm",
     "mhd": "Modified Hausdorff distance, mm",
+    "ged": "Squared generalised energy distance",
+    "dice_with_raters": "Dice with each rater",
+    "dice_max": "Dice of the best member with each rater",
+    "ncc_entropy": "Correlation of entropy and rater variance",
+    "ncc_mutual_information": "Correlation of mutual information and rater variance",
+    "ncc_variance": "Correlation of variance and rater variance",
+    "rater_dice": "Dice of two raters",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
 }
 """How metrics are called in tables for people, in the order in which they stand there."""
 
 _HIGHER = re.compile(
-    r"(^|_)(dice|iou|jaccard|auc|auroc|roc|accuracy|acc|sensitivity|specificity|precision|recall|f1|score|kappa|psnr|"
+    r"(^|_)(dice|ncc|iou|jaccard|auc|auroc|roc|accuracy|acc|sensitivity|specificity|precision|recall|f1|score|kappa|psnr|"
     r"ssim)(_|$)"
 )
 _SCORE = re.compile(

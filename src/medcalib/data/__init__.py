@@ -6,6 +6,7 @@ from medcalib.data.fit_halves import calibration_halves, case_groups
 from medcalib.data.new_images import images_name, new_image_cases
 from medcalib.data.pattern import pattern_cases
 from medcalib.data.phantom.phantom_cells import make_phantom_cells, phantom_cells_cases
+from medcalib.data.phantom.phantom_raters import make_phantom_raters, phantom_raters_cases
 from medcalib.data.phantom.phantom_volumes import make_phantom, phantom_cases
 from medcalib.data.phantom.volume_model import PhantomModel, PhantomVolumes
 from medcalib.data.sets.acdc import acdc_cases
@@ -43,12 +44,14 @@ __all__ = [
     "kits_cases",
     "make_phantom",
     "make_phantom_cells",
+    "make_phantom_raters",
     "mnms_cases",
     "new_image_cases",
     "nnunet_cases",
     "pattern_cases",
     "phantom_cases",
     "phantom_cells_cases",
+    "phantom_raters_cases",
     "set_aside",
     "split_cases",
     "split_digest",

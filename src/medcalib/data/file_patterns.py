@@ -41,18 +41,24 @@ def filled(pattern: str, values: Mapping[str, str]) -> str:
     return pattern
 
 
-def checked_pattern(root: Path, text: str) -> str:
+def checked_pattern(root: Path, text: str, more: Sequence[str] = ()) -> str:
     """A pattern without ``./`` and, where it begins at the root of the file system, without the dataset's folder.
+
+    Args:
+        root: the folder.
+        text: the pattern.
+        more: marks that it may hold besides those of this module.
 
     Raises:
         UserError: it lacks ``{case}``, has an unknown mark or a ``*``, or is not below the folder.
     """
     if CASE not in text:
         raise UserError(f"The pattern '{text}' in data::cases lacks {CASE}, which stands for the case id.")
-    if unknown := [mark for mark in re.findall(r"\{[^{}/]*\}", text) if mark not in _MARKS]:
+    known = (*_MARKS, *more)
+    if unknown := [mark for mark in re.findall(r"\{[^{}/]*\}", text) if mark not in known]:
         raise UserError(
-            f"The pattern '{text}' in data::cases holds {unknown[0]}, but only {', '.join(_MARKS)} stand for something"
-            f"{suggestion(unknown[0], _MARKS)}"
+            f"The pattern '{text}' in data::cases holds {unknown[0]}, but only {', '.join(known)} stand for something"
+            f"{suggestion(unknown[0], known)}"
         )
     if wild := re.search(r"[*?]", text):
         slices = Path(text).name in ("*", "*.dcm", "*.DCM", "*.ima", "*.IMA")

@@ -8,6 +8,7 @@ from medcalib.data.cases import Case, Split
 from medcalib.data.dataset_folders import Download, lists_incomplete_cases, make_case
 from medcalib.data.file_patterns import CASE, CLASS, PART, checked_pattern, filled, found_cases
 from medcalib.data.given_splits import fold_parts, listed_parts, split_by_parts
+from medcalib.data.rater_files import RATER_MARK, is_rater_file, rater_files
 from medcalib.data.split_folders import folder_parts
 from medcalib.data.splits import grouped, split_fold, split_groups
 from medcalib.data.structure_files import StructureLabels, is_there, structure_labels
@@ -60,6 +61,8 @@ def pattern_cases(
         dataset_dir: folder of the dataset.
         image: pattern of the image, or a list of patterns, one for each file of channels.
         label: pattern of the label, or a pattern for each structure by its name; None if whole images are classified.
+            With ``{rater}`` in it, such as ``labels/{case}_{rater}.nii.gz``, the label is a list, one file of each
+            rater who labelled the case.
         table: path of a csv below the folder, with a column ``case`` and a row for every case.
         group: column of the table, such as the patient; cases with the same value stay in one part of the split.
         attributes: columns of the table by which results are reported, too, such as vendor and centre.
@@ -113,7 +116,7 @@ def pattern_cases(
         labels = [checked_pattern(root, text) for text in structures.patterns]
         structures = structures._replace(patterns=tuple(labels))
     else:
-        labels = [] if label is None else [checked_pattern(root, str(label))]
+        labels = [] if label is None else [checked_pattern(root, str(label), (RATER_MARK,))]
     if same := [text for text in labels if text in images]:
         raise UserError(f"data::cases has the same pattern '{same[0]}' for image and label: give each its own.")
     by_folders = any(PART in text for text in (*images, *labels))
@@ -121,13 +124,19 @@ def pattern_cases(
         raise UserError(
             f"data::cases divides the cases in {len(given)} ways: keep one of split_column, lists, splits and {PART}."
         )
-    names = found_cases(root, [*images, *labels], [images[0], *labels])
-    if skip_unlabelled and labels:
-        names = {
-            name: values
-            for name, values in names.items()
-            if any(is_there(root / filled(text, values)) for text in labels)
-        }
+    raters: dict[str, dict[str, Path]] | None = None
+    if labels and RATER_MARK in labels[0]:
+        names, raters = _rated(root, images, labels[0])
+        if skip_unlabelled:
+            names = {name: values for name, values in names.items() if name in raters}
+    else:
+        names = found_cases(root, [*images, *labels], [images[0], *labels])
+        if skip_unlabelled and labels:
+            names = {
+                name: values
+                for name, values in names.items()
+                if any(is_there(root / filled(text, values)) for text in labels)
+            }
     columns = [column for column in (group, *attributes, class_column, split_column, fold_column) if column]
     rows = case_rows(root, table, columns, sorted(names), (split_column, fold_column) if fold_column else ())
     found = []
@@ -138,10 +147,13 @@ def pattern_cases(
         case = make_case(name, paths if len(paths) > 1 else paths[0], where)
         if structures is not None:
             case |= _structures(name, structures, root, values)
+        if raters is not None and name in raters:
+            case[CaseKeys.LABEL.value] = [str(path) for path in raters[name].values()]
+            case[CaseKeys.RATERS.value] = list(raters[name])
         if attributes:
             case[CaseKeys.ATTRIBUTES.value] = {column: rows[name][column] for column in attributes}
         found.append(case)
-    looked_for = " with ".join((*images, *labels[:1])).replace(CASE, "*")
+    looked_for = " with ".join((*images, *labels[:1])).replace(CASE, "*").replace(RATER_MARK, "*")
     cases = _DOWNLOAD.complete(found, root, looked_for)
     if class_column is not None:
         for case in cases:
@@ -169,6 +181,30 @@ def pattern_cases(
     if fold is None:
         return split_groups(cases, validation_fraction, test_fraction, seed, group_of)
     return split_fold(cases, fold, num_folds, validation_fraction, seed, group_of)
+
+
+def _rated(
+    root: Path, images: Sequence[str], label: str
+) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, Path]]]:
+    """The cases, as of `found_cases`, and the label files of each by rater.
+
+    Who the raters are, the cases tell, and these the images.
+    """
+    if marked := [text for text in (*images, label) if PART in text or CLASS in text]:
+        raise UserError(
+            f"The pattern '{marked[0]}' in data::cases holds {PART if PART in marked[0] else CLASS}, but the labels "
+            f"hold {RATER_MARK}, beside which only {CASE} may stand: divide the cases by a table, and give each rater "
+            f"one file of all classes."
+        )
+    names = found_cases(root, images, images[:1])
+    if Path(images[0]).parent == Path(label).parent:
+        of_others = {
+            name
+            for name, values in names.items()
+            if is_rater_file(filled(images[0], values), label, names.keys() - {name})
+        }
+        names = {name: values for name, values in names.items() if name not in of_others}
+    return names, rater_files(root, label, names, images)
 
 
 def _parts(root: Path, lists: Mapping[str, str] | None, splits: str | None, fold: int) -> tuple[str, dict[str, str]]:

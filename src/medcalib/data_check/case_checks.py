@@ -17,6 +17,7 @@ from medcalib.data.cases import Case, Split
 from medcalib.data.dataset_folders import incomplete_cases
 from medcalib.data_check.case_summary import CaseSummary, summarize_case
 from medcalib.data_check.problems import CaseInspector
+from medcalib.functional import majority
 from medcalib.keys import Activation, CaseKeys
 from medcalib.transforms.regions import label_regions
 
@@ -92,7 +93,11 @@ def check_cases(parser: ConfigParser) -> CheckedCases:
                 f"Case {case[CaseKeys.CASE]}: it cannot be loaded ({reason[-1] if reason else type(error).__name__})."
             ]
         spacing = None if found.image is None else found.image.pixdim.tolist()[: found.image.ndim - 1]
-        summary = summarize_case(found.image, found.label, len(class_names), spacing, independent, sample_size)
+        label = found.label
+        if label is not None and label.is_floating_point():
+            # of several raters, or a soft label
+            label = majority(label, independent)
+        summary = summarize_case(found.image, label, len(class_names), spacing, independent, sample_size)
         return summary, found.problems
 
     summaries, problems, damaged = {}, [], set()

@@ -17,6 +17,7 @@ __all__ = [
     "attribute_counts",
     "intensity_range",
     "label_histogram",
+    "rater_counts",
     "spread",
     "summarize_case",
 ]
@@ -207,3 +208,14 @@ def attribute_counts(cases: Sequence[Case]) -> dict[str, dict[str, int]]:
         for name, value in (attributes if isinstance(attributes, Mapping) else {}).items():
             counts.setdefault(str(name), Counter())[str(value)] += 1
     return {name: dict(sorted(of_value.items())) for name, of_value in counts.items()}
+
+
+def rater_counts(cases: Sequence[Case]) -> dict[str, dict[str, int]]:
+    """Number of cases by how many raters they have, as `attribute_counts` counts; empty where nobody named them.
+
+    Example:
+        >>> rater_counts([{"case": "a", "raters": ["ann", "bob"]}, {"case": "b", "raters": ["ann"]}])
+        {'raters of a case': {'1': 1, '2': 1}}
+    """
+    numbers = Counter(len(case[CaseKeys.RATERS]) for case in cases if CaseKeys.RATERS in case)
+    return {"raters of a case": {str(number): numbers[number] for number in sorted(numbers)}} if numbers else {}

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from medcalib.data_check.case_checks import CheckedCases
-from medcalib.data_check.case_summary import CaseSummary, attribute_counts, intensity_range, label_histogram, spread
+from medcalib.data_check.case_summary import (
+    CaseSummary,
+    attribute_counts,
+    intensity_range,
+    label_histogram,
+    rater_counts,
+    spread,
+)
 from medcalib.keys import CaseKeys, SplitKeys
 
 __all__ = ["describe_cases", "readable_bytes", "report_text"]
@@ -38,7 +45,7 @@ def describe_cases(checked: CheckedCases, class_names: Sequence[str], channel_na
             part: {
                 "number": len(cases),
                 "with_problems": sum(case in checked.damaged for case in cases),
-                "attributes": attribute_counts(checked.split[part]),
+                "attributes": attribute_counts(checked.split[part]) | rater_counts(checked.split[part]),
             }
             for part, cases in parts.items()
         },

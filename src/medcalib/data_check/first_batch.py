@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
+from torch import Tensor
 
 from medcalib.bundle.messages import user_message
 from medcalib.data.cases import Case
 from medcalib.data_check.dry_training import UNCACHED
+from medcalib.functional import majority
 from medcalib.handlers.epoch_seed import seed_epoch
 from medcalib.keys import CaseKeys
 from medcalib.visualize.preview import draw_batch_preview
@@ -54,12 +57,20 @@ def preview(parser: ConfigParser, batch: Mapping[str, Any], spacing: Sequence[fl
     """
     return draw_batch_preview(
         batch[CaseKeys.IMAGE].numpy(),
-        batch[CaseKeys.LABEL].numpy(),
+        _shown(batch[CaseKeys.LABEL], parser).numpy(),
         batch[CaseKeys.CASE],
         class_names=parser.get_parsed_content("data::class_names"),
         channel_names=parser.get_parsed_content("data::channel_names"),
         spacing=None if batch[CaseKeys.IMAGE].ndim == 4 else spacing,  # pictures are seen pixel by pixel
     )
+
+
+def _shown(labels: Tensor, parser: ConfigParser) -> Tensor:
+    """Labels of a batch; where they are the response of several raters, or soft, the majority."""
+    if not (labels.is_floating_point() and labels.shape[1] > 1):
+        return labels
+    sigmoid = not parser.get_parsed_content("task").exclusive
+    return torch.stack([majority(label, sigmoid) for label in labels])
 
 
 def reason(error: BaseException) -> str:

@@ -11,11 +11,12 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from medcalib.errors import UserError
+from medcalib.errors import UserError, listed
 from medcalib.image_files.label_values import no_class, value_text, whole_labels
 from medcalib.keys import CaseKeys
 from medcalib.transforms.checks import CheckLabeld
 from medcalib.transforms.loading import LoadCased
+from medcalib.transforms.responses import ToResponsed
 
 __all__ = ["CaseInspector", "Inspection"]
 
@@ -153,6 +154,11 @@ class CaseInspector:
         """
         item: Any = {CaseKeys.CASE.value: case.get(CaseKeys.CASE, "?"), CaseKeys.LABEL.value: label}
         wrong = ""
+        if isinstance(self.check_label, ToResponsed):
+            try:
+                return self.check_label(item)[CaseKeys.LABEL]
+            except UserError as error:
+                raise UserError(f"{str(error).removesuffix('.')} ({listed(_as_list(case[CaseKeys.LABEL]))}).") from None
         try:
             for transform in self.label_transforms:
                 item = transform(item)
@@ -185,3 +191,7 @@ class CaseInspector:
         if len(listed) > LISTED_VALUES:
             listed[LISTED_VALUES:] = [f"{len(listed) - LISTED_VALUES} further values"]
         return f"{where}: {case[CaseKeys.LABEL]} holds {', '.join(listed)}, but {allowed}; {mend}."
+
+
+def _as_list(paths: Any) -> list[str]:
+    return [str(path) for path in (paths if isinstance(paths, list | tuple) else [paths])]

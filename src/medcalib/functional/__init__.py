@@ -26,6 +26,14 @@ from medcalib.functional.class_sizes import ClassVolumes, class_volumes
 from medcalib.functional.conformal import adaptive_scores, conformal_p_values, conformal_quantile, num_cases_needed
 from medcalib.functional.debiased import INDEPENDENT_UNITS, consistency_band, debiased_calibration_error
 from medcalib.functional.known_voxels import known_voxels
+from medcalib.functional.raters import (
+    consensus_dice,
+    generalised_energy_distance,
+    majority,
+    mean_response,
+    normalised_cross_correlation,
+    response_variance,
+)
 from medcalib.functional.risk_control import (
     binomial_p_values,
     controlled_index,
@@ -66,6 +74,7 @@ __all__ = [
     "class_volumes",
     "conformal_p_values",
     "conformal_quantile",
+    "consensus_dice",
     "consistency_band",
     "controlled_index",
     "debiased_calibration_error",
@@ -73,20 +82,25 @@ __all__ = [
     "every_calibration_error",
     "fixed_sequence",
     "foreground_mean",
+    "generalised_energy_distance",
     "hoeffding_bentkus_p_values",
     "image_mean",
     "keep_decisions",
     "known_voxels",
     "log_odds",
+    "majority",
     "mean_calibration_gap",
     "mean_foreground_confidence",
     "mean_pairwise_dice",
+    "mean_response",
     "member_agreement",
     "negative_log_likelihood",
+    "normalised_cross_correlation",
     "num_cases_needed",
     "num_cases_to_reject",
     "pairwise_dice",
     "patch_maximum",
+    "response_variance",
     "sample_mean_uncertainty",
     "scale_temperature",
     "set_losses",

@@ -13,6 +13,7 @@ from medcalib.handlers.mlflow_run import MLFlowRunHandler
 from medcalib.handlers.object_sizes import ObjectSizesHandler
 from medcalib.handlers.prediction_saver import PredictionSaver
 from medcalib.handlers.progress_bar import ProgressBarHandler
+from medcalib.handlers.rater_scores import RatedCase, RaterScoresHandler
 from medcalib.handlers.region_metric import RegionMetricHandler
 from medcalib.handlers.release import ReleaseHandler
 from medcalib.handlers.result_folder import ResultFolder
@@ -40,6 +41,8 @@ __all__ = [
     "PredictionSaver",
     "PredictionTableHandler",
     "ProgressBarHandler",
+    "RatedCase",
+    "RaterScoresHandler",
     "RegionMetricHandler",
     "ReleaseHandler",
     "ResultFolder",

@@ -9,16 +9,20 @@ from monai.handlers import IgniteMetricHandler
 from monai.utils import CommonKeys
 from torch import Tensor
 
+from medcalib.keys import RaterKeys
 from medcalib.metrics import RegionMetric
 
 __all__ = ["RegionMetricHandler", "masked_output"]
 
 
 def masked_output(output: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
-    """Probabilities, labels and masks of the cases of ``engine.state.output``; a mask is None where there is none."""
+    """Probabilities, labels and masks of the cases of ``engine.state.output``; a mask is None where there is none.
+
+    Where a case has the mean response of several raters, this stands in the place of its label.
+    """
     return (
         [case[CommonKeys.PRED] for case in output],
-        [case[CommonKeys.LABEL] for case in output],
+        [case[RaterKeys.RESPONSE] if RaterKeys.RESPONSE in case else case[CommonKeys.LABEL] for case in output],
         [case.get("mask") for case in output],
     )
 

@@ -10,8 +10,8 @@ from ignite.engine import Engine, Events
 from medcalib.errors import UserError
 
 __all__ = [
-    "BINNED", "BOUNDARY_BINNED", "CASE_SCORES", "CLASSIFIED", "GUARANTEED_CASES", "IMAGES", "OBJECT_SIZES", "Results",
-    "results_of",
+    "BINNED", "BOUNDARY_BINNED", "CASE_SCORES", "CLASSIFIED", "GUARANTEED_CASES", "IMAGES", "OBJECT_SIZES", "RATED",
+    "Results", "results_of",
 ]  # fmt: skip
 
 BINNED = "binned cases"
@@ -19,6 +19,7 @@ BOUNDARY_BINNED = "binned boundaries"
 CASE_SCORES = "case scores"
 IMAGES = "image predictions"
 OBJECT_SIZES = "object sizes"
+RATED = "rater scores"
 CLASSIFIED = "classification scores"
 GUARANTEED_CASES = "guaranteed cases"
 # who makes what others need, with its article
@@ -27,6 +28,7 @@ _MAKERS = {
     BOUNDARY_BINNED: "a BoundaryCalibrationHandler",
     CASE_SCORES: "an UncertaintyScoresHandler",
     IMAGES: "an ImagePredictionsHandler",
+    RATED: "a RaterScoresHandler",
     CLASSIFIED: "a ClassificationScoresHandler",
     OBJECT_SIZES: "an ObjectSizesHandler",
     GUARANTEED_CASES: "a GuaranteeReportHandler",

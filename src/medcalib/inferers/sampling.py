@@ -16,6 +16,7 @@ from medcalib.calibrators import Calibrator
 from medcalib.functional.activation import to_decisions
 from medcalib.functional.agreement import member_agreement
 from medcalib.functional.uncertainty import PredictiveMoments
+from medcalib.inferers.member_labels import MemberLabels
 from medcalib.inferers.portable_network import PortableNetwork
 from medcalib.inferers.prediction_cache import PredictionCache
 from medcalib.inferers.samplers import Sampler, single_member
@@ -40,6 +41,7 @@ class SamplingInferer(Inferer):
         activation: how logits become probabilities.
         measure_agreement: whether `predict` also compares the members' segmentations.
         member_calibrator: calibrates the logits of each member before they are averaged; none when None.
+        keep_member_labels: whether `predict` also returns the segmentation of each member.
 
     Example:
         >>> from monai.inferers import SimpleInferer
@@ -59,6 +61,7 @@ class SamplingInferer(Inferer):
         activation: Activation | str = Activation.SOFTMAX,
         measure_agreement: bool = False,
         member_calibrator: Calibrator | None = None,
+        keep_member_labels: bool = False,
     ) -> None:
         super().__init__()
         self.inferer = inferer
@@ -66,6 +69,7 @@ class SamplingInferer(Inferer):
         self.activation = Activation(activation)
         self.measure_agreement = measure_agreement
         self.member_calibrator = member_calibrator
+        self.keep_member_labels = keep_member_labels
         self._cache: PredictionCache | None = None
 
     def __call__(  # type: ignore[override]  # samplers change the modules of the network
@@ -118,11 +122,13 @@ class SamplingInferer(Inferer):
             ``pred``: logits (B, C, ...). Where there are several members also ``mutual_information`` (B, 1, ...) in
             nats, ``variance`` (B, 1, ...) in [0, 0.25], and with ``measure_agreement`` ``agreement`` (B, C, members,
             members), the number of voxels to which two members give the same class, float64; a voxel that several
-            windows hold counts once, divided among them as their logits are.
+            windows hold counts once, divided among them as their logits are. With ``keep_member_labels`` also
+            ``member_labels`` (B, members, ...), see `medcalib.inferers.member_labels.MemberLabels`.
         """
         if self._cache is not None and not torch.is_grad_enabled():
             wanted = {str(CommonKeys.PRED), *map(str, MEMBER_MAPS)}
             wanted |= {str(UncertaintyKeys.AGREEMENT)} if self.measure_agreement else set()
+            wanted |= {str(UncertaintyKeys.MEMBER_LABELS)} if self.keep_member_labels else set()
             return self._kept(self._cache, inputs, network, wanted, args, kwargs)
         return self._predict(inputs, network, self.measure_agreement, *args, **kwargs)
 
@@ -136,7 +142,9 @@ class SamplingInferer(Inferer):
         kwargs: dict[str, Any],
     ) -> dict[str, Tensor]:
         """The wanted outputs from the cache, which gets all there can be, whoever asks first."""
-        settings = {key: value for key, value in vars(self).items() if key not in ("_cache", "measure_agreement")}
+        # who keeps no labels reads what was predicted before there were any to keep
+        aside = {"_cache", "measure_agreement"} | ({"keep_member_labels"} if not self.keep_member_labels else set())
+        settings = {key: value for key, value in vars(self).items() if key not in aside}
         settings["type"] = type(self)
         outputs = cache.maps(
             settings,
@@ -151,8 +159,8 @@ class SamplingInferer(Inferer):
     def _predict(
         self, inputs: Tensor, network: nn.Module, measure_agreement: bool, *args: Any, **kwargs: Any
     ) -> dict[str, Tensor]:
-        compared = measure_agreement and self.sampler is not single_member
-        agreement = _Agreement(self.inferer, inputs) if compared else None
+        compared = (measure_agreement or self.keep_member_labels) and self.sampler is not single_member
+        agreement = _Agreement(self.inferer, inputs, self.keep_member_labels) if compared else None
 
         def window_moments(window: Tensor, coordinates: Sequence | None = None) -> dict[str, Tensor]:
             moments, labels = self._moments(window, network, agreement is not None)
@@ -172,7 +180,13 @@ class SamplingInferer(Inferer):
             for key, value in outputs.items():
                 outputs[key] = MetaTensor(value.as_subclass(torch.Tensor)).copy_meta_from(inputs)
         if agreement is not None and agreement.total is not None and agreement.total.shape[-1] > 1:
-            outputs[str(UncertaintyKeys.AGREEMENT)] = agreement.total
+            if measure_agreement:
+                outputs[str(UncertaintyKeys.AGREEMENT)] = agreement.total
+            if agreement.members is not None:
+                labels = agreement.members.labels()
+                outputs[str(UncertaintyKeys.MEMBER_LABELS)] = (
+                    MetaTensor(labels).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else labels
+                )
         return outputs
 
     def _moments(
@@ -204,7 +218,7 @@ PART = 1 << 14
 class _Agreement:
     """Sum the agreement of members over the windows of a batch of cases."""
 
-    def __init__(self, inferer: Inferer, inputs: Tensor) -> None:
+    def __init__(self, inferer: Inferer, inputs: Tensor, keep_labels: bool = False) -> None:
         self.total: Tensor | None = None
         self._batch_size = inputs.shape[0]
         self._weights: Tensor | None = None
@@ -213,9 +227,16 @@ class _Agreement:
             self.inferer = copy.copy(inferer)
             self.inferer.with_coord = True
             self._importance, self._weights = _window_weights(self.inferer, inputs)
+        self.members: MemberLabels | None = None
+        if keep_labels:
+            padded = None if self._weights is None else self._weights.shape
+            importance = None if self._weights is None else self._importance
+            self.members = MemberLabels(inputs.shape[0], importance, padded, inputs.shape[2:])
 
     def add(self, labels: Sequence[Tensor], num_classes: int, coordinates: Sequence | None) -> None:
         """Count the voxels of a batch of windows, labels of each member (B, 1, ...) or (B, C, ...)."""
+        if self.members is not None:
+            self.members.add(labels, coordinates)
         if self.total is None:
             shape = (self._batch_size, num_classes, len(labels), len(labels))
             self.total = torch.zeros(shape, dtype=torch.float64, device=labels[0].device)

@@ -11,7 +11,9 @@ __all__ = ["DiceLoss"]
 class DiceLoss(monai.losses.DiceLoss):
     """``monai.losses.DiceLoss``, whose ``squared_pred`` refuses targets (B, C, ...) of whole numbers or booleans.
 
-    Takes the same arguments and gives the same values.
+    Takes the same arguments and gives the same values. With ``to_onehot_y`` it takes soft targets (B, C, ...), too,
+    such as the mean response of several raters: where ``squared_pred`` is not set, as the Dice semimetric loss
+    (https://arxiv.org/abs/2303.16296), since plain soft Dice is not lowest where the prediction is the target.
 
     Example:
         >>> import torch
@@ -22,6 +24,15 @@ class DiceLoss(monai.losses.DiceLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
         """Return the loss of logits (B, C, ...) and a label map (B, 1, ...) or a target (B, C, ...)."""
-        if target.shape == input.shape and not target.is_floating_point():
-            target = target.to(input.dtype)
-        return super().forward(input, target)
+        if target.shape != input.shape:
+            return super().forward(input, target)
+        if not target.is_floating_point():
+            return super().forward(input, target.to(input.dtype))
+        if not (self.to_onehot_y and input.shape[1] > 1):
+            return super().forward(input, target)
+        to_onehot_y, soft_label = self.to_onehot_y, self.soft_label
+        self.to_onehot_y, self.soft_label = False, soft_label or not self.squared_pred
+        try:
+            return super().forward(input, target.to(input.dtype))
+        finally:
+            self.to_onehot_y, self.soft_label = to_onehot_y, soft_label

@@ -5,7 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["index_labels"]
+from medcalib.losses.channel_targets import channel_targets
+
+__all__ = ["class_target", "index_labels"]
+
+
+def class_target(logits: Tensor, target: Tensor) -> Tensor:
+    """What ``torch.nn.functional.cross_entropy`` takes: class indices of a label map, or a soft target as it is.
+
+    Args:
+        logits: (B, C, ...), C at least 2.
+        target: label map (B, 1, ...), or shares of the classes (B, C, ...) such as the mean response of several raters.
+
+    Raises:
+        ValueError: As of `index_labels`, or, on CPU, if a share is outside [0, 1].
+
+    Example:
+        >>> class_target(torch.zeros(1, 2, 1), torch.tensor([[[0.25], [0.75]]])).tolist()
+        [[[0.25], [0.75]]]
+    """
+    if target.shape == logits.shape and target.shape[1] > 1:
+        return channel_targets(logits, target)[1]
+    return index_labels(logits, target)
 
 
 def index_labels(logits: Tensor, target: Tensor) -> Tensor:

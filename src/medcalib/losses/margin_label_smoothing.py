@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
 from medcalib.losses.channel_targets import channel_targets
-from medcalib.losses.index_labels import index_labels
+from medcalib.losses.index_labels import class_target
 
 __all__ = ["MarginLabelSmoothingLoss"]
 
@@ -51,6 +51,9 @@ class MarginLabelSmoothingLoss(_Loss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
         """Return the loss of logits (B, C, ...) and a label map (B, 1, ...), with ``sigmoid`` a target (B, C, ...).
 
+        The target may also be soft, (B, C, ...): the penalty does not look at it, and cross entropy is its mean over
+        the raters.
+
         Raises:
             ValueError: If the shapes do not fit, or, on CPU, if a label is not a class or a target outside [0, 1].
         """
@@ -59,6 +62,6 @@ class MarginLabelSmoothingLoss(_Loss):
             cross_entropy = F.binary_cross_entropy_with_logits(logits, truth)
             # the other one of the two is never behind
             return cross_entropy + self.alpha * F.relu(logits.abs() - self.margin).mean() / 2
-        cross_entropy = F.cross_entropy(input, index_labels(input, target))
+        cross_entropy = F.cross_entropy(input, class_target(input, target))
         behind = input.amax(1, keepdim=True) - input
         return cross_entropy + self.alpha * F.relu(behind - self.margin).mean()

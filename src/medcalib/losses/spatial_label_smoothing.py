@@ -70,7 +70,7 @@ class SpatiallyVaryingLabelSmoothingLoss(_Loss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
         """Return the loss of logits (B, C, ...) and a label map (B, 1, ...), with ``sigmoid`` a target (B, C, ...).
 
-        In nats.
+        In nats. The target may also be soft, (B, C, ...): smoothed, it is the mean of the raters' smoothed labels.
 
         Raises:
             ValueError: If the shapes do not fit, or, on CPU, if a label is not a class or a target outside [0, 1].
@@ -78,6 +78,9 @@ class SpatiallyVaryingLabelSmoothingLoss(_Loss):
         if self.sigmoid:
             logits, truth = channel_targets(input, target)
             return F.binary_cross_entropy_with_logits(logits, self._smoothed(truth))
+        if target.shape == input.shape and input.shape[1] > 1:
+            logits, truth = channel_targets(input, target)
+            return F.cross_entropy(logits, self._smoothed(truth))
         labels = index_labels(input, target)
         return F.cross_entropy(input, self.smooth_target(labels, input.shape[1], input.dtype))
 

@@ -69,8 +69,11 @@ def measure_case(case: Case, has_pictures: bool, ignore_label: int | None = None
     if CaseKeys.STRUCTURES in case:
         label, classes = _structures(load, files)
     elif not is_class:
-        label = _whole(case, _one_channel(case, np.asarray(loaded[CaseKeys.LABEL])))
-        classes = _classes(label, ignore_label)
+        labels = _whole(case, np.asarray(loaded[CaseKeys.LABEL]))
+        if CaseKeys.RATERS not in case:
+            labels = _one_channel(case, labels)[None]
+        label = _most(labels)
+        classes = _all_classes(label, labels, ignore_label)
         label = np.where(label == ignore_label, 0, label)
     foreground = None if label is None else label > 0
     first = case[CaseKeys.IMAGE] if isinstance(case[CaseKeys.IMAGE], str) else case[CaseKeys.IMAGE][0]
@@ -110,6 +113,28 @@ def _structures(load: LoadCased, case: Mapping[Any, Any]) -> tuple[NDArray[np.bo
     for value, place in places.items():
         found[value]["shared"] = int((flat[place] > 1).sum())
     return covered > 0, {"0": {"voxels": int((covered == 0).sum())}, **found}
+
+
+def _most(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The value (...) that most raters (rater, ...) give a voxel; a tie goes to the smallest."""
+    if len(labels) == 1:
+        return labels[0]
+    values = np.unique(labels)
+    votes = np.stack([(labels == value).sum(0) for value in values])
+    return values[votes.argmax(0)].astype(np.int32)
+
+
+def _all_classes(
+    label: NDArray[np.int32], labels: NDArray[np.int32], ignore_label: int | None = None
+) -> dict[str, Any]:
+    """Voxels and objects of every value; of one that only some raters see, those of the rater who sees the most."""
+    found = _classes(label, ignore_label)
+    if len(labels) > 1:
+        for value in np.unique(labels).tolist():
+            if str(value) not in found:
+                most = int((labels == value).reshape(len(labels), -1).sum(1).argmax())
+                found[str(value)] = _classes(labels[most], ignore_label)[str(value)]
+    return found
 
 
 def _whole(case: Case, label: NDArray) -> NDArray[np.int32]:

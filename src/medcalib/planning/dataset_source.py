@@ -10,7 +10,7 @@ from typing import Any
 
 from medcalib.data.cases import Case
 from medcalib.errors import UserError
-from medcalib.keys import CaseKeys
+from medcalib.keys import CaseKeys, LabelType
 from medcalib.planning.label_names import LabelPlan
 
 __all__ = ["PICTURE_ENDINGS", "DatasetSource", "check_enough", "fragment_name", "holds_pictures"]
@@ -39,6 +39,7 @@ class DatasetSource:
         class_names: names of the classes by the user, or of whole images.
         classification: whether whole images are classified.
         ignore_label: the value of voxels whose truth is unknown, where `labels` do not say it.
+        label_type: what the label of a case is, see `medcalib.keys.LabelType`.
         metadata: what is known of title, description, licence and the like.
         notes: what is left out, and other things that a user should know, one sentence each.
         training: ids of the training cases, where somebody has chosen them; else empty.
@@ -56,6 +57,7 @@ class DatasetSource:
     class_names: tuple[str, ...] = ()
     classification: bool = False
     ignore_label: int | None = None
+    label_type: str = LabelType.CLASSES
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     training: frozenset[str] = frozenset()

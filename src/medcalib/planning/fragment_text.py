@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from medcalib.keys import LabelType
 from medcalib.planning.dataset_source import DatasetSource
 from medcalib.planning.fragment_plan import Choice, FragmentPlan
 
@@ -53,6 +54,9 @@ def _body(name: str, source: DatasetSource, plan: FragmentPlan) -> Iterator[str]
     yield f"dataset_dir: {_flow(str(source.root))}"
     yield from _list("channel_names", list(plan.channel_names))
     yield from _list("class_names", list(plan.labels.class_names))
+    if source.label_type != LabelType.CLASSES:
+        yield from _comment("one label of each rater; their mean response is what is learnt and calibrated to")
+        yield f"label_type: {source.label_type}"
     if plan.labels.label_map:
         yield from _comment("value in the files: class index")
     yield f"label_map: {_flow(plan.labels.label_map)}"

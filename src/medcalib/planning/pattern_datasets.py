@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +23,12 @@ from medcalib.data.file_patterns import (
     matching_files,
 )
 from medcalib.data.pattern import pattern_cases
+from medcalib.data.rater_files import RATER_MARK
 from medcalib.data.split_folders import named_folders, validation_is_tested
 from medcalib.data.structure_files import is_there
 from medcalib.errors import UserError, listed
 from medcalib.files.tables import read_table
-from medcalib.keys import CaseKeys, SplitKeys
+from medcalib.keys import CaseKeys, LabelType, SplitKeys
 from medcalib.planning.dataset_source import DatasetSource, check_enough
 from medcalib.planning.label_names import LabelPlan
 from medcalib.planning.other_endings import passed_over
@@ -35,6 +37,7 @@ from medcalib.planning.structure_names import channels_of_label, structure_names
 __all__ = ["PatternOptions", "pattern_source"]
 
 _NAMES = "@data::class_names"
+_LISTED_RATERS = 8
 
 
 class PatternOptions(NamedTuple):
@@ -93,6 +96,8 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         raise UserError("--class_column needs --table, the csv that has this column and one of the name case.")
     if options.ignore_label is not None and (labels is None or CLASS in labels):
         raise UserError("--ignore_label is a value of label maps, which these data do not have: leave it out.")
+    if options.ignore_label is not None and labels is not None and RATER_MARK in labels:
+        raise UserError(f"--ignore_label and {RATER_MARK} in --labels do not go together yet: leave one of them out.")
     if options.ignore_label == 0:
         raise UserError("--ignore_label is 0, but that is the background: give the value of voxels of unknown truth.")
     root = _root(images, labels, options)
@@ -100,6 +105,7 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
     class_names, notes, plan = options.class_names, [], None
     first = listing["image"] if isinstance(listing["image"], str) else listing["image"][0]
     patterns: list[str] = []
+    has_raters = labels is not None and RATER_MARK in labels
     if options.class_column is not None and not class_names:
         class_names = _classes(root / listing["table"], options.class_column)
     elif in_folders:
@@ -111,7 +117,7 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         patterns = [filled(listing["label"], {CLASS: name}) for name in class_names[1:]]
         if options.missing_structures is not None:
             listing["missing_structures"] = options.missing_structures
-    elif labels is not None:
+    elif labels is not None and not has_raters:
         patterns = [listing["label"]]
         found = channels_of_label(root, first, listing["label"], options.class_names)
         if found is not None:
@@ -125,8 +131,12 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         listing["skip_unlabelled"] = True
         number = f"{len(unlabelled)} image{'s' * (len(unlabelled) > 1)} without a label"
         notes.append(f"{number} ({listed(unlabelled, 3)}) left out; medcalib run --images predicts them.")
+    if has_raters:
+        listing["skip_unlabelled"] = True
     cases, training, told = _all_cases(root, listing, class_names)
     notes += [*told, *passed_over(root, first, patterns)]
+    if has_raters:
+        notes += _rater_notes(cases)
     check_enough(cases, root)
     num_folds = None
     if options.fold_column is not None:
@@ -146,9 +156,18 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         class_names=class_names,
         classification=labels is None,
         ignore_label=options.ignore_label,
+        label_type=str(LabelType.RATERS if has_raters else LabelType.CLASSES),
         notes=notes,
         training=training,
     )
+
+
+def _rater_notes(cases: Sequence[Case]) -> list[str]:
+    """Who labelled how many cases; images that nobody labelled are left out."""
+    labelled = Counter(rater for case in cases for rater in case[CaseKeys.RATERS])
+    told = ", ".join(f"{rater} {number}" for rater, number in sorted(labelled.items())[:_LISTED_RATERS])
+    more = f" and {len(labelled) - _LISTED_RATERS} more" if len(labelled) > _LISTED_RATERS else ""
+    return [f"{len(labelled)} rater{'s' * (len(labelled) != 1)} labelled {len(cases)} cases: {told}{more}."]
 
 
 def _root(images: Sequence[str], labels: str | None, options: PatternOptions) -> Path:

@@ -9,6 +9,7 @@ from medcalib.reports.new_images_table import NewClassifiedImagesHandler, NewIma
 from medcalib.reports.object_size_report import ObjectSizeReportHandler
 from medcalib.reports.provenance import collect_provenance, inference_settings
 from medcalib.reports.quality_control_report import QualityControlHandler
+from medcalib.reports.rater_report import RaterReportHandler
 from medcalib.reports.reliability_report import ReliabilityDiagramHandler
 from medcalib.reports.retention_report import RetentionReportHandler
 from medcalib.reports.shift_check import ShiftCheck
@@ -24,6 +25,7 @@ __all__ = [
     "NewImagesHandler",
     "ObjectSizeReportHandler",
     "QualityControlHandler",
+    "RaterReportHandler",
     "ReliabilityDiagramHandler",
     "RetentionReportHandler",
     "ShiftCheck",

@@ -23,8 +23,9 @@ from medcalib.networks.weights import weights_digest
 
 __all__ = ["collect_provenance", "inference_settings"]
 
-# arguments of inferers that decide how fast it goes
+# arguments of inferers that decide how fast it goes, or what is kept beside the prediction
 _PACE = {
+    "keep_member_labels",
     "sw_batch_size",
     "sw_device",
     "device",

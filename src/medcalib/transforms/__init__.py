@@ -11,6 +11,7 @@ from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpac
 from medcalib.transforms.known_class_indices import KnownClassesToIndicesd
 from medcalib.transforms.loading import CheckSpatialDims, LoadCased
 from medcalib.transforms.regions import RegionOfInterestd, Regionsd, label_regions
+from medcalib.transforms.responses import CloseResponsed, MajorityLabeld, ToResponsed
 from medcalib.transforms.scores import UncertaintyScoresd
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "CheckLabeld",
     "CheckPredictiond",
     "CheckSpatialDims",
+    "CloseResponsed",
     "CorruptImaged",
     "InvertProbabilitiesd",
     "KnownClassesToIndicesd",
@@ -27,11 +29,13 @@ __all__ = [
     "LoadCased",
     "LoadCropd",
     "LoadPictured",
+    "MajorityLabeld",
     "ObserveGuaranteesd",
     "RegionOfInterestd",
     "Regionsd",
     "ShowCorruptedd",
     "ToEvaluationSpaced",
+    "ToResponsed",
     "UncertaintyScoresd",
     "corrupt",
     "label_regions",

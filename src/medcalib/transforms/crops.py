@@ -31,6 +31,7 @@ class LoadCropd(LoadPictured):
         keys: as of `LoadPictured`, and so are the others.
         num_channels: number of channels that the picture must have; not checked when None.
         label_map: label value on disk: class index, for those that differ.
+        soft_label: whether the label holds probabilities.
 
     Raises:
         UserError: on call, as of `LoadPictured`.
@@ -50,10 +51,11 @@ class LoadCropd(LoadPictured):
         keys: KeysCollection = (CaseKeys.IMAGE, CaseKeys.LABEL),
         num_channels: int | None = None,
         label_map: Mapping[int, int] | None = None,
+        soft_label: bool = False,
     ) -> None:
-        super().__init__(keys, num_channels, label_map)
+        super().__init__(keys, num_channels, label_map, soft_label=soft_label)
         # what is not cut is handed on as it was read, and the next transform may change it
-        self._load_whole = LoadPictured(keys, num_channels, label_map)
+        self._load_whole = LoadPictured(keys, num_channels, label_map, soft_label)
         self._open = _read_or_remember
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

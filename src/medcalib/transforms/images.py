@@ -50,6 +50,7 @@ class LoadPictured(LoadCased):
         keys: keys that hold a path, or a list of paths that become channels; one that a case lacks is passed over.
         num_channels: number of channels that the picture must have; not checked when None.
         label_map: label value on disk: class index, for those that differ.
+        soft_label: whether the label holds probabilities.
 
     Raises:
         UserError: on call, naming case and file: a file is missing, damaged or holds NaN or Inf, the picture has
@@ -74,8 +75,9 @@ class LoadPictured(LoadCased):
         keys: KeysCollection = (CaseKeys.IMAGE, CaseKeys.LABEL),
         num_channels: int | None = None,
         label_map: Mapping[int, int] | None = None,
+        soft_label: bool = False,
     ) -> None:
-        super().__init__(keys, num_channels, label_map)
+        super().__init__(keys, num_channels, label_map, soft_label=soft_label)
         self._open = PictureFile
         # white is 255 in masks of 8 bits, and may be so in those of one bit
         white = 255 if 255 in self.label_map and 1 not in self.label_map else 1

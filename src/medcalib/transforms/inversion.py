@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medcalib.errors import UserError
 from medcalib.functional.slabs import can_overwrite, slabs
-from medcalib.keys import CaseKeys, EvaluationSpace
+from medcalib.keys import CaseKeys, EvaluationSpace, RaterKeys
 from medcalib.task import Task
 from medcalib.transforms.loading import LoadCased
 from medcalib.transforms.structures import PATHS_BETWEEN
@@ -164,7 +164,10 @@ class ToEvaluationSpaced(Transform):
         files = str(label.meta["filename_or_obj"]).split(PATHS_BETWEEN)
         stored = self.load(kept | {CommonKeys.LABEL: files if len(files) > 1 else files[0]})[CommonKeys.LABEL]
         for transform in self.label_transforms:
-            stored = transform({CaseKeys.CASE: case, CommonKeys.LABEL: stored})[CommonKeys.LABEL]
+            found = transform({CaseKeys.CASE: case, CommonKeys.LABEL: stored})
+            stored = found[CommonKeys.LABEL]
+            if RaterKeys.VOTES in found:
+                moved[RaterKeys.VOTES] = found[RaterKeys.VOTES].to(label.device)
         if stored.shape[0] != label.shape[0]:
             raise UserError(
                 f"Case {case}: its label has {label.shape[0]} channel(s) after data::preprocessing, but "

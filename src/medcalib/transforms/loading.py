@@ -19,7 +19,7 @@ from medcalib.image_files.label_values import replaced_values, whole_labels
 from medcalib.image_files.unreadable import UnreadableFileError
 from medcalib.image_files.volumes_in_files import VOLUME_ENDINGS, open_volume
 from medcalib.keys import IGNORED, CaseKeys
-from medcalib.transforms.structures import masks_of_structures, united_structures
+from medcalib.transforms.structures import PATHS_BETWEEN, masks_of_structures, united_structures
 
 __all__ = ["CheckSpatialDims", "ImageFile", "LoadCased"]
 
@@ -37,6 +37,9 @@ class ImageFile(Protocol):
 
     def read(self, channel: int | None = None) -> NDArray[np.float32]:
         """Values (C, ...) of all channels, or (1, ...) of one."""
+
+
+_FROM_THE_SPLIT = (CaseKeys.ATTRIBUTES, CaseKeys.SERIES, CaseKeys.RATERS)
 
 
 class LoadCased(MapTransform):
@@ -58,6 +61,7 @@ class LoadCased(MapTransform):
             refuses a 2 in a file. Where several are, such as ``{2: 1, 3: 1}``, they are united with it, and so is what
             is mapped to 0.
         affine_tolerance: how far a corner of the label may lie from that of the image, in voxels of the image.
+        soft_label: whether the label holds probabilities, which are neither rounded nor mapped.
 
     Attributes:
         endings: how the names of the files that it reads end, in lower case.
@@ -85,18 +89,20 @@ class LoadCased(MapTransform):
         num_channels: int | None = None,
         label_map: Mapping[int, int] | None = None,
         affine_tolerance: float = AFFINE_TOLERANCE,
+        soft_label: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.num_channels = num_channels
         self.label_map = dict(label_map or {})
         self.affine_tolerance = affine_tolerance
+        self.soft_label = soft_label
         self._open: Callable[..., ImageFile] = open_volume
         self._open_label: Callable[[Any], ImageFile] = open_volume
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with tensors (C, ...) in place of paths."""
         # what is known of the case besides its files is read from the split; values such as None make no batch
-        loaded = {key: value for key, value in data.items() if key not in (CaseKeys.ATTRIBUTES, CaseKeys.SERIES)}
+        loaded = {key: value for key, value in data.items() if key not in _FROM_THE_SPLIT}
         case = str(loaded.get(CaseKeys.CASE, "?"))
         frame = loaded.get(CaseKeys.FRAME)
         files = self._checked_files(data)
@@ -108,6 +114,8 @@ class LoadCased(MapTransform):
             read = self._read_label if key == CaseKeys.LABEL else self._read
             channels = [read(case, file, frame) for file in several]
             loaded[key] = torch.cat([*channels]) if len(channels) > 1 else channels[0]
+            if key == CaseKeys.LABEL and len(several) > 1:
+                loaded[key].meta["filename_or_obj"] = PATHS_BETWEEN.join(str(file.grid.path) for file in several)
             if key == CaseKeys.IMAGE and self.num_channels not in (None, len(loaded[key])):
                 raise UserError(
                     f"Case {case}: {_counted(several, channels)} {len(loaded[key])} channel(s), but "
@@ -145,6 +153,8 @@ class LoadCased(MapTransform):
 
     def _read_label(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
         label = self._read(case, file, frame)
+        if self.soft_label:
+            return label
         values = whole_labels(label.as_tensor())
         ignores = IGNORED in self.label_map.values() and IGNORED not in self.label_map
         if ignores and bool((values == IGNORED).any()):
@@ -168,9 +178,10 @@ class LoadCased(MapTransform):
         """The files of each key, of which only headers were read, on one grid."""
         case = str(data.get(CaseKeys.CASE, "?"))
         files = {key: self._all_opened(data, key) for key in self.key_iterator(dict(data))}
-        for several in files.values():
+        for key, several in files.items():
+            of = "the files of the label" if key == CaseKeys.LABEL else "the channels"
             for file in several[1:]:
-                self._check_geometry(case, "the channels", several[0].grid, file.grid)
+                self._check_geometry(case, of, several[0].grid, file.grid)
         image, label = (files.get(key) for key in (CaseKeys.IMAGE, CaseKeys.LABEL))
         if image and label:
             self._check_geometry(case, "image and label", image[0].grid, label[0].grid)

@@ -9,6 +9,7 @@ from medcalib.visualize.quality_control_figure import (
     draw_risk_coverage_curves,
     draw_score_scatter,
 )
+from medcalib.visualize.rater_maps import draw_rater_maps
 from medcalib.visualize.reliability import (
     draw_case_reliability_diagrams,
     draw_dataset_reliability_diagrams,
@@ -26,6 +27,7 @@ __all__ = [
     "draw_dataset_reliability_histograms",
     "draw_flagging_curves",
     "draw_guarantees",
+    "draw_rater_maps",
     "draw_retention",
     "draw_risk_coverage_curves",
     "draw_score_scatter",

@@ -17,7 +17,7 @@ from medcalib.data.phantom.volume_model import CLASS_NAMES, PhantomModel, Phanto
 from medcalib.errors import UserError
 from medcalib.keys import CaseKeys
 
-__all__ = ["draw_affine", "make_phantom", "phantom_cases"]
+__all__ = ["draw_affine", "make_phantom", "phantom_cases", "write_volume"]
 
 _FOLDERS = {CaseKeys.IMAGE: "images", CaseKeys.LABEL: "labels", CaseKeys.PROBABILITY: "probabilities"}
 _ORIENTATIONS = ("RAS", "LPS", "PIR", "LAS", "SAR", "ASL", "RPI")
@@ -143,22 +143,24 @@ def draw_affine(
     return affine
 
 
-def _write_case(case: Case, volumes: PhantomVolumes, affine: np.ndarray, index: int) -> None:
+def write_volume(path: str | Path, array: np.ndarray, affine: np.ndarray, index: int) -> None:
+    """Write a volume of a case, in the orientation that cases of this number have; the same array, the same bytes."""
     orientation = nib.orientations.ornt_transform(
         nib.orientations.axcodes2ornt("RAS"),
         nib.orientations.axcodes2ornt(_ORIENTATIONS[index % len(_ORIENTATIONS)]),
     )
-    for key, array in (
-        (CaseKeys.IMAGE, volumes.image),
-        (CaseKeys.LABEL, volumes.label),
-        (CaseKeys.PROBABILITY, volumes.probability),
-    ):
-        volume = nib.Nifti1Image(array, affine).as_reoriented(orientation)
-        volume.header.set_xyzt_units("mm")
-        volume.set_qform(volume.affine, code="scanner")
-        volume.set_sform(volume.affine, code="scanner")
-        # nibabel's own writer stamps the time into the file
-        Path(case[key]).write_bytes(gzip.compress(volume.to_bytes(), compresslevel=6, mtime=0))
+    volume = nib.Nifti1Image(array, affine).as_reoriented(orientation)
+    volume.header.set_xyzt_units("mm")
+    volume.set_qform(volume.affine, code="scanner")
+    volume.set_sform(volume.affine, code="scanner")
+    # nibabel's own writer stamps the time into the file
+    Path(path).write_bytes(gzip.compress(volume.to_bytes(), compresslevel=6, mtime=0))
+
+
+def _write_case(case: Case, volumes: PhantomVolumes, affine: np.ndarray, index: int) -> None:
+    write_volume(case[CaseKeys.IMAGE], volumes.image, affine, index)
+    write_volume(case[CaseKeys.LABEL], volumes.label, affine, index)
+    write_volume(case[CaseKeys.PROBABILITY], volumes.probability, affine, index)
 
 
 def _case(root: Path, name: str) -> Case:

@@ -74,6 +74,32 @@ class PhantomModel:
         Returns:
             Image, label and the class probabilities the label was drawn from.
         """
+        organ_distance, lesion_distance = self.bodies(rng, with_lesion)
+        shape = organ_distance.shape
+        organ_contour, lesion_contour = (
+            sd * self.field(rng, shape, self.annotator_smoothness)
+            for sd in (self.organ_annotator_sd, self.lesion_annotator_sd)
+        )
+        label = np.where(lesion_distance < lesion_contour, 2, np.where(organ_distance < organ_contour, 1, 0))
+        lesion = ndtr(-lesion_distance / self.lesion_annotator_sd)
+        organ = (1 - lesion) * ndtr(-organ_distance / self.organ_annotator_sd)
+        background = (1 - lesion) * ndtr(organ_distance / self.organ_annotator_sd)
+        return PhantomVolumes(
+            image=np.round(self.scan(rng, organ_distance, lesion_distance)).astype(np.int16),
+            label=label.astype(np.uint8),
+            probability=np.stack([background, organ, lesion], axis=-1).astype(np.float32),
+        )
+
+    def bodies(self, rng: np.random.Generator, with_lesion: bool) -> tuple[Array, Array]:
+        """Draw the latent shapes of a case on a grid of its own.
+
+        Args:
+            rng: source of all randomness.
+            with_lesion: whether the organ has a lesion.
+
+        Returns:
+            Signed distances (X, Y, Z) in mm, negative inside, to the boundaries of organ and lesion.
+        """
         shape = (
             int(rng.integers(self.in_plane_size[0], self.in_plane_size[1] + 1)),
             int(rng.integers(self.in_plane_size[0], self.in_plane_size[1] + 1)),
@@ -89,22 +115,10 @@ class PhantomModel:
             direction = rng.normal(size=3)
             lesion_centre = organ_centre + direction / np.linalg.norm(direction) * rng.uniform(2, 6)
             lesion_distance = self._body(rng, position - lesion_centre, self.lesion_radius, roughness=0.8)
+        return organ_distance, lesion_distance
 
-        organ_contour, lesion_contour = (
-            sd * self._field(rng, shape, self.annotator_smoothness)
-            for sd in (self.organ_annotator_sd, self.lesion_annotator_sd)
-        )
-        label = np.where(lesion_distance < lesion_contour, 2, np.where(organ_distance < organ_contour, 1, 0))
-        lesion = ndtr(-lesion_distance / self.lesion_annotator_sd)
-        organ = (1 - lesion) * ndtr(-organ_distance / self.organ_annotator_sd)
-        background = (1 - lesion) * ndtr(organ_distance / self.organ_annotator_sd)
-        return PhantomVolumes(
-            image=np.round(self._scan(rng, organ_distance, lesion_distance)).astype(np.int16),
-            label=label.astype(np.uint8),
-            probability=np.stack([background, organ, lesion], axis=-1).astype(np.float32),
-        )
-
-    def _field(self, rng: np.random.Generator, shape: tuple[int, ...], smoothness: float) -> Array:
+    def field(self, rng: np.random.Generator, shape: tuple[int, ...], smoothness: float) -> Array:
+        """Draw a random field with variance 1 that is correlated over so many mm."""
         return gaussian_random_field(rng, shape, [smoothness / step for step in self.spacing])
 
     def _body(self, rng: np.random.Generator, offset: Array, radius: tuple[float, float], roughness: float) -> Array:
@@ -113,11 +127,11 @@ class PhantomModel:
         semi_axes = rng.uniform(*radius, size=3)
         mean_radius = float(np.mean(semi_axes))
         level = mean_radius * (np.linalg.norm(offset @ rotation / semi_axes, axis=-1) - 1)
-        level += roughness * self._field(rng, level.shape, smoothness=mean_radius / 3)
+        level += roughness * self.field(rng, level.shape, smoothness=mean_radius / 3)
         slope = np.linalg.norm(np.gradient(level, *self.spacing), axis=0)
         return level / np.maximum(slope, 0.3)
 
-    def _scan(self, rng: np.random.Generator, organ_distance: Array, lesion_distance: Array) -> Array:
+    def scan(self, rng: np.random.Generator, organ_distance: Array, lesion_distance: Array) -> Array:
         """Simulate the scan of the latent shapes, which the annotators' displacement does not touch."""
         intensities = [rng.normal(mean, self.tissue_intensity_sd) for mean in self.tissue_intensity]
         # A voxel on the boundary holds some of either tissue; half a voxel to each side it holds only one.
@@ -127,9 +141,9 @@ class PhantomModel:
         )
         tissue = intensities[0] + in_organ * (intensities[1] - intensities[0])
         tissue += in_lesion * (intensities[2] - tissue)
-        tissue += self.texture_sd * self._field(rng, tissue.shape, smoothness=2.0)
+        tissue += self.texture_sd * self.field(rng, tissue.shape, smoothness=2.0)
         blurred = ndimage.gaussian_filter(tissue, [0.7 / step for step in self.spacing])
-        bias = np.exp(self.bias_field_sd * self._field(rng, tissue.shape, smoothness=15.0))
+        bias = np.exp(self.bias_field_sd * self.field(rng, tissue.shape, smoothness=15.0))
         signal = blurred * bias
         # without ghosts nothing is drawn for them, so that such a case is the same as ever
         if self.ghost_share > 0:
