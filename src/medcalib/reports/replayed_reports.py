@@ -63,7 +63,13 @@ def replay_volumes(
     EvaluationReportHandler(folder, split, overall).attach(engine)
     if scores and poor is not None:
         # thresholds belong to a network, and the errors of single voxels were not kept
-        QualityControlHandler(folder, Task(["background", *binned.classes]), **poor, with_voxels=False).attach(engine)
+        QualityControlHandler(
+            folder,
+            Task(["background", *binned.classes]),
+            poor_below=poor["poor_below"],
+            max_poor=poor["max_poor"],
+            with_voxels=False,
+        ).attach(engine)
     ReliabilityDiagramHandler(folder, num_cases=0).attach(engine)
     engine.run([0])
 
