@@ -22,6 +22,8 @@ from medcalib.bundle.layout import (
     CALIBRATION_CONFIGS,
     CLASSIFICATION,
     GUARANTEE_CONFIGS,
+    IGNORED_VOXELS,
+    IGNORED_VOXELS_EVALUATION,
     INFERENCE_CONFIGS,
     SHARED_CONFIGS,
     Mode,
@@ -235,7 +237,8 @@ def shown(value: Any) -> str:
 
 def all_ids() -> str:
     """The tables of ids of every shared file, of every file of a mode and of every network."""
-    files = [*SHARED_CONFIGS, *INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, CLASSIFICATION]
+    files = [*SHARED_CONFIGS, *INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, IGNORED_VOXELS]
+    files += [IGNORED_VOXELS_EVALUATION, CLASSIFICATION]
     files += [f"{CLASSIFICATION}/{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)]
     files += [*CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS, CALIBRATED_GUARANTEE_FIT]
     files += [

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 __all__ = [
+    "IGNORED",
     "MEMBER_MAPS",
     "NUM_CORRUPTION_LEVELS",
     "Activation",
@@ -12,6 +13,10 @@ __all__ = [
     "SplitKeys",
     "UncertaintyKeys",
 ]
+
+IGNORED = -1
+"""Label of a voxel whose truth is unknown, in every channel of a label that has several. It is no class, so what does
+not leave such voxels out fails; `medcalib.functional.known_voxels` finds the others."""
 
 
 class Activation(StrEnum):
@@ -48,6 +53,8 @@ class CaseKeys(StrEnum):
     """Corners of the object in pixels of the picture, a text of ``x,y`` pairs."""
     REGION_OF_INTEREST = "region_of_interest"
     """Mask of the voxels in which results count, where a dataset has one."""
+    KNOWN = "known"
+    """Mask of the voxels whose label is known, of a case in which it is not known everywhere."""
     PROBABILITY = "probability"
     """Path of the true class probabilities, where they are known."""
     FRAME = "frame"

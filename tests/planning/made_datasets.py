@@ -48,6 +48,27 @@ def describe_decathlon(task, labels=("background", "Anterior", "Posterior"), **c
     return task
 
 
+def make_partly_labelled(folder, num_cases=10, shape=(16, 14, 12), ignored=3):
+    """MR of two organs in nnU-Net's layout, of which only some slices were labelled; one case has no label at all."""
+    rng = np.random.default_rng(0)
+    for number in range(num_cases):
+        label = blobs(rng, shape, (1, 2))
+        image = scan(rng, label, step=60.0)
+        label[:, :, rng.permutation(shape[2])[: shape[2] // 3]] = ignored
+        if number == num_cases - 1:
+            label[:] = ignored
+        for path, volume in ((f"imagesTr/p_{number:02}_0000", image), (f"labelsTr/p_{number:02}", label)):
+            write_volume(folder / f"{path}.nii.gz", volume, axcodes="RAS")
+    content = {
+        "channel_names": {"0": "T1"},
+        "labels": {"background": 0, "gland": 1, "nodule": 2, "ignore": ignored},
+        "numTraining": num_cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
 def make_abdomen(folder, num_cases=6, shape=(40, 40, 10)):
     """CT of 15 organs with left and right ones, slices 5 mm apart and pixels of 0.8 mm, in nnU-Net's layout."""
     rng = np.random.default_rng(0)

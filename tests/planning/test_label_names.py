@@ -29,11 +29,21 @@ def test_regions_are_unions_of_classes_each_of_which_has_a_name():
     assert plan.regions == {"kidney": [1, 2, 3], "masses": [2, 3], "tumour": [2]}
 
 
+def test_the_label_to_be_ignored_is_no_class():
+    plan = labels_by_name({"background": 0, "whole": [1, 3], "core": 3, "ignore": 4}, WHERE)
+    assert plan.class_names == ("background", "label_1", "core")
+    assert (plan.label_map, plan.regions, plan.ignored) == ({3: 2}, {"whole": [1, 2], "core": [2]}, 4)
+    check_values(plan, {"a": ("a.nii", [0, 1, 3, 4])}, WHERE)
+    plan = labels_of_values([0, 1, 255], ignored=255)
+    assert (plan.class_names, plan.label_map, plan.ignored) == (("background", "foreground"), None, 255)
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
         (None, "lacks labels"),
-        ({"background": 0, "a": 1, "ignore": 2}, "has the label 'ignore', .* which is not supported"),
+        ({"background": 0, "a": 2, "ignore": 1}, "the label 'ignore', .* make it a single value above"),
+        ({"background": 0, "a": 1, "ignore": [2, 3]}, "the label 'ignore', .* make it a single value above"),
         ({"a": 1, "b": 2}, "no label of the value 0"),
         ({"background": 0}, "no label beside the background"),
         ({"background": 0, "a": 1, "b": 1}, "calls the value 1 both 'a' and 'b'"),

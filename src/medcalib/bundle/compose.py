@@ -27,6 +27,8 @@ from medcalib.bundle.layout import (
     DIGEST_PREFIX_LENGTH,
     GUARANTEE_CONFIGS,
     GUARANTEED_IMAGES,
+    IGNORED_VOXELS,
+    IGNORED_VOXELS_EVALUATION,
     IMAGES,
     INFERENCE_CONFIGS,
     METADATA,
@@ -166,6 +168,9 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str, network: str 
         sources[CLASSIFICATION] = configs_dir / f"{CLASSIFICATION}.yaml"
         for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
             sources[str(mode)] = configs_dir / CLASSIFICATION / f"{mode}.yaml"
+    if about.get("ignore_label") is not None:
+        ignored = (IGNORED_VOXELS, IGNORED_VOXELS_EVALUATION)
+        sources |= {file: configs_dir / f"{file}.yaml" for file in ignored}
     joined = joined_fragments(method, known_fragments(configs_dir))
     fits: list[str] = []
     if FragmentKind.CALIBRATOR in joined:

@@ -127,6 +127,12 @@ CONTRACTS: dict[FragmentKind, dict[str, Field]] = {
             texts=True,
         ),
         "label_map": Field((dict, NoneType), "label value on disk: class index, where they differ; null if nowhere"),
+        "ignore_label": Field(
+            (int, NoneType),
+            "label value on disk of voxels whose truth is unknown, which count nowhere; null, also if left out: none",
+            required=False,
+            least=0,
+        ),
         "preprocessing": Field((list,), "deterministic transforms of image and label, after loading"),
         "augmentation": Field((list,), "random transforms of the training patches"),
         "patch_size": Field(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medcalib.bundle.fragments import FragmentKind, read_yaml
-from medcalib.bundle.layout import CLASSIFICATION, CONFIGS, SHARED_CONFIGS, bundle_configs
+from medcalib.bundle.layout import CLASSIFICATION, CONFIGS, IGNORED_VOXELS, SHARED_CONFIGS, bundle_configs
 
 __all__ = ["bundle_digest", "config_digest", "training_digest"]
 
@@ -41,5 +41,8 @@ def training_digest(configs: dict[str, Any]) -> str:
     Args:
         configs: the parsed configurations by file name, without suffix.
     """
-    deciding = {*SHARED_CONFIGS, CLASSIFICATION, *FragmentKind} - {FragmentKind.CALIBRATOR, FragmentKind.GUARANTEE}
+    deciding = {*SHARED_CONFIGS, CLASSIFICATION, IGNORED_VOXELS, *FragmentKind} - {
+        FragmentKind.CALIBRATOR,
+        FragmentKind.GUARANTEE,
+    }
     return config_digest({name: config for name, config in configs.items() if name in deciding})

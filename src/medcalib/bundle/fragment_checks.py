@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medcalib.bundle.contract import CONTRACTS, MODULES, NAMED_PARTS, SHARED, check_value
+from medcalib.bundle.contract import CONTRACTS, MODULES, NAMED_PARTS, SHARED, TASKS, check_value, task_of
 from medcalib.bundle.fragments import FragmentKind, lookup, names_as_written, walk
 from medcalib.errors import UserError, suggestion
 
@@ -15,6 +15,9 @@ __all__ = ["check_fragment"]
 
 # of tables of results, beside those of the classes
 _COLUMNS = ("filename", "mean")
+
+# transforms that know nothing but what is above 0 and what is not
+_FOREGROUND_OR_NOT = ("RandCropByPosNegLabel", "FgBgToIndices")
 
 _METADATA = ("title", "task", "description", "modality", "licence", "source")
 
@@ -55,6 +58,7 @@ def check_fragment(path: Path, kind: FragmentKind, content: dict[str, Any], shar
             )
     if kind is FragmentKind.DATA:
         _check_data(path, body, content.get("activation") == "sigmoid")
+        _check_ignored(path, body, content.get("activation") == "sigmoid")
     for key, value in content.items():
         if key != kind:
             _check_override(path, str(key), value, shared)
@@ -88,6 +92,31 @@ def _check_data(path: Path, body: dict[str, Any], independent: bool) -> None:
             else f"{path}: data::class_names must hold at least two different names, background first; a fragment of "
             f"independent labels, which has none, needs the id activation: sigmoid."
         )
+
+
+def _check_ignored(path: Path, body: dict[str, Any], independent: bool) -> None:
+    ignored = body.get("ignore_label")
+    if ignored is None:
+        return
+    where = f"{path}: data::ignore_label {ignored}"
+    if task_of(body) != TASKS[0]:
+        raise UserError(f"{where} is for voxels, but whole images are classified; leave those images out instead.")
+    label_map, names = body["label_map"] or {}, body["class_names"]
+    if isinstance(label_map, dict) and isinstance(names, list):
+        is_index = not independent and ignored < len(names) and ignored not in label_map.values()
+        if ignored in label_map or is_index:
+            raise UserError(
+                f"{where} stands for a class, by data::label_map or data::class_names; correct one of them, since a "
+                f"voxel is either of a class or to be ignored."
+            )
+    for part in ("preprocessing", "augmentation"):
+        for index, transform in enumerate(body[part]):
+            target = str(transform.get("_target_")) if isinstance(transform, dict) else ""
+            if target.rpartition(".")[2].startswith(_FOREGROUND_OR_NOT):
+                raise UserError(
+                    f"{path}: data::{part}::{index} takes voxels to be ignored for background, so it would place "
+                    f"patches on them; with data::ignore_label use monai.transforms.RandCropByLabelClassesd instead."
+                )
 
 
 def _uses(content: dict[str, Any], id_: str) -> bool:

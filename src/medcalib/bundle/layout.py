@@ -19,6 +19,8 @@ __all__ = [
     "DIGEST_PREFIX_LENGTH",
     "GUARANTEED_IMAGES",
     "GUARANTEE_CONFIGS",
+    "IGNORED_VOXELS",
+    "IGNORED_VOXELS_EVALUATION",
     "IMAGES",
     "INFERENCE_CONFIGS",
     "INITIAL_WEIGHTS",
@@ -76,6 +78,12 @@ SHARED_CONFIGS = ("common", "train", "validation")
 CLASSIFICATION = "classification"
 """Shared file, and folder of mode files, of data fragments whose task is classification."""
 
+IGNORED_VOXELS = "ignored"
+"""Shared file of data fragments with an ``ignore_label``."""
+
+IGNORED_VOXELS_EVALUATION = "ignored_inference_eval"
+"""What only their evaluations have."""
+
 INFERENCE_CONFIGS = ("weights", "inference")
 """Merged before the file of a mode that predicts: what all use that use trained weights, and what all that predict."""
 
@@ -109,21 +117,29 @@ MODE_OVERLAYS = {Mode.INFERENCE_PRED: (LABEL_FILES,), Mode.INFERENCE_EVAL: (BOUN
 def bundle_configs(configs_dir: Path) -> list[Path]:
     """Every configuration file of a bundle, in a fixed order."""
     modes = (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
-    names = [*SHARED_CONFIGS, CLASSIFICATION, *INFERENCE_CONFIGS, *modes, *CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS]
-    names += [CALIBRATED_GUARANTEE_FIT, *FragmentKind, "debug"]
+    names = [
+        *SHARED_CONFIGS,
+        CLASSIFICATION,
+        IGNORED_VOXELS,
+        *INFERENCE_CONFIGS,
+        *modes,
+        *CALIBRATION_CONFIGS,
+        *GUARANTEE_CONFIGS,
+    ]
+    names += [IGNORED_VOXELS_EVALUATION, CALIBRATED_GUARANTEE_FIT, *FragmentKind, "debug"]
     return [path for path in (configs_dir / f"{name}.yaml" for name in names) if path.exists()]
 
 
 def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Path]:
     """The configuration files of one mode, in the order in which MONAI merges them.
 
-    A later file replaces ids of an earlier one: the shared files, those of the task, the mode's own, those of
-    calibration and guarantee, network, data, loss, method, calibrator, guarantee, debug.
+    A later file replaces ids of an earlier one: the shared files, those of the task and of voxels to be ignored, the
+    mode's own, those of calibration and guarantee, network, data, loss, method, calibrator, guarantee, debug.
     """
-    names = [*SHARED_CONFIGS, CLASSIFICATION]
+    names = [*SHARED_CONFIGS, CLASSIFICATION, IGNORED_VOXELS]
     if mode is not Mode.TRAIN:
         names += [*INFERENCE_CONFIGS, mode, *(Path(overlay).stem for overlay in MODE_OVERLAYS[mode])]
-        names += ["calibration", "guaranteed", f"guaranteed_{mode}"]
+        names += [f"{IGNORED_VOXELS}_{mode}", "calibration", "guaranteed", f"guaranteed_{mode}"]
     elif any((configs_dir / f"{fit}.yaml").exists() for fit in ("calibration_fit", "guarantee_fit")):
         names += ["weights", *CALIBRATION_CONFIGS, "guaranteed", "guarantee_fit", CALIBRATED_GUARANTEE_FIT]
     names += FragmentKind

@@ -17,7 +17,7 @@ _SOURCES = ("nnunet", "decathlon", "images")
 # what only those sources read that are not described by a dataset.json
 _OF_PATTERNS = ("labels", "dataset_dir", "class_column", "group", "attributes", "lists")
 _OF_STRUCTURES = ("missing_structures",)
-_NAMES = ("channel_names", "class_names")
+_NAMES = ("channel_names", "class_names", "ignore_label")
 
 
 def main(
@@ -37,6 +37,7 @@ def main(
     channel_names: str | None = None,
     class_names: str | None = None,
     missing_structures: str | None = None,
+    ignore_label: int | None = None,
     gpu_memory: float | None = None,
     cpu: bool = False,
     name: str | None = None,
@@ -71,6 +72,8 @@ def main(
         class_names: names of the classes in the order of their values, background first, separated by commas; of files
             of structures, those that are wanted.
         missing_structures: absent, if a structure without a file is not there, rather than unknown.
+        ignore_label: value in the label files of voxels whose truth is unknown, which count nowhere, such as 255; in
+            nnU-Net's dataset.json that of the label named ignore.
         gpu_memory: memory in GB of the GPU that trains; that of the first GPU when left out.
         cpu: whether a CPU trains, also where there is a GPU.
         name: name of the fragment; from the folder of the dataset when left out.
@@ -91,7 +94,7 @@ def main(
         raise UserError("--cpu and --gpu_memory exclude each other; leave one out.")
     if gpu_memory is not None and not (_is_number(gpu_memory, int | float) and gpu_memory > 0):
         raise UserError(f"--gpu_memory is {gpu_memory}; give the memory in GB, such as 24.")
-    for option, number in (("num_workers", num_workers), ("fold", fold)):
+    for option, number in (("num_workers", num_workers), ("fold", fold), ("ignore_label", ignore_label)):
         if number is not None and not (_is_number(number, int) and number >= 0):
             raise UserError(f"--{option} is {number}; give a whole number, 0 or more.")
     if lists is not None and not (isinstance(lists, dict) and all(isinstance(file, str) for file in lists.values())):
@@ -113,6 +116,7 @@ def main(
         "class_names": class_names,
         "missing_structures": missing_structures,
         "fold_column": fold_column,
+        "ignore_label": ignore_label,
     }
     if images is None:
         refused = [*_OF_PATTERNS, *_OF_STRUCTURES, *_NAMES, *(("splits",) if decathlon is not None else ())]

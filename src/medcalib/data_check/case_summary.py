@@ -34,6 +34,7 @@ class CaseSummary(NamedTuple):
         label_counts: voxels of each class, (class,); None where the label could not be used.
         label_size: all voxels of the label, of which those with a class may be fewer or counted twice where classes are
             independent; None as above.
+        ignored: voxels of the label whose truth is unknown, which `label_counts` and `label_size` lack.
     """
 
     shape: tuple[int, ...] | None
@@ -43,6 +44,7 @@ class CaseSummary(NamedTuple):
     sample: NDArray[np.float32] | None
     label_counts: NDArray[np.int64] | None
     label_size: int | None
+    ignored: int = 0
 
 
 def summarize_case(
@@ -58,6 +60,7 @@ def summarize_case(
     Args:
         image: (C, ...), finite; None if it could not be read.
         label: class indices (1, ...), or a channel of 0 and 1 for each class (class, ...); None if it cannot be used.
+            Voxels of unknown truth are below 0.
         num_classes: number of classes.
         spacing: voxel size in mm along each spatial axis; 1 by default.
         independent: whether the label has one channel for each class.
@@ -72,8 +75,12 @@ def summarize_case(
         ((2, 2), [5.0], [1, 3, 0])
     """
     counts = size = None
+    ignored = 0
     if label is not None:
         label = np.asarray(label)
+        unknown = (label < 0).any(0)
+        if ignored := int(unknown.sum()):
+            label = label[:, ~unknown]
         if independent:
             counts = np.count_nonzero(label.reshape(num_classes, -1), axis=1)
             size = label[0].size
@@ -81,7 +88,7 @@ def summarize_case(
             counts = np.bincount(label.reshape(-1).astype(np.int64), minlength=num_classes)
             size = label.size
     if image is None:
-        return CaseSummary(None, None, None, None, None, counts, size)
+        return CaseSummary(None, None, None, None, None, counts, size, ignored)
     image = np.asarray(image, dtype=np.float32)
     shape = image.shape[1:]
     values = image.reshape(len(image), -1)
@@ -94,6 +101,7 @@ def summarize_case(
         values[:, drawn],
         counts,
         size,
+        ignored,
     )
 
 

@@ -105,6 +105,7 @@ def _check(name: str, parser: ConfigParser, draft: Path) -> DataCheck:
         "task": parser.get()["data"].get("task", "segmentation"),
         "foreground_classes": list(content("task").segmented_classes),
         **describe_cases(checked, content("data::class_names"), content("data::channel_names")),
+        "ignore_label": parser.get()["data"].get("ignore_label"),
         "patch_size": list(content("data::patch_size")),
         "first_batch": None if batch is None else [str(case) for case in batch["case"]],
         "memory": {

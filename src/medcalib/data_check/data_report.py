@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medcalib.data_check.case_checks import CheckedCases
-from medcalib.data_check.case_summary import attribute_counts, intensity_range, label_histogram, spread
+from medcalib.data_check.case_summary import CaseSummary, attribute_counts, intensity_range, label_histogram, spread
 from medcalib.keys import CaseKeys, SplitKeys
 
 __all__ = ["describe_cases", "readable_bytes", "report_text"]
@@ -49,6 +49,23 @@ def describe_cases(checked: CheckedCases, class_names: Sequence[str], channel_na
             part: label_histogram(cases, [checked.summaries[case] for case in cases], class_names)
             for part, cases in {"all": list(checked.summaries), **parts}.items()
         },
+        "ignored": {
+            part: _ignored({case: checked.summaries[case] for case in cases})
+            for part, cases in {"all": list(checked.summaries), **parts}.items()
+        },
+    }
+
+
+def _ignored(summaries: Mapping[str, CaseSummary]) -> dict[str, Any]:
+    """Voxels of unknown truth, the share of all that they are, and the cases that have some, or nothing else."""
+    labelled = {case: one for case, one in summaries.items() if one.label_size is not None}
+    voxels = sum(one.ignored for one in labelled.values())
+    total = voxels + sum(one.label_size or 0 for one in labelled.values())
+    return {
+        "voxels": voxels,
+        "fraction": voxels / total if total else 0.0,
+        "num_cases": sum(one.ignored > 0 for one in labelled.values()),
+        "cases_of_nothing_else": [case for case, one in labelled.items() if one.ignored and not one.label_size],
     }
 
 
@@ -137,6 +154,9 @@ def _labels(report: Mapping[str, Any], images: bool) -> str:
             shares.append(str(of_part["num_cases"]) if images else f"{of_part['num_cases']} of {total}")
         fraction = "-" if np.isnan(found["fraction"]) else f"{100 * found['fraction']:.3g} %"
         rows.append([f"  {name}", f"{found['voxels']:,}", fraction, *shares])
+    if (found := report["ignored"]["all"])["voxels"]:
+        shares = [f"{report['ignored'][part]['num_cases']} of {report['cases'][part]['number']}" for part in parts]
+        rows.append(["  to be ignored", f"{found['voxels']:,}", f"{100 * found['fraction']:.3g} %", *shares])
     return _table(rows)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from medcalib.data_check.data_report import readable_bytes
+from medcalib.errors import listed
 from medcalib.keys import SplitKeys
 
 __all__ = ["data_warnings"]
@@ -29,6 +30,7 @@ def data_warnings(report: Mapping[str, Any]) -> list[str]:
     """
     return [
         *_classes(report),
+        *_ignored(report),
         *_validation(report),
         *_few_cases(report),
         *_large_patch(report),
@@ -43,6 +45,20 @@ def _classes(report: Mapping[str, Any]) -> Iterator[str]:
                 f"No training case has the class {name}, so it cannot be learned; check data::class_names and "
                 f"data::label_map, or leave the class out."
             )
+
+
+def _ignored(report: Mapping[str, Any]) -> Iterator[str]:
+    found = report["ignored"]["all"]
+    if nothing := found["cases_of_nothing_else"]:
+        yield (
+            f"All voxels of {listed(nothing, 3)} are to be ignored (data::ignore_label), so nothing is learnt or "
+            f"measured there; leave {'these cases' if nothing[1:] else 'this case'} out."
+        )
+    if report["ignore_label"] is not None and not found["voxels"]:
+        yield (
+            f"No label holds data::ignore_label {report['ignore_label']}, so there is no voxel to be ignored; correct "
+            f"it, if some should."
+        )
 
 
 def _validation(report: Mapping[str, Any]) -> Iterator[str]:

@@ -170,7 +170,7 @@ class CaseInspector:
         """A sentence on all values that are no classes; empty if there are none, or if channels are missing."""
         limit = self.check_label.num_values
         label = whole_labels(label)
-        wrong = label[no_class(label, limit)]
+        wrong = label[no_class(label, limit, self.check_label.ignored)]
         if not len(wrong) or len(label) != self.check_label.num_channels:
             return ""
         where, allowed = f"Case {case.get(CaseKeys.CASE, '?')}", f"only the values 0 to {limit - 1} have a meaning"

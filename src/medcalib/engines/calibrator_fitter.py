@@ -15,6 +15,7 @@ from medcalib.calibrators import CalibrationCase, Calibrator, FitReport, fit_cal
 from medcalib.calibrators.storage import keep_of_other_weights
 from medcalib.data.case_identity import case_identities
 from medcalib.data.cases import split_digest
+from medcalib.functional.known_voxels import known_voxels, unsigned_labels
 from medcalib.inferers import SamplingInferer
 from medcalib.keys import CaseKeys
 from medcalib.networks.weights import weights_digest
@@ -91,6 +92,10 @@ class CalibratorFitter:
             labels = batch[CommonKeys.LABEL].to(self.device)
             mask = batch.get(CaseKeys.REGION_OF_INTEREST)
             mask = None if mask is None else mask.to(self.device)
+            if (known := known_voxels(labels)) is not None:
+                mask = known if mask is None else (mask.as_subclass(Tensor) != 0) & known
+                labels = labels.clamp(min=0)
+            labels = unsigned_labels(labels)
             logits = self._logits(images)
             copies = logits.shape[0] // images.shape[0]
             mask = None if mask is None else _repeated(mask, copies)

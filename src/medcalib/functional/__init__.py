@@ -25,6 +25,7 @@ from medcalib.functional.calibration_errors import (
 from medcalib.functional.class_sizes import ClassVolumes, class_volumes
 from medcalib.functional.conformal import adaptive_scores, conformal_p_values, conformal_quantile, num_cases_needed
 from medcalib.functional.debiased import INDEPENDENT_UNITS, consistency_band, debiased_calibration_error
+from medcalib.functional.known_voxels import known_voxels
 from medcalib.functional.risk_control import (
     binomial_p_values,
     controlled_index,
@@ -75,6 +76,7 @@ __all__ = [
     "hoeffding_bentkus_p_values",
     "image_mean",
     "keep_decisions",
+    "known_voxels",
     "log_odds",
     "mean_calibration_gap",
     "mean_foreground_confidence",

@@ -12,8 +12,9 @@ from monai.handlers import from_engine
 from torch import Tensor
 
 from medcalib.errors import UserError
+from medcalib.functional.known_voxels import known_voxels
 from medcalib.handlers.result_folder import ResultFolder
-from medcalib.keys import CaseKeys, SplitKeys, UncertaintyKeys
+from medcalib.keys import IGNORED, CaseKeys, SplitKeys, UncertaintyKeys
 from medcalib.task import Task
 from medcalib.transforms.guaranteed_cases import SETS
 from medcalib.visualize import draw_case_overlay
@@ -129,9 +130,14 @@ class CaseOverlayHandler:
 
 
 def _label_map(labels: Tensor) -> Any:
-    """Labels (1, ...), or channels (C, ...) of which the last one that is set is shown, as whole numbers (...)."""
+    """Labels (1, ...), or channels (C, ...) of which the last one that is set is shown, as whole numbers (...).
+
+    Where they are unknown, they are below 0.
+    """
     labels = torch.as_tensor(labels).cpu()
     if labels.shape[0] > 1:
         numbers = torch.arange(1, labels.shape[0] + 1).reshape(-1, *[1] * (labels.ndim - 1))
-        labels = (labels.bool() * numbers).amax(0, keepdim=True)
+        known = known_voxels(labels, channel_axis=0)
+        labels = ((labels > 0) * numbers).amax(0, keepdim=True)
+        labels = labels if known is None else labels.where(known, IGNORED)
     return labels[0].long().numpy()

@@ -20,12 +20,19 @@ from medcalib.visualize.overlay import class_color
 __all__ = ["LabelFilesHandler", "named_labels"]
 
 
-def named_labels(task: Task, label_map: Mapping[int, int] | None = None) -> list[NamedLabel]:
+# of voxels of unknown truth
+_GREY = (0.5, 0.5, 0.5)
+
+
+def named_labels(
+    task: Task, label_map: Mapping[int, int] | None = None, ignore_label: int | None = None
+) -> list[NamedLabel]:
     """The labels of an exported segmentation, with the colours in which figures show them.
 
     Args:
         task: names of the classes, and whether they exclude each other.
         label_map: label value on disk: class index, for those that differ.
+        ignore_label: label value on disk of voxels of unknown truth, which the dataset's own labels have.
 
     Example:
         >>> [(label.value, label.name) for label in named_labels(Task(["background", "organ"]), {5: 1})]
@@ -36,7 +43,8 @@ def named_labels(task: Task, label_map: Mapping[int, int] | None = None) -> list
     overlap = not task.exclusive and task.num_classes > 1
     values = range(len(names)) if overlap else disk_values(label_map, len(names))
     colors = (None, *(class_color(number) for number in range(1, len(names))))
-    return [NamedLabel(int(value), name, color) for value, name, color in zip(values, names, colors, strict=True)]
+    named = [NamedLabel(int(value), name, color) for value, name, color in zip(values, names, colors, strict=True)]
+    return named if ignore_label is None else [*named, NamedLabel(ignore_label, "to be ignored", _GREY)]
 
 
 class LabelFilesHandler:
@@ -51,6 +59,7 @@ class LabelFilesHandler:
         label_map: label value on disk: class index, for those that differ.
         seg_nrrd: whether to write ``<case>/<case>.seg.nrrd`` for Slicer, too, of every volume, from
             ``<case>/<case>_seg.nii.gz``; `PredictionSaver` must be attached before.
+        ignore_label: label value on disk of voxels of unknown truth, which the tables name, too.
         batch_transform: from ``engine.state.batch`` to the list of case ids.
 
     Example:
@@ -73,9 +82,11 @@ class LabelFilesHandler:
         label_map: Mapping[int, int] | None = None,
         seg_nrrd: bool = False,
         batch_transform: Callable = from_engine(CaseKeys.CASE),
+        ignore_label: int | None = None,
     ) -> None:
         self.folder = folder
         self.labels = named_labels(task, label_map)
+        self._named = named_labels(task, label_map, ignore_label)
         self.seg_nrrd = seg_nrrd
         self.batch_transform = batch_transform
         self._overlap = not task.exclusive and task.num_classes > 1
@@ -101,5 +112,5 @@ class LabelFilesHandler:
 
     def _write_tables(self, _engine: Engine) -> None:
         if self.folder.writes:
-            self.folder.write_beside_cases(SLICER_COLORS, slicer_colors(self.labels))
-            self.folder.write_beside_cases(ITK_SNAP_LABELS, itk_snap_labels(self.labels))
+            self.folder.write_beside_cases(SLICER_COLORS, slicer_colors(self._named))
+            self.folder.write_beside_cases(ITK_SNAP_LABELS, itk_snap_labels(self._named))

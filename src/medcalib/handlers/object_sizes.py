@@ -73,7 +73,9 @@ class ObjectSizesHandler:
     def _voxels(self, label: Tensor) -> Tensor:
         num_classes, first = self.task.num_exclusive_classes, 0 if self.task.include_first_channel else 1
         if num_classes is not None and len(label) == 1:
-            counts = torch.bincount(label.flatten().long(), minlength=num_classes)
+            labels = label.flatten().long()
+            # where the truth is unknown, labels are below 0
+            counts = torch.bincount(labels[labels >= 0], minlength=num_classes)
         else:
             counts = (label >= 0.5).flatten(1).sum(1)
         return counts[first:].double().cpu()

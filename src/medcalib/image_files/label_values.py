@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medcalib.keys import IGNORED
+
 __all__ = ["LABEL_TOLERANCE", "disk_values", "label_dtype", "no_class", "replaced_values", "value_text", "whole_labels"]
 
 LABEL_TOLERANCE = 0.01
@@ -34,24 +36,31 @@ def whole_labels(label: Tensor) -> Tensor:
     return label if not off.any() else torch.where(off <= LABEL_TOLERANCE, rounded, label)
 
 
-def no_class(label: Tensor, num_values: int) -> Tensor:
-    """Where a label is no whole number from 0 to less than ``num_values``.
+def no_class(label: Tensor, num_values: int, ignored: bool = False) -> Tensor:
+    """Where a label is no whole number from 0 to less than ``num_values``, nor to be ignored where that is allowed.
 
     Example:
         >>> no_class(torch.tensor([0.0, 1.5, 2.0]), 2).tolist()
         [False, True, True]
     """
     wrong = (label < 0) | (label >= num_values)
-    return wrong | (label != label.round()) if label.is_floating_point() else wrong
+    wrong = wrong | (label != label.round()) if label.is_floating_point() else wrong
+    return wrong & (label != IGNORED) if ignored else wrong
 
 
-def label_dtype(num_values: int) -> torch.dtype:
+def label_dtype(num_values: int, ignored: bool = False) -> torch.dtype:
     """The smallest type that this package uses for labels from 0 to less than ``num_values``.
 
+    Args:
+        num_values: number of values.
+        ignored: whether there is `medcalib.keys.IGNORED`, too, which needs a sign.
+
     Example:
-        >>> label_dtype(256), label_dtype(257)
-        (torch.uint8, torch.int32)
+        >>> label_dtype(256), label_dtype(257), label_dtype(3, ignored=True)
+        (torch.uint8, torch.int32, torch.int8)
     """
+    if ignored:
+        return torch.int8 if num_values <= 128 else torch.int16
     return torch.uint8 if num_values <= 256 else torch.int32
 
 

@@ -2,6 +2,7 @@
 
 from medcalib.losses.cross_entropy import CrossEntropyLoss
 from medcalib.losses.dice import DiceLoss
+from medcalib.losses.known_voxels_loss import KnownVoxelsLoss
 from medcalib.losses.l1ace import HardL1ACELoss, SoftL1ACELoss
 from medcalib.losses.l1ace_combined import (
     HardL1ACEandCELoss,
@@ -25,6 +26,7 @@ __all__ = [
     "HardL1ACEandCELoss",
     "HardL1ACEandDiceCELoss",
     "HardL1ACEandDiceLoss",
+    "KnownVoxelsLoss",
     "MarginLabelSmoothingLoss",
     "MultiHeadLoss",
     "NACLLoss",

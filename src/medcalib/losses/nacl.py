@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import monai.losses
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -71,6 +72,26 @@ class NACLLoss(monai.losses.NACLLoss):
             ValueError: If the shapes do not fit, or, on CPU, if a label is not a class.
         """
         return super().forward(inputs, index_labels(inputs, targets))
+
+    def of_known(self, inputs: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+        """Return the loss of the known voxels alone, whose neighbourhood are the known voxels around them.
+
+        Args:
+            inputs: logits (B, C, ...).
+            targets: label map (B, 1, ...).
+            known: booleans (B, 1, ...).
+        """
+        labels = index_labels(inputs, targets.where(known, 0))
+        seen = known.float()
+        one_hot = (F.one_hot(labels, self.nc).movedim(-1, 1) * seen).contiguous()
+        if labels.ndim > 2:
+            # beyond the border nothing is known, which takes nothing away from the shares there as they are
+            share_seen = self.svls_layer(seen).clamp(min=torch.finfo(seen.dtype).tiny)
+            one_hot = self.svls_layer(one_hot) * (self.svls_layer(torch.ones_like(seen)) / share_seen)
+        where = known[:, 0]
+        logits, shares = inputs.movedim(1, -1)[where], one_hot.movedim(1, -1)[where]
+        away = (shares - logits).abs() if self.distance_type == "l1" else (shares - logits).square()
+        return self.cross_entropy(logits, labels[where]) + self.alpha * away.mean()
 
     def get_constr_target(self, mask: Tensor) -> Tensor:
         """Return the share of each class (B, C, ...) in the neighbourhood, for class indices (B, ...)."""

@@ -14,6 +14,9 @@ from medcalib.losses.index_labels import index_labels
 
 __all__ = ["SpatiallyVaryingLabelSmoothingLoss"]
 
+# less than any neighbour has, more than rounding leaves where there is none
+_LEAST_WEIGHT = 1e-6
+
 
 class SpatiallyVaryingLabelSmoothingLoss(_Loss):
     r"""Cross entropy against one-hot labels that are smoothed over the neighbouring voxels.
@@ -78,29 +81,66 @@ class SpatiallyVaryingLabelSmoothingLoss(_Loss):
         labels = index_labels(input, target)
         return F.cross_entropy(input, self.smooth_target(labels, input.shape[1], input.dtype))
 
+    def of_known(self, input: Tensor, target: Tensor, known: Tensor) -> Tensor:  # noqa: A002
+        """Return the loss of the known voxels alone, whose labels are smoothed over the known voxels around them.
+
+        A label that has no known neighbour stays as it is.
+
+        Args:
+            input: logits (B, C, ...).
+            target: label map (B, 1, ...), with ``sigmoid`` a target (B, C, ...).
+            known: booleans (B, 1, ...).
+        """
+        target, where = target.where(known, 0), known[:, 0]
+        if self.sigmoid:
+            logits, truth = channel_targets(input, target)
+        else:
+            logits = input
+            truth = _one_hot(index_labels(input, target), input.shape[1], input.dtype)
+        smoothed = self._smoothed(truth, known.to(truth.dtype))
+        logits, smoothed = logits.movedim(1, -1)[where], smoothed.movedim(1, -1)[where]
+        if self.sigmoid:
+            return F.binary_cross_entropy_with_logits(logits, smoothed)
+        return F.cross_entropy(logits, smoothed)
+
     @torch.no_grad()
     def smooth_target(self, labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
         """Smooth class indices (B, ...) into targets (B, num_classes, ...), in float32 at least, that sum to 1."""
-        shape = (labels.shape[0], num_classes, *labels.shape[1:])
-        one_hot = torch.zeros(shape, dtype=torch.promote_types(dtype, torch.float32), device=labels.device)
-        one_hot.scatter_(1, labels[:, None], 1.0)
-        return self._smoothed(one_hot)
+        return self._smoothed(_one_hot(labels, num_classes, dtype))
 
     @torch.no_grad()
-    def _smoothed(self, target: Tensor) -> Tensor:
-        """Smooth every channel of a target (B, C, ...)."""
+    def _smoothed(self, target: Tensor, known: Tensor | None = None) -> Tensor:
+        """Smooth every channel of a target (B, C, ...), over voxels that are 1 in ``known`` (B, 1, ...) alone."""
         radius = self.kernel_size // 2
         weights = [math.exp(-0.5 * (step / self.sigma) ** 2) for step in range(-radius, radius + 1)]
         weights = [weight / sum(weights) for weight in weights]
-        smoothed = target
-        for axis in range(2, target.ndim):
-            smoothed = _filter(smoothed, axis, weights)
+        smoothed = _filtered(target if known is None else target * known, weights)
+        if known is not None:
+            sums = _filtered(known, weights)
+            if self.center_weight is None or target.ndim < 3:
+                return smoothed / sums.clamp(min=_LEAST_WEIGHT)
+            center = weights[radius] ** (target.ndim - 2)
+            around = sums - center * known
+            mean = ((smoothed - center * target) / around.clamp(min=_LEAST_WEIGHT)).clamp(0, 1)
+            return torch.where(around > _LEAST_WEIGHT, mean, target).lerp(target, self.center_weight)
         if self.center_weight is not None and target.ndim > 2:
             # A Gaussian is a product over the axes, and so is the weight of its centre.
             center = weights[radius] ** (target.ndim - 2)
             share = (1 - self.center_weight) / (1 - center) if center < 1 else 0.0
             smoothed = smoothed.mul_(share).add_(target, alpha=1 - share)
         return smoothed
+
+
+def _one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    shape = (labels.shape[0], num_classes, *labels.shape[1:])
+    one_hot = torch.zeros(shape, dtype=torch.promote_types(dtype, torch.float32), device=labels.device)
+    return one_hot.scatter_(1, labels[:, None], 1.0)
+
+
+def _filtered(values: Tensor, weights: list[float]) -> Tensor:
+    for axis in range(2, values.ndim):
+        values = _filter(values, axis, weights)
+    return values
 
 
 def _filter(values: Tensor, axis: int, weights: list[float]) -> Tensor:

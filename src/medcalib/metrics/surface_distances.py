@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 from torch import Tensor
 
+from medcalib.keys import IGNORED
+
 __all__ = [
     "Box",
     "ClassMask",
@@ -62,7 +64,8 @@ def class_masks(y: Tensor, num_classes: int) -> list[ClassMask]:
     """A mask for each class of a label map (1, ...) or of binary channels (C, ...).
 
     Args:
-        y: one case. One channel of a single class is a binary mask, whose foreground has the label 1.
+        y: one case. One channel of a single class is a binary mask, whose foreground has the label 1; in label maps of
+            several classes `medcalib.keys.IGNORED` is none.
         num_classes: number of classes, the background included.
 
     Raises:
@@ -76,7 +79,7 @@ def class_masks(y: Tensor, num_classes: int) -> list[ClassMask]:
         raise ValueError(f"expected a label map or {num_classes} channels, got {y.shape[0]} channels.")
     if y.shape[0] == 1:
         first = 1 if num_classes == 1 else 0
-        labels = _integers(y[0], first + num_classes)
+        labels = _integers(y[0], first + num_classes, 0 if first else IGNORED)
         return [ClassMask(labels, first + index) for index in range(num_classes)]
     return [ClassMask(_integers(channel, 2), 1) for channel in y]
 
@@ -161,12 +164,13 @@ def _of_class(
     return SurfaceDistances(*(np.asarray(get_surface_distance(*way, spacing=spacing)) for way in ways))
 
 
-def _integers(volume: Tensor, stop: int) -> NDArray[np.integer]:
+def _integers(volume: Tensor, stop: int, start: int = 0) -> NDArray[np.integer]:
     array = volume.as_subclass(torch.Tensor).cpu().numpy()
     with np.errstate(invalid="ignore"):
         # one more than the largest value is needed, too
-        labels: NDArray[np.integer] = array.astype(np.uint8 if stop < 256 else np.int32)
-    if labels.size and not ((labels == array).all() and labels.max() < stop and labels.min() >= 0):
+        small = stop < 256 and not (start < 0 and (array < 0).any())
+        labels: NDArray[np.integer] = array.astype(np.uint8 if small else np.int32)
+    if labels.size and not ((labels == array).all() and labels.max() < stop and labels.min() >= start):
         raise ValueError(
             f"segmentations must hold whole numbers from 0 to {stop - 1}; label maps of more classes need num_classes."
         )

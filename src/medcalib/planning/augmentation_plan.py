@@ -25,6 +25,7 @@ def plan_augmentation(
     has_pictures: bool,
     independent: bool = False,
     some_are_empty: bool = False,
+    ignores: bool = False,
 ) -> list[tuple[list[dict[str, Any]], str]]:
     """Plan how training patches are drawn and changed.
 
@@ -38,6 +39,7 @@ def plan_augmentation(
         has_pictures: whether the images are pictures.
         independent: whether each class has a channel of its own, and there is none of a background.
         some_are_empty: whether cases have none of the classes.
+        ignores: whether there are voxels of unknown truth, on which no patch is centred.
 
     Returns:
         Lists of transforms, each with a reason, which may be empty.
@@ -69,7 +71,9 @@ def plan_augmentation(
             (
                 [
                     {
-                        "_target_": "monai.transforms.ClassesToIndicesd",
+                        "_target_": "medcalib.transforms.KnownClassesToIndicesd"
+                        if ignores
+                        else "monai.transforms.ClassesToIndicesd",
                         "keys": "label",
                         "num_classes": num_classes,
                         "max_samples_per_class": _POSITIONS_KEPT,

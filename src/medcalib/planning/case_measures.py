@@ -24,12 +24,13 @@ NUM_QUANTILES = 400
 """So many evenly spaced quantiles stand for the intensities of a channel, as a sample from every case."""
 
 
-def measure_case(case: Case, has_pictures: bool) -> dict[str, Any]:
+def measure_case(case: Case, has_pictures: bool, ignore_label: int | None = None) -> dict[str, Any]:
     """Measure a case from its files.
 
     Args:
         case: with its label, a file or the index of a class.
         has_pictures: whether the files are pictures.
+        ignore_label: the value of voxels whose truth is unknown, which are neither foreground nor objects.
 
     Returns:
         Plain values. ``size`` in voxels, ``spacing`` in mm, and ``box``, the size of what is not 0 in any channel, by
@@ -37,8 +38,8 @@ def measure_case(case: Case, has_pictures: bool) -> dict[str, Any]:
         ``lowest``, ``highest``, ``whole`` (whether all values are whole numbers), and of the foreground, or of all
         voxels where there is none, ``mean``, ``std`` and ``quantiles``; ``classes``, by label value the ``voxels``, the
         number of ``objects`` and the voxels of the ``smallest``, an object being what touches by faces, edges or
-        corners, and of structures in files of their own the voxels that are ``shared`` with others; ``bits`` of each
-        value in the file of a picture.
+        corners, and of structures in files of their own the voxels that are ``shared`` with others; of the value to be
+        ignored the voxels alone; ``bits`` of each value in the file of a picture.
 
     Raises:
         UserError: a file is missing, damaged, or does not belong to the others, or a label value is no whole number;
@@ -69,7 +70,8 @@ def measure_case(case: Case, has_pictures: bool) -> dict[str, Any]:
         label, classes = _structures(load, files)
     elif not is_class:
         label = _whole(case, _one_channel(case, np.asarray(loaded[CaseKeys.LABEL])))
-        classes = _classes(label)
+        classes = _classes(label, ignore_label)
+        label = np.where(label == ignore_label, 0, label)
     foreground = None if label is None else label > 0
     first = case[CaseKeys.IMAGE] if isinstance(case[CaseKeys.IMAGE], str) else case[CaseKeys.IMAGE][0]
     return {
@@ -144,15 +146,15 @@ def _channel(values: NDArray, foreground: NDArray | None) -> dict[str, Any]:
     }
 
 
-def _classes(label: NDArray[np.int32]) -> dict[str, Any]:
+def _classes(label: NDArray[np.int32], ignore_label: int | None = None) -> dict[str, Any]:
     """Voxels and objects of every value."""
     found: dict[str, Any] = {}
     counts = dict(zip(*(part.tolist() for part in np.unique(label, return_counts=True)), strict=True))
     touching = ndimage.generate_binary_structure(label.ndim, label.ndim)
     boxes = ndimage.find_objects(label)
     for value, voxels in counts.items():
-        if value == 0:
-            found["0"] = {"voxels": voxels}
+        if value in (0, ignore_label):
+            found[str(value)] = {"voxels": voxels}
             continue
         objects, number = ndimage.label(label[boxes[value - 1]] == value, touching)
         sizes = np.bincount(objects.reshape(-1))[1:]

@@ -67,7 +67,12 @@ class DatasetMeasures(NamedTuple):
 
 
 def measure_dataset(
-    cases: Sequence[Case], has_pictures: bool, cache: Path | None = None, num_workers: int = 0, progress: bool = True
+    cases: Sequence[Case],
+    has_pictures: bool,
+    cache: Path | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+    ignore_label: int | None = None,
 ) -> DatasetMeasures:
     """Measure every case, except those that were measured before and have the same files.
 
@@ -77,16 +82,17 @@ def measure_dataset(
         cache: JSON file of what was measured before, which is written anew; None to remember nothing.
         num_workers: processes that measure, beside this one; 0: none, this one does.
         progress: whether a bar shows how far it is.
+        ignore_label: the value of voxels whose truth is unknown.
 
     Raises:
         UserError: a case cannot be measured, or cases differ in their number of axes or channels.
     """
     known = _remembered(cache)
-    keys = [_key(identity) for identity in case_identities(cases)]
+    keys = [_key(identity, ignore_label) for identity in case_identities(cases)]
     missing = [(key, case) for key, case in zip(keys, cases, strict=True) if key not in known]
     remembered = len(cases) - len(missing)
     loader: DataLoader = DataLoader(
-        _Measuring([case for _, case in missing], has_pictures),
+        _Measuring([case for _, case in missing], has_pictures, ignore_label),
         batch_size=None,
         num_workers=min(num_workers, len(missing)),
         collate_fn=_unchanged,
@@ -117,8 +123,9 @@ def measure_dataset(
 class _Measuring(Dataset):
     """Measures of cases; of one that cannot be measured, the sentence that says why."""
 
-    def __init__(self, cases: Sequence[Case], has_pictures: bool) -> None:
+    def __init__(self, cases: Sequence[Case], has_pictures: bool, ignore_label: int | None) -> None:
         self.cases = list(cases)
+        self.ignore_label = ignore_label
         self.has_pictures = has_pictures
 
     def __len__(self) -> int:
@@ -126,7 +133,7 @@ class _Measuring(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any] | str:
         try:
-            return measure_case(self.cases[index], self.has_pictures)
+            return measure_case(self.cases[index], self.has_pictures, self.ignore_label)
         except UserError as error:
             return str(error)
 
@@ -135,8 +142,8 @@ def _unchanged(item: Any) -> Any:
     return item
 
 
-def _key(identity: Mapping[str, Any]) -> str:
-    return f"{identity['image']}-{identity['label']}"
+def _key(identity: Mapping[str, Any], ignore_label: int | None) -> str:
+    return f"{identity['image']}-{identity['label']}" + ("" if ignore_label is None else f"-without-{ignore_label}")
 
 
 def _remembered(cache: Path | None) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class DatasetSource:
         num_folds: how many it has.
         class_names: names of the classes by the user, or of whole images.
         classification: whether whole images are classified.
+        ignore_label: the value of voxels whose truth is unknown, where `labels` do not say it.
         metadata: what is known of title, description, licence and the like.
         notes: what is left out, and other things that a user should know, one sentence each.
         training: ids of the training cases, where somebody has chosen them; else empty.
@@ -54,9 +55,15 @@ class DatasetSource:
     num_folds: int | None = None
     class_names: tuple[str, ...] = ()
     classification: bool = False
+    ignore_label: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     training: frozenset[str] = frozenset()
+
+    @property
+    def ignored(self) -> int | None:
+        """The value of voxels whose truth is unknown; None if there is none."""
+        return self.ignore_label if self.labels is None else self.labels.ignored
 
     @property
     def has_pictures(self) -> bool:

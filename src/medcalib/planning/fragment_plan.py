@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from medcalib.errors import UserError
+from medcalib.errors import UserError, listed
 from medcalib.keys import SplitKeys
 from medcalib.planning.augmentation_plan import plan_augmentation
 from medcalib.planning.dataset_measures import DatasetMeasures
@@ -106,7 +106,7 @@ def plan_fragment(
     if source.classification:
         return _plan_images(source, measures, budget, names)
     check_plausible(source, measures)
-    labels = source.labels or labels_of_values(measures.label_values, source.class_names)
+    labels = source.labels or labels_of_values(measures.label_values, source.class_names, source.ignored)
     values = {
         found["case"]: (str(case["label"]), [int(value) for value in found["classes"]])
         for case, found in zip(source.cases, measures.cases, strict=True)
@@ -139,6 +139,7 @@ def plan_fragment(
             source.has_pictures,
             labels.independent,
             any(set(case["classes"]) <= {"0"} for case in measures.cases),
+            labels.ignored is not None,
         )
     ]
     epochs = _epochs(num_training, patch.batch_size, budget.on_gpu)
@@ -272,7 +273,7 @@ def _warnings(
     patch_size: Sequence[int],
     training: Collection[str],
 ) -> list[str]:
-    found = []
+    found = [*_ignored_warnings(labels, measures)]
     for name, value in labels.foreground:
         having = {case["case"] for case in measures.cases if str(value) in case["classes"]}
         number = len(having)
@@ -290,6 +291,21 @@ def _warnings(
     if smaller and not (np.asarray(patch_size) >= np.median(sizes, axis=0)).all():
         found.append(f"{smaller} of {len(sizes)} cases are smaller than a patch along an axis, and are padded.")
     return found
+
+
+def _ignored_warnings(labels: LabelPlan, measures: DatasetMeasures) -> Iterator[str]:
+    if labels.ignored is None:
+        return
+    key = str(labels.ignored)
+    with_it = [case for case in measures.cases if key in case["classes"]]
+    if not with_it:
+        yield f"No case has a voxel of the value {key}, which is to be ignored; correct it, if some should."
+    if nothing := [str(case["case"]) for case in with_it if list(case["classes"]) == [key]]:
+        yield (
+            f"{len(nothing)} case{'s' * (len(nothing) > 1)} ({listed(nothing, 3)}) ha{'ve' if nothing[1:] else 's'} no "
+            f"voxel but those to be ignored, so nothing can be learnt from {'them' if nothing[1:] else 'it'}; leave "
+            f"{'them' if nothing[1:] else 'it'} out."
+        )
 
 
 def _plan_images(

@@ -56,6 +56,11 @@ def _body(name: str, source: DatasetSource, plan: FragmentPlan) -> Iterator[str]
     if plan.labels.label_map:
         yield from _comment("value in the files: class index")
     yield f"label_map: {_flow(plan.labels.label_map)}"
+    if plan.labels.ignored is not None:
+        yield from _comment(
+            "value in the files of voxels whose truth is unknown: they count neither in the training nor in results"
+        )
+        yield f"ignore_label: {plan.labels.ignored}"
     if plan.labels.regions:
         yield from _comment("overlapping regions: the network learns the classes, results are reported on regions")
         yield "regions:"

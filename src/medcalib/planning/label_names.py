@@ -22,12 +22,14 @@ class LabelPlan(NamedTuple):
         values: the value in the files that stands for each class.
         regions: class indices of each region by its name, if results are reported on regions; else None.
         independent: whether classes may overlap, each an output of its own; there is no background then.
+        ignored: the value of voxels whose truth is unknown; None if there is none.
     """
 
     class_names: tuple[str, ...]
     values: tuple[int, ...]
     regions: dict[str, list[int]] | None = None
     independent: bool = False
+    ignored: int | None = None
 
     @property
     def label_map(self) -> dict[int, int] | None:
@@ -47,12 +49,12 @@ def labels_by_name(labels: Any, where: str) -> LabelPlan:
 
     Args:
         labels: names by value, as in the Decathlon, or values by name, as in nnU-Net, where a list of values is a
-            region.
+            region. That of the name ``ignore`` is the label of voxels to be ignored, as in nnU-Net.
         where: the file, for messages.
 
     Raises:
-        UserError: there is no background of value 0, a value is no whole number or has two names, or there is a label
-            to be ignored.
+        UserError: there is no background of value 0, a value is no whole number or has two names, or the label to be
+            ignored is not the highest one.
 
     Example:
         >>> labels_by_name({"background": 0, "organ": 1, "lesion": 4}, "dataset.json").label_map
@@ -66,12 +68,7 @@ def labels_by_name(labels: Any, where: str) -> LabelPlan:
     if not isinstance(labels, Mapping) or not labels:
         raise UserError(f"{where} lacks labels, such as {{'background': 0, 'organ': 1}}: add them.")
     named = _values_by_name(labels, where)
-    for name in named:
-        if name.casefold() == _IGNORE:
-            raise UserError(
-                f"{where} has the label '{name}', whose voxels are to be ignored, which is not supported: remove it, "
-                f"or leave out the cases that have it."
-            )
+    ignored = _ignored(named, where)
     regions = {name: found for name, found in named.items() if isinstance(found, list)}
     single = {name: found for name, found in named.items() if not isinstance(found, list)}
     by_value: dict[int, str] = {}
@@ -91,22 +88,39 @@ def labels_by_name(labels: Any, where: str) -> LabelPlan:
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{where} gives two values the name '{repeated[0]}': give each its own.")
     if not regions:
-        return LabelPlan(names, tuple(ordered))
+        return LabelPlan(names, tuple(ordered), ignored=ignored)
     index = {value: place for place, value in enumerate(ordered)}
     united = {
         name: [index[value] for value in (found if isinstance(found, list) else [found])]
         for name, found in named.items()
         if found != 0
     }
-    return LabelPlan(names, tuple(ordered), united)
+    return LabelPlan(names, tuple(ordered), united, ignored=ignored)
 
 
-def labels_of_values(values: Sequence[int], class_names: Sequence[str] = ()) -> LabelPlan:
+def _ignored(named: dict[str, int | list[int]], where: str) -> int | None:
+    """Take out the label to be ignored."""
+    name = next((name for name in named if name.casefold() == _IGNORE), None)
+    if name is None:
+        return None
+    value = named.pop(name)
+    others = [one for found in named.values() for one in (found if isinstance(found, list) else [found])]
+    # as nnU-Net wants it
+    if isinstance(value, list) or value <= max(others, default=0):
+        raise UserError(
+            f"{where} gives the label '{name}', whose voxels are to be ignored, the value {value}: make it a single "
+            f"value above those of all classes, in dataset.json and in the files."
+        )
+    return value
+
+
+def labels_of_values(values: Sequence[int], class_names: Sequence[str] = (), ignored: int | None = None) -> LabelPlan:
     """Classes from the values that the label files hold.
 
     Args:
         values: all of them, whole numbers.
         class_names: their names in the order of the values, background first; made up if empty.
+        ignored: the value of voxels whose truth is unknown, which is no class.
 
     Raises:
         UserError: names and values differ in number, or there is one value alone.
@@ -118,7 +132,7 @@ def labels_of_values(values: Sequence[int], class_names: Sequence[str] = ()) -> 
         >>> labels_of_values([0, 1, 2, 3], ["background", "a", "b", "never_seen"]).class_names[3]
         'never_seen'
     """
-    found = sorted({0, *values})
+    found = sorted({0, *values} - {ignored})
     if len(found) == 1:
         raise UserError("All labels hold the value 0 alone, so there is nothing to be learnt: check --labels.")
     if class_names:
@@ -130,10 +144,10 @@ def labels_of_values(values: Sequence[int], class_names: Sequence[str] = ()) -> 
                 f"--class_names lists {len(class_names)} names, background first, but the labels hold the values "
                 f"{listed([str(value) for value in found], 20)}: give each its name."
             )
-        return LabelPlan(tuple(class_names), tuple(found))
+        return LabelPlan(tuple(class_names), tuple(found), ignored=ignored)
     if len(found) == 2:
-        return LabelPlan((_BACKGROUND, "foreground"), tuple(found))
-    return LabelPlan((_BACKGROUND, *(f"class_{value}" for value in found[1:])), tuple(found))
+        return LabelPlan((_BACKGROUND, "foreground"), tuple(found), ignored=ignored)
+    return LabelPlan((_BACKGROUND, *(f"class_{value}" for value in found[1:])), tuple(found), ignored=ignored)
 
 
 def check_values(plan: LabelPlan, values_of_cases: Mapping[str, tuple[str, Sequence[int]]], where: str) -> None:
@@ -148,7 +162,7 @@ def check_values(plan: LabelPlan, values_of_cases: Mapping[str, tuple[str, Seque
         UserError: a file holds another value.
     """
     for case, (file, values) in values_of_cases.items():
-        if unknown := sorted(set(values) - {*plan.values, *([0] if plan.independent else [])}):
+        if unknown := sorted(set(values) - {*plan.values, plan.ignored, *([0] if plan.independent else [])}):
             raise UserError(
                 f"Case {case}: {file} holds the label {', '.join(map(str, unknown))}, which {where} lacks (it lists "
                 f"{', '.join(map(str, plan.values))}): add it there, or correct the file."

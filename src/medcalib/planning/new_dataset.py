@@ -112,7 +112,9 @@ def plan_new_dataset(
     path = fragment_place(name or fragment_name(source.root), output_dir, is_given=name is not None)
     name = path.stem
     reports = Path(_REPORTS) / name if report_dir is None else Path(report_dir).expanduser()
-    measures = measure_dataset(source.cases, source.has_pictures, reports / "measures.json", num_workers, progress)
+    measures = measure_dataset(
+        source.cases, source.has_pictures, reports / "measures.json", num_workers, progress, source.ignored
+    )
     source = with_overlap(source, measures)
     plan = plan_fragment(source, measures, budget, machine_memory())
     text = fragment_text(name, source, plan, budget.option)

@@ -69,6 +69,7 @@ class PatternOptions(NamedTuple):
     class_names: tuple[str, ...] = ()
     missing_structures: str | None = None
     fold_column: str | None = None
+    ignore_label: int | None = None
 
 
 def pattern_source(images: Sequence[str], labels: str | None, options: PatternOptions) -> DatasetSource:
@@ -90,6 +91,10 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         )
     if options.class_column is not None and options.table is None:
         raise UserError("--class_column needs --table, the csv that has this column and one of the name case.")
+    if options.ignore_label is not None and (labels is None or CLASS in labels):
+        raise UserError("--ignore_label is a value of label maps, which these data do not have: leave it out.")
+    if options.ignore_label == 0:
+        raise UserError("--ignore_label is 0, but that is the background: give the value of voxels of unknown truth.")
     root = _root(images, labels, options)
     listing = _listing(root, images, labels, options)
     class_names, notes, plan = options.class_names, [], None
@@ -140,6 +145,7 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         num_folds=num_folds,
         class_names=class_names,
         classification=labels is None,
+        ignore_label=options.ignore_label,
         notes=notes,
         training=training,
     )

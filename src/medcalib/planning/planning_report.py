@@ -40,12 +40,14 @@ def planning_report(
         "orientations": dict(Counter(case["orientation"] for case in measures.cases if case["orientation"])),
         "channels": {channel: measures.channel(index) for index, channel in enumerate(plan.channel_names)},
         "classes": _classes(source, measures, plan),
+        "ignored": _ignored(measures, plan),
         "notes": list(source.notes),
         "warnings": list(plan.warnings),
         "budget": budget,
         "step_memory": plan.memory,
         "plan": {
             "label_map": plan.labels.label_map,
+            "ignore_label": plan.labels.ignored,
             "regions": plan.labels.regions,
             "cases": {"value": source.listing, "reason": source.listing_reason},
             **{
@@ -91,6 +93,10 @@ def report_page(report: Mapping[str, Any], commands: Sequence[str]) -> str:
     rows = [[channel, *(f"{one[key]:.4g}" for key in keys)] for channel, one in report["channels"].items()]
     blocks += [f"Intensities; all but lowest and highest in {where}:", _table(head, rows)]
     blocks += ["## Classes", _class_table(report)]
+    if report["ignored"]:
+        blocks[-1] += "\n\nTo be ignored, value {value}: {share:.2g} % of the {unit} of {num_cases} cases.".format(
+            **report["ignored"], unit=unit
+        )
     blocks += ["## Plan", f"For {report['budget']}."]
     if report["step_memory"] is not None:
         blocks[-1] += (
@@ -120,6 +126,17 @@ def _classes(source: DatasetSource, measures: DatasetMeasures, plan: FragmentPla
             one["objects"] = sum(entry.get("objects", 0) for _, entry in own)
         found[name] = one
     return found
+
+
+def _ignored(measures: DatasetMeasures, plan: FragmentPlan) -> dict[str, Any] | None:
+    """How many voxels are of unknown truth, in per cent of the cases that have some."""
+    own = [case for case in measures.cases if str(plan.labels.ignored) in case["classes"]]
+    if plan.labels.ignored is None:
+        return None
+    voxels = sum(case["classes"][str(plan.labels.ignored)]["voxels"] for case in own)
+    total = sum(entry["voxels"] for case in own for entry in case["classes"].values())
+    share = 100 * voxels / total if total else 0.0
+    return {"value": plan.labels.ignored, "num_cases": len(own), "voxels": voxels, "share": share}
 
 
 def _class_table(report: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from medcalib.handlers.binned_cases import BinnedCases
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import BINNED, CASE_SCORES, GUARANTEED_CASES, results_of
 from medcalib.handlers.uncertainty_scores import CONFIDENCE_SCORES
-from medcalib.keys import UncertaintyKeys
+from medcalib.keys import CaseKeys, UncertaintyKeys
 from medcalib.metrics import (
     VoxelRiskCoverage,
     flagging_curve,
@@ -148,9 +148,12 @@ class QualityControlHandler:
         self._voxels = VoxelRiskCoverage(self.task.max_entropy)
 
     def _update(self, engine: Engine) -> None:
-        for entropy, seg, label in zip(*self.output_transform(engine.state.output), strict=True):
-            wrong = (seg.cpu() != label.cpu()).any(0)
-            self._voxels.update(entropy[0].cpu().numpy(), wrong.numpy())
+        output = engine.state.output
+        for case, entropy, seg, label in zip(output, *self.output_transform(output), strict=True):
+            unsure, wrong = entropy[0].cpu(), (seg.cpu() != label.cpu()).any(0)
+            if (known := case.get(CaseKeys.KNOWN)) is not None:
+                unsure, wrong = unsure[known[0].cpu()], wrong[known[0].cpu()]
+            self._voxels.update(unsure.numpy(), wrong.numpy())
 
     def _finish(self, engine: Engine) -> None:
         if self.threshold_evaluator is not None:

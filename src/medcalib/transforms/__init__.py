@@ -5,8 +5,10 @@ from medcalib.transforms.checks import CheckForegroundd, CheckLabeld, CheckPredi
 from medcalib.transforms.corruption import CorruptImaged, ShowCorruptedd, corrupt
 from medcalib.transforms.crops import LoadCropd
 from medcalib.transforms.guaranteed_cases import ApplyGuaranteesd, ObserveGuaranteesd
+from medcalib.transforms.ignored_voxels import LeaveOutIgnoredd
 from medcalib.transforms.images import LoadPictured
 from medcalib.transforms.inversion import InvertProbabilitiesd, ToEvaluationSpaced
+from medcalib.transforms.known_class_indices import KnownClassesToIndicesd
 from medcalib.transforms.loading import CheckSpatialDims, LoadCased
 from medcalib.transforms.regions import RegionOfInterestd, Regionsd, label_regions
 from medcalib.transforms.scores import UncertaintyScoresd
@@ -20,6 +22,8 @@ __all__ = [
     "CheckSpatialDims",
     "CorruptImaged",
     "InvertProbabilitiesd",
+    "KnownClassesToIndicesd",
+    "LeaveOutIgnoredd",
     "LoadCased",
     "LoadCropd",
     "LoadPictured",

@@ -27,6 +27,7 @@ class CheckLabeld(MapTransform):
         class_names: one name per output channel of the network.
         activation: ``softmax`` for label maps (1, ...) of class indices, from 0 to the number of names less one;
             ``sigmoid`` for one channel of 0 and 1 for each name, (C, ...).
+        ignored: whether voxels may be `medcalib.keys.IGNORED`; the label becomes a type with a sign then.
 
     Raises:
         UserError: on call, naming the case: a value is none of these, or channels are missing.
@@ -43,9 +44,14 @@ correct the label, or map its values in data::label_map.
     """
 
     def __init__(
-        self, keys: KeysCollection, class_names: Sequence[str], activation: Activation | str = Activation.SOFTMAX
+        self,
+        keys: KeysCollection,
+        class_names: Sequence[str],
+        activation: Activation | str = Activation.SOFTMAX,
+        ignored: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
+        self.ignored = ignored
         independent = Activation(activation) is Activation.SIGMOID
         self.num_channels = len(class_names) if independent else 1
         self.num_values = 2 if independent else len(class_names)
@@ -68,13 +74,13 @@ correct the label, or map its values in data::label_map.
                     f"medcalib.transforms.Regionsd that makes one for each of several labels."
                 )
             label = whole_labels(label)
-            wrong = no_class(label, self.num_values)
+            wrong = no_class(label, self.num_values, self.ignored)
             if wrong.any():
                 raise UserError(
                     f"Case {case}: its {key} holds the value {value_text(label[wrong][0])}, but {self._values}; "
                     f"correct the label, or map its values in data::label_map."
                 )
-            checked[key] = label.to(label_dtype(self.num_values))
+            checked[key] = label.to(label_dtype(self.num_values, self.ignored))
         return checked
 
 

@@ -38,8 +38,9 @@ def guarantee_case(case: Mapping[Any, Any], task: Task, group: str | None = None
         group: the group of the case.
 
     Returns:
-        The case of the foreground classes; without a label its target is None and its Dice NaN. Of an image that is
-        classified as a whole, whose probabilities are (C,), the case of all classes, without segmentation and Dice.
+        The case of the foreground classes, in which voxels of unknown truth do not count; without a label its target
+        is None and its Dice NaN. Of an image that is classified as a whole, whose probabilities are (C,), the case of
+        all classes, without segmentation and Dice.
     """
     name = str(case[CaseKeys.CASE])
     if case[CommonKeys.PRED].ndim == 1:
@@ -60,7 +61,7 @@ def guarantee_case(case: Mapping[Any, Any], task: Task, group: str | None = None
         segmentation,
         target,
         spacing,
-        None,
+        case.get(CaseKeys.KNOWN),
         {score: -value if score in CONFIDENCE_SCORES else value for score, value in scores.items()},
         _mean_dice(segmentation, target),
         group,

@@ -18,7 +18,7 @@ from medcalib.image_files.grids import AFFINE_TOLERANCE, Grid, corner_distance
 from medcalib.image_files.label_values import replaced_values, whole_labels
 from medcalib.image_files.unreadable import UnreadableFileError
 from medcalib.image_files.volumes_in_files import VOLUME_ENDINGS, open_volume
-from medcalib.keys import CaseKeys
+from medcalib.keys import IGNORED, CaseKeys
 from medcalib.transforms.structures import masks_of_structures, united_structures
 
 __all__ = ["CheckSpatialDims", "ImageFile", "LoadCased"]
@@ -53,9 +53,10 @@ class LoadCased(MapTransform):
     Args:
         keys: keys that hold a path, or a list of paths that become channels.
         num_channels: number of channels that the image must have; not checked when None.
-        label_map: label value on disk: class index, for those that differ. Where one value alone is mapped to a class,
-            the index of the class is no value any more unless it is listed, too: ``{3: 2}`` refuses a 2 in a file.
-            Where several are, such as ``{2: 1, 3: 1}``, they are united with it, and so is what is mapped to 0.
+        label_map: label value on disk: class index, or `medcalib.keys.IGNORED`, for those that differ. Where one value
+            alone is mapped to a class, the index of the class is no value any more unless it is listed, too: ``{3: 2}``
+            refuses a 2 in a file. Where several are, such as ``{2: 1, 3: 1}``, they are united with it, and so is what
+            is mapped to 0.
         affine_tolerance: how far a corner of the label may lie from that of the image, in voxels of the image.
 
     Attributes:
@@ -145,6 +146,12 @@ class LoadCased(MapTransform):
     def _read_label(self, case: str, file: ImageFile, frame: int | None) -> MetaTensor:
         label = self._read(case, file, frame)
         values = whole_labels(label.as_tensor())
+        ignores = IGNORED in self.label_map.values() and IGNORED not in self.label_map
+        if ignores and bool((values == IGNORED).any()):
+            raise UserError(
+                f"Case {case}: {file.grid.path} holds the value {IGNORED}, which is neither a class nor "
+                f"data::ignore_label; correct the file."
+            )
         for index, value in replaced_values(self.label_map).items():
             if (values == index).any():
                 raise UserError(

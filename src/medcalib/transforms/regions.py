@@ -13,8 +13,9 @@ from monai.utils import CommonKeys, ensure_tuple
 from torch import Tensor
 
 from medcalib.errors import UserError
+from medcalib.functional.known_voxels import known_voxels
 from medcalib.functional.slabs import slabs
-from medcalib.keys import CaseKeys
+from medcalib.keys import IGNORED, CaseKeys
 
 __all__ = ["RegionOfInterestd", "Regionsd", "label_regions"]
 
@@ -23,7 +24,8 @@ class Regionsd(MapTransform):
     """Turn exclusive classes into regions that may overlap, such as kidney and masses.
 
     The probability of a region is the sum of those of its classes, and a voxel belongs to it if its label is one of
-    them. What has one channel is taken as a label map (1, ...), the rest as probabilities (C, ...).
+    them; where its truth is unknown, `medcalib.keys.IGNORED`, it is so for all regions. What has one channel is taken
+    as a label map (1, ...), the rest as probabilities (C, ...).
 
     Args:
         keys: keys of probabilities and label maps.
@@ -66,7 +68,8 @@ class Regionsd(MapTransform):
         for key in self.key_iterator(result):
             values = result[key]
             if values.shape[0] == 1:
-                self._check(result, key, values)
+                known = known_voxels(values, channel_axis=0)
+                self._check(result, key, values if known is None else values.where(known, 0))
                 parts = [
                     torch.isin(values[0], values.new_tensor(classes)).to(values.dtype)
                     for classes in self.regions.values()
@@ -74,7 +77,8 @@ class Regionsd(MapTransform):
             else:
                 result[key] = self._united(values)
                 continue
-            result[key] = torch.stack(parts)
+            united = torch.stack(parts)
+            result[key] = united if known is None else united.where(known, IGNORED)
         return result
 
     def _united(self, probs: Tensor) -> Tensor:

@@ -22,7 +22,14 @@ from medcalib.functional.uncertainty import entropy, sample_mean_uncertainty
 from medcalib.keys import MEMBER_MAPS, UncertaintyKeys
 from medcalib.task import Task
 
-__all__ = ["CONFIDENCE_SCORES", "SCORES", "UncertaintyScoresd", "image_uncertainties", "uncertainty_scores"]
+__all__ = [
+    "CONFIDENCE_SCORES",
+    "SCORES",
+    "WHOLE_SEGMENTATION",
+    "UncertaintyScoresd",
+    "image_uncertainties",
+    "uncertainty_scores",
+]
 
 CONFIDENCE_SCORES = ("pairwise_dice", "mean_foreground_confidence")
 """Scores that are high where a prediction can be trusted; all others are high where it cannot."""
@@ -31,6 +38,9 @@ SAMPLE_MEAN = "sample_mean_uncertainty"
 
 SCORES = "scores"
 """Key of a case under which `UncertaintyScoresd` leaves its scores."""
+
+WHOLE_SEGMENTATION = "whole_seg"
+"""Key of the segmentation as it was predicted, of a case whose ``seg`` lacks the voxels of unknown truth."""
 
 
 def uncertainty_scores(case: Mapping[Any, Any], task: Task, patch_size: int = 10) -> dict[str, Tensor]:
@@ -107,7 +117,7 @@ class UncertaintyScoresd(Transform):
 
 def _scores(case: Mapping[Any, Any], task: Task, patch_size: int) -> Iterator[tuple[str, Tensor]]:
     plain = {key: value.as_subclass(torch.Tensor) for key, value in case.items() if isinstance(value, Tensor)}
-    probs, seg = plain[CommonKeys.PRED], plain["seg"]
+    probs, seg = plain[CommonKeys.PRED], plain.get(WHOLE_SEGMENTATION, plain["seg"])
     foreground = seg.any(0, keepdim=True) if seg.shape[0] > 1 else seg > 0
     fraction = float(foreground.float().mean())
     for name in (UncertaintyKeys.ENTROPY, *(name for name in MEMBER_MAPS if name in plain)):

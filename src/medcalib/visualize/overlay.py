@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
+from medcalib.visualize.ignored_area import draw_ignored, ignored_entry
 from medcalib.visualize.set_bands import band_colors, band_entry, set_band
 from medcalib.visualize.slices import CaseSlice, case_slice
 from medcalib.visualize.style import legend_label, plain_text
@@ -75,7 +76,7 @@ def draw_case_overlay(
         image: (C, ...) with two or three spatial axes.
         prediction: label map, (...) or (1, ...).
         uncertainty: not negative, such as the entropy in nats, same shape as ``prediction``; NaN is left out.
-        label: ground truth, label map of the same shape.
+        label: ground truth, label map of the same shape; where it is below 0, it is unknown, and hatched.
         class_names: name of every class, the background first.
         affine: from voxels to millimetres, (4, 4); turns a volume so that its axes point to the right, the front and
             the top of the patient, and gives the spacing. Of an image with two axes only the spacing is used.
@@ -130,9 +131,10 @@ def draw_case_overlay(
         if sets is not None and len(sets) != len(class_names) - 1:
             raise ValueError(f"{name} must hold {len(class_names) - 1} classes, those after the background.")
     outlines = {"ground truth": cut.label, "prediction": cut.prediction}
-    segmentations = {name: labels for name, labels in outlines.items() if labels is not None}
+    segmentations = {name: np.maximum(labels, 0) for name, labels in outlines.items() if labels is not None}
+    ignored = None if cut.label is None or not (cut.label < 0).any() else cut.label < 0
     present = np.unique(np.concatenate([np.unique(labels) for labels in segmentations.values()])).astype(int)
-    if present[0] < 0 or present[-1] >= len(class_names):
+    if cut.prediction.min() < 0 or present[-1] >= len(class_names):
         raise ValueError(f"labels must lie between 0 and {len(class_names) - 1}, got {present.tolist()}.")
     bands = {number: band for number in range(1, len(class_names)) if (band := set_band(cut, number)) is not None}
     classes = sorted({number for number in present.tolist() if number > 0} | bands.keys())
@@ -143,10 +145,14 @@ def draw_case_overlay(
     entries += [Line2D([], [], color="black", label=name, **OUTLINES[name]) for name in segmentations]
     if bands:
         entries.append(band_entry(cut))
+    if ignored is not None:
+        entries.append(ignored_entry())
     figure, left, right = _page(cut, width, title, entries)
     for axes in (left, right):
         _show_image(axes, cut, origin, window)
     _name_sides(left, cut.sides)
+    if ignored is not None:
+        draw_ignored(left, ignored, cut.spacing)
     for number, band in bands.items():
         left.imshow(band_colors(band, class_color(number)), origin=origin, extent=_extent(cut, origin), zorder=1)
     for name, labels in segmentations.items():

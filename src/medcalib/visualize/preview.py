@@ -12,6 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
+from medcalib.keys import IGNORED
+from medcalib.visualize.ignored_area import draw_ignored, ignored_entry
 from medcalib.visualize.overlay import class_color, draw_outline
 from medcalib.visualize.slices import CaseSlice, case_slice
 from medcalib.visualize.style import legend_label, plain_text
@@ -53,7 +55,7 @@ def draw_batch_preview(
     Args:
         images: (B, C, ...) with two or three spatial axes.
         labels: label maps (B, 1, ...); or channels of 0 and 1 (B, label, ...), of which the last one that is set is
-            shown; or the classes of whole images, (B, 1).
+            shown; or the classes of whole images, (B, 1). Where they are below 0, they are unknown, and hatched.
         cases: name of each image, (B,).
         class_names: name of every class; where the labels are channels, of every channel.
         channel_names: name of every channel of the images.
@@ -90,7 +92,7 @@ def draw_batch_preview(
         numbers = labels[:, 0]
     else:
         maps, names = _label_maps(labels, names)
-        numbers = maps
+        numbers = np.maximum(maps, 0)
     if numbers.min() < 0 or numbers.max() >= len(names):
         raise ValueError(f"labels must lie between 0 and {len(names) - 1}, got {np.unique(numbers).tolist()}.")
     classes = [int(n) for n in np.unique(maps[:number]) if n > 0]
@@ -109,11 +111,16 @@ def draw_batch_preview(
         f"{shown or channel_names[channel]}: {low:.3g} (black) to {high:.3g} (white)"
         for channel, (low, high) in zip(channels, windows, strict=True)
     ]
-    entries = [Line2D([], [], color=class_color(n), linewidth=2.4, label=legend_label(names[n])) for n in classes]
+    entries: list[Any] = [
+        Line2D([], [], color=class_color(n), linewidth=2.4, label=legend_label(names[n])) for n in classes
+    ]
+    if not is_class and (maps[:number] < 0).any():
+        entries.append(ignored_entry())
     figure, grid, room = _page(cuts, 1 + ("\n" in headings[0]), entries, notes)
     for axes_of_image, cut_of_image, heading in zip(grid, cuts, headings, strict=True):
         for axes, cut, (low, high) in zip(axes_of_image, cut_of_image, windows, strict=True):
             _show(axes, cut, low, high, flat)
+            draw_ignored(axes, cut.prediction < 0, cut.spacing)
             for n in classes:
                 draw_outline(axes, cut.prediction == n, cut.spacing, class_color(n), **OUTLINE)
         axes_of_image[0].set_title(_shortened(heading, room), fontsize=FONT_SIZE, pad=3, loc="left")
@@ -139,7 +146,8 @@ def _label_maps(labels: Array, names: list[str]) -> tuple[NDArray[np.int64], lis
     if labels.shape[1] == 1 and len(names) > 1:
         return labels[:, 0].astype(int), names
     numbers = np.arange(1, labels.shape[1] + 1).reshape(-1, *[1] * (labels.ndim - 2))
-    return ((labels > 0) * numbers).max(axis=1), ["", *names]
+    maps = ((labels > 0) * numbers).max(axis=1)
+    return np.where((labels < 0).any(axis=1), IGNORED, maps), ["", *names]
 
 
 def _window(values: Array, percentiles: tuple[float, float]) -> tuple[float, float]:
@@ -161,7 +169,7 @@ def _cut(image: Array, labelled: Array, channel: int, spacing: Sequence[float] |
 
 
 def _page(
-    cuts: Sequence[Sequence[CaseSlice]], lines: int, entries: Sequence[Line2D], notes: Sequence[str]
+    cuts: Sequence[Sequence[CaseSlice]], lines: int, entries: Sequence[Any], notes: Sequence[str]
 ) -> tuple[Figure, list[list[Axes]], float]:
     """A figure with axes for every channel of every image, and what is said below them; the inches of a place."""
     cut, channels = cuts[0][0], len(cuts[0])

@@ -139,7 +139,9 @@ def case_slice(
         raise ValueError(f"axis must be 0, 1 or 2, got {axis}.")
     right, up = others = tuple(other for other in range(3) if other != axis)
     place = predicted.shape[axis] // 2
-    for volume, amount in ((true, np.count_nonzero), (predicted, np.count_nonzero), (unsure, np.nansum)):
+    # voxels of unknown truth are below 0
+    shown = None if true is None else true > 0
+    for volume, amount in ((shown, np.count_nonzero), (predicted, np.count_nonzero), (unsure, np.nansum)):
         sums = None if volume is None else amount(volume, axis=others)
         if sums is not None and sums.any():
             place = int(sums.argmax())
