@@ -48,7 +48,7 @@ def test_independent_labels_may_overlap():
 
 
 def test_what_could_not_be_read_is_left_out():
-    assert summarize_case(None, None, 3) == (None,) * 7
+    assert summarize_case(None, None, 3) == ((None,) * 7 + (0,))
     broken = summarize_case(volume(0), None, 3)
     whole = summarize_case(volume(1), np.ones((1, 6, 7, 5)), 3)
     found = label_histogram(["a", "b"], [broken, whole], NAMES)
