@@ -87,7 +87,7 @@ class RaterScoresHandler:
         >>> state = engine.run([[case]])
         >>> _ = state.results[RATED]
         >>> {name: round(value, 3) for name, value in state.metrics.items()}
-        {'dice_max': 0.833, 'dice_with_raters': 0.833, 'ged': 0.167, 'ncc_entropy': 0.985, 'rater_dice': 0.667}
+        {'dice_max': 0.833, 'dice_with_raters': 0.833, 'ged': 0.167, 'ncc_entropy': 0.986, 'rater_dice': 0.667}
     """
 
     def __init__(
