@@ -40,7 +40,7 @@ def test_without_calibration_cases_it_is_the_default_and_said_so(dice):
 def test_a_number_is_that_number():
     limit = find_poor_limit(0.65, [0.1, 0.2, 0.3])
     assert (limit.value, limit.origin, limit.num_cases) == (0.65, "given", 0)
-    assert poor_limit_words({"poor_below": 0.65, "poor_below_from": limit.recorded()}) == "0.65"
+    assert poor_limit_words({"poor_below": 0.65, "poor_below_from": limit.recorded()}) == "0.65 (as set)"
 
 
 def test_what_is_recorded_survives_json():

@@ -119,7 +119,10 @@ def test_that_all_cases_are_alike_is_said(tmp_path, capsys, poor_below, said):
     """Then thresholds and flagging curves tell nothing."""
     control(tmp_path / "evaluation", TEST_CASES[1:], TEST_CASES, poor_below)
     printed = capsys.readouterr().out
-    assert f"{said} {poor_below}, so flagging tells nothing here; --quality_control::poor_below sets another" in printed
+    assert (
+        f"{said} {poor_below} (as set), so flagging tells nothing here; --quality_control::poor_below sets another"
+        in printed
+    )
 
 
 def test_a_message_names_the_option_that_the_command_has(tmp_path, capsys):

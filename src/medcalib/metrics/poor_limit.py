@@ -109,4 +109,6 @@ def poor_limit_words(report: Mapping[str, Any]) -> str:
             return f"{value} (the {found['setting']} quantile of the Dice of {cases})"
         case "default":
             return f"{value} (the default, as no Dice of calibration cases is known)"
+        case "given":
+            return f"{value} (as set)"
     return value
