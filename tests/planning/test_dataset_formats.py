@@ -149,7 +149,7 @@ def test_structures_elsewhere_than_the_image_are_named(place):
     moved = mask.affine.copy()
     moved[0, 3] += 5
     nib.save(nib.Nifti1Image(np.asarray(mask.dataobj), moved), "total/s0001/segmentations/cyst.nii.gz")
-    refused("Case s0001: the affines of the channels differ.*cyst.nii.gz", **STRUCTURES)
+    refused("Case s0001: the affines of the files of the label differ.*cyst.nii.gz", **STRUCTURES)
 
 
 @pytest.mark.parametrize("with_background", [False, True])

@@ -199,7 +199,7 @@ def test_images_without_label_are_left_out_of_patterns(copied, capsys):
         ({"nnunet": "a", "fold": 0.5}, "--fold is 0.5"),
         ({"images": "{case}.png", "labels": "{case}_m.png", "lists": "a.txt"}, "--lists must be files by part"),
         ({"nnunet": "a", "labels": "b"}, "--labels means nothing beside --nnunet"),
-        ({"decathlon": "a", "fold": 1}, "--fold means nothing beside --decathlon"),
+        ({"decathlon": "a", "fold": 1}, "--fold needs folds, which a task of the Decathlon has by --table"),
         ({"images": "a/{case}.png"}, "Give either --labels"),
         ({"images": "a/{case}.png", "class_column": "c"}, "--class_column needs --table"),
         ({"images": "a/x.png", "labels": "b/{case}.png"}, "The pattern 'a/x.png' lacks {case}"),
