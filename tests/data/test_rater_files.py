@@ -50,6 +50,6 @@ def test_a_case_that_nobody_labelled_is_named_or_left_out(tmp_path):
 
 def test_a_rater_of_images_is_refused(tmp_path):
     make(tmp_path, RATED)
-    assert "but only that of labels may: leave it out" in message(
-        pattern_cases, tmp_path, "images/{case}_{rater}.png", "labels/{case}_{rater}.png"
+    assert message(pattern_cases, tmp_path, "images/{case}_{rater}.png", "labels/{case}_{rater}.png").startswith(
+        "The pattern 'images/{case}_{rater}.png' in data::cases holds {rater}, but only"
     )
