@@ -5,6 +5,7 @@ from tests.data.layouts import everyone, message
 
 from medcalib.data import pattern_cases
 from medcalib.data.cases import checked_split
+from medcalib.errors import UserError
 
 RATED = {"a_1": ["ann", "bob"], "a_10": ["ann"], "b": ["ann", "bob", "eve"], "c": ["bob"], "d": ["ann"]}
 
@@ -50,6 +51,7 @@ def test_a_case_that_nobody_labelled_is_named_or_left_out(tmp_path):
 
 def test_a_rater_of_images_is_refused(tmp_path):
     make(tmp_path, RATED)
-    assert "holds {rater}, but only {split}, {class}, {case} stand for something" in message(
-        pattern_cases, tmp_path, "images/{case}_{rater}.png", "labels/{case}_{rater}.png"
-    )
+    with pytest.raises(
+        UserError, match=r"The pattern 'images/{case}_{rater}.png' in data::cases holds {rater}, but only"
+    ):
+        pattern_cases(tmp_path, "images/{case}_{rater}.png", "labels/{case}_{rater}.png")
