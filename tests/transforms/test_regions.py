@@ -102,7 +102,7 @@ def test_a_region_of_classes_that_do_not_exist(regions, message):
         Regionsd("pred", regions, num_classes=4)
 
 
-@pytest.mark.parametrize("wrong", [4.0, -1.0, 0.5])
+@pytest.mark.parametrize("wrong", [4.0, -2.0, 0.5])
 def test_a_label_that_is_no_class_is_named(wrong):
     """It would vanish into the background of every region."""
     label = labels().float()

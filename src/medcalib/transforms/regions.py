@@ -68,7 +68,7 @@ class Regionsd(MapTransform):
         for key in self.key_iterator(result):
             values = result[key]
             if values.shape[0] == 1:
-                known = known_voxels(values, channel_axis=0)
+                known = None if known_voxels(values, channel_axis=0) is None else values != IGNORED
                 self._check(result, key, values if known is None else values.where(known, 0))
                 parts = [
                     torch.isin(values[0], values.new_tensor(classes)).to(values.dtype)
