@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from medcalib.keys import IGNORED
 from medcalib.metrics import HausdorffDistanceMetric, ModifiedHausdorffDistanceMetric, SurfaceDiceMetric
 from medcalib.metrics import surface_distances as module
 
@@ -71,6 +72,8 @@ def test_any_number_of_classes(num_classes):
         np.testing.assert_array_equal(mask.crop((slice(start, stop),)), mask.volume[start:stop] == mask.label)
     with pytest.raises(ValueError, match=f"whole numbers from 0 to {num_classes - 1}"):
         module.class_masks(volume + 1, num_classes)
-    for wrong in itertools.chain([-1.0, 0.5, 256.0 + num_classes], [float("nan")]):
+    # a voxel of unknown truth is of no class
+    assert not any(mask.crop((slice(None),)).any() for mask in module.class_masks(volume * 0 + IGNORED, num_classes))
+    for wrong in itertools.chain([-2.0, 0.5, 256.0 + num_classes], [float("nan")]):
         with pytest.raises(ValueError, match="whole numbers"):
             module.class_masks(torch.full((1, 4), wrong), num_classes)
