@@ -150,7 +150,8 @@ def test_rows_hold_volumes_scores_and_flags(trained, source, predicted):
         value = row["entropy_foreground_mean"]
         assert bool(row["flagged"]) == bool(np.isnan(value) or value > threshold)
         assert "entropy_foreground_mean" in row["reason"]
-        assert pd.isna(row["warning"])
+        # the training had no such slices as those of one of the phantom's hard cases
+        assert pd.isna(row["warning"]) == (max(prob.header.get_zooms()[:3]) < 2)
 
 
 def test_nothing_of_the_dataset_is_touched(trained, copies, settings, tmp_path, monkeypatch, predicted):
