@@ -166,6 +166,20 @@ def test_weights_of_a_debug_run(tmp_path):
     assert config["output_dir"] == "$@bundle_root + '/output'"
 
 
+def test_data_whose_fragment_names_their_folder_are_looked_for_among_other_datasets(tmp_path):
+    """As `medcalib new-data` writes it."""
+    templates = tmp_path / "templates"
+    shutil.copytree(TEMPLATES, templates)
+    fragment = templates / "configs" / "data" / "phantom.yaml"
+    fragment.write_text(fragment.read_text().replace("\"$@data_dir + '/phantom'\"", str(tmp_path / "my knees"), 1))
+    bundle = generate(templates, tmp_path / "bundles", "phantom", "baseline_ce", "deterministic")[0]
+    settings = small_settings(bundle)
+    make_weights(bundle, settings)
+    folder = export(bundle, "bundle", output=tmp_path / "out", overrides=settings)
+    assert str(tmp_path) not in (folder / "configs" / "inference.yaml").read_text()
+    assert parsed(folder)["dataset_dir"] == "$@data_dir + '/my knees'"
+
+
 def test_what_belongs_to_this_machine_stays_here(tmp_path):
     bundle = generate(TEMPLATES, tmp_path / "bundles", "phantom", "baseline_ce", "deterministic")[0]
     settings = small_settings(bundle)

@@ -49,12 +49,22 @@ def configs_of(trained: TrainedBundle) -> tuple[PortableConfig, PortableConfig]:
     generated = trained.bundle.config(Mode.INFERENCE_PRED)
     config = portable_config(
         trained.config,
-        {"data_dir": generated["data_dir"], "dataset_dir": generated["data"]["dataset_dir"]},
+        {"data_dir": generated["data_dir"], "dataset_dir": _travelling(generated["data"]["dataset_dir"])},
         trained.num_networks,
         trained.provenance["calibrator"] if trained.prepared else None,
         [overlay],
     )
     return config, portable_images(overlay)
+
+
+def _travelling(dataset_dir: str) -> str:
+    """Where another machine has a dataset that fragments of one's own look for in a folder of this one."""
+    place = Path(dataset_dir)
+    return (
+        f"$@data_dir + {'/' + place.name!r}"
+        if place.is_absolute() or dataset_dir.startswith(("~", ".."))
+        else dataset_dir
+    )
 
 
 def exported_metadata(trained: TrainedBundle) -> dict[str, Any]:

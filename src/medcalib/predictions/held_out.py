@@ -13,6 +13,7 @@ from medcalib.bundle.data_folds import bundles_of_folds
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.overrides import known_overrides
+from medcalib.bundle.soft_labels import has_soft_labels
 from medcalib.compare import seen_by_folds
 from medcalib.compare.fold_checks import check_division, check_same_settings
 from medcalib.data.cases import Case, split_digest
@@ -27,6 +28,10 @@ from medcalib.task import Task
 __all__ = ["BundlePredictions", "HeldOut", "held_out_predictions"]
 
 PROVENANCE = "provenance.json"
+_FILES = (
+    *(CaseKeys.CASE, CaseKeys.IMAGE, CaseKeys.LABEL, CaseKeys.FRAME, CaseKeys.SERIES),
+    *(CaseKeys.STRUCTURES, CaseKeys.NUM_STRUCTURES),
+)
 
 
 class BundlePredictions:
@@ -60,8 +65,7 @@ class BundlePredictions:
         predicted = self.folder.read(case, with_label=False)
         if not with_label:
             return predicted
-        keys = (CaseKeys.CASE, CaseKeys.IMAGE, CaseKeys.LABEL, CaseKeys.FRAME, CaseKeys.SERIES)
-        files = {key.value: self.cases[case][key] for key in keys if key in self.cases[case]}
+        files = {key.value: self.cases[case][key] for key in _FILES if key in self.cases[case]}
         labels = torch.as_tensor(self._load(files)[CaseKeys.LABEL])
         if labels.shape[1:] != predicted.logits.shape[2:]:
             raise UserError(
@@ -100,11 +104,13 @@ def held_out_predictions(bundles: Sequence[str | Path], seed: int, debug: bool =
         debug: whether these were runs of seconds, which have predicted some cases only.
 
     Raises:
-        UserError: a bundle is missing, classifies images, is not trained or has predicted nothing; a case was trained
-            on or is in two folds or none; or folds were predicted in different ways or with other divisions than those
-            of today.
+        UserError: a bundle is missing, classifies images, has voxels to be ignored, several raters or a soft label, is
+            not trained or has predicted nothing; a case was trained on or is in two folds or none; or folds were
+            predicted in different ways or with other divisions than those of today.
     """
     places = bundles_of_folds([Path(bundle).expanduser() for bundle in bundles])
+    for place in places.values():
+        _check_labels(place)
     seen = seen_by_folds(places, seed, debug)
     told, folds, sources = {}, {}, {}
     groups: dict[str, str] = {}
@@ -145,6 +151,21 @@ def held_out_predictions(bundles: Sequence[str | Path], seed: int, debug: bool =
     check_division(folds, None if debug else seen)
     assert task is not None
     return HeldOut(folds, groups, sources, task, places, attributes)
+
+
+def _check_labels(place: Path) -> None:
+    """Refuse labels that are more than the classes of all voxels, which nothing here would treat as they are meant."""
+    about = Bundle.open(place).config(Mode.INFERENCE_PRED)["data"]
+    if about.get("ignore_label") is not None:
+        found = f"voxels to be ignored (data::ignore_label {about['ignore_label']})"
+    elif has_soft_labels(about):
+        found = f"the labels of several raters or a soft label (data::label_type {about['label_type']})"
+    else:
+        return
+    raise UserError(
+        f"{place} has {found}, which calibrate --fold_bundles does not know; calibrate by bundles, such as with "
+        f"--method temperature_scaling, and take their evaluations together with medcalib evaluate --folds."
+    )
 
 
 def _content(bundle: Bundle, place: Path, seed: int, debug: bool) -> Callable[[str], Any]:
