@@ -1,5 +1,6 @@
 """Studies over folds: each fold is a training of its own, and together they evaluate every case once."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from tests.study.test_expansion import numbers, plan
 from medcalib.bundle.compose import generate
 from medcalib.bundle.data_folds import DataFold
 from medcalib.bundle.layout import Mode
+from medcalib.bundle.shifted_cases import shifted_folder
 from medcalib.bundle.templates import find_templates
 from medcalib.errors import UserError
 from medcalib.functional import BinStatistics
 from medcalib.handlers import ResultFolder
 from medcalib.handlers.binned_cases import BinnedCases
+from medcalib.handlers.training_record import TrainingRecord, write_record
 from medcalib.reports.replayed_reports import replay_volumes
 from medcalib.study.fold_results import found_evaluation
 from medcalib.study.placing import place_bundles
@@ -91,18 +94,28 @@ def test_what_cannot_be_is_one_sentence(keys, message, write_study):
         read_study(write_study(**keys))
 
 
-def test_the_report_reads_all_cases_of_all_folds(tmp_path):
-    halves = {0: ["a", "b"], 1: ["c"]}
+NOISE = {"data::corruption": "noise", "data::corruption_level": 3}
+
+
+def evaluated_folds(root, halves, shifted=False):
+    """The runs that evaluated halves of the cases, in which Dice is half the number of the fold."""
     runs = {}
     for number, cases in halves.items():
-        folder = tmp_path / f"bundle_{number}" / "seed_1"
+        bundle = root / f"bundle_{number}"
+        folder = bundle / "seed_1" / (shifted_folder("noise", 3) if shifted else "")
         counts = torch.full((len(cases), 1, 2), number + 1)
         binned = BinnedCases(cases, ("organ",), BinStatistics(counts, counts * 0.5, counts * 0.5))
         dice = torch.full((len(cases), 1), number / 2, dtype=torch.float64)
         results = ResultFolder(folder / "evaluation", {"seed": 1, "num_bins": 2})
         replay_volumes(results, binned, {"mean_dice": dice}, {}, {})
         (folder / "predictions").mkdir()
-        runs[str(number)] = Run(str(number), "", Mode.INFERENCE_EVAL, folder.parent, "", {}, 1, False, {}, folder)
+        overrides = NOISE if shifted else {}
+        runs[str(number)] = Run(str(number), "", Mode.INFERENCE_EVAL, bundle, "", {}, 1, False, overrides, folder)
+    return runs
+
+
+def test_the_report_reads_all_cases_of_all_folds(tmp_path):
+    runs = evaluated_folds(tmp_path, {0: ["a", "b"], 1: ["c"]})
     study = Study("s", "phantom", ("focal",), folds=(0, 1))
     evaluated = {"focal / x=1": Evaluated({1: ("0", "1")}, "0", "")}
     whole = Plan(runs, {}, evaluated, {}, {}, "focal / x=1", {}, folds=(0, 1))
@@ -113,3 +126,29 @@ def test_the_report_reads_all_cases_of_all_folds(tmp_path):
     assert found.folder.with_name("predictions").resolve() == tmp_path / "bundle_0" / "seed_1" / "predictions"
     again = found_evaluation(study, whole, "focal / x=1", 1, tmp_path / "study")
     assert again.folder == found.folder
+
+
+def test_worse_images_are_swept_in_every_fold():
+    found = plan(methods=("deterministic", "tta"), folds=2, sweep={id_: (value,) for id_, value in NOISE.items()})
+    assert numbers(found) == (2, 0, 2 * 2 * 2)
+    for name, one in found.evaluated.items():
+        (ids,) = one.evaluations.values()
+        folders = {found.runs[id_].output_dir for id_ in ids}
+        assert len(folders) == 2
+        assert {folder.name == "noise_3" for folder in folders} == {"noise" in name}
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_a_fold_that_was_trained_on_its_cases_is_refused(shifted, tmp_path):
+    runs = evaluated_folds(tmp_path, {0: ["a"], 1: ["b"]}, shifted)
+    bundle = generate(find_templates(), tmp_path / "made", "phantom", "focal", "deterministic", None)[0]
+    for number, case in ((0, "b"), (1, "b")):
+        shutil.copytree(bundle / "configs", tmp_path / f"bundle_{number}" / "configs")
+        cases = {"training": [{"case": case}], "validation": []}
+        models = tmp_path / f"bundle_{number}" / "seed_1" / "models"
+        models.mkdir()
+        write_record(models, TrainingRecord(cases))
+    study = Study("s", "phantom", ("focal",), folds=2)
+    whole = Plan(runs, {}, {"focal": Evaluated({1: ("0", "1")}, None, "")}, {}, {}, "focal", {}, folds=(0, 1))
+    with pytest.raises(UserError, match="Case b is evaluated in fold 1, whose training has seen it"):
+        found_evaluation(study, whole, "focal", 1, tmp_path / "study")

@@ -57,7 +57,8 @@ def found_evaluation(study: Study, plan: Plan, name: str, seed: int, output_dir:
 
 
 def _seen(run: Run) -> list[str]:
-    models = run.overrides.get("models_dir", run.output_dir / "models")
+    # results on worse images lie deeper than the weights
+    models = run.overrides.get("models_dir", run.bundle / output_name(run.seed, run.debug) / "models")
     record = read_record(weights_dir(run.bundle, models, run.seed, run.debug))
     return [] if record is None else [str(case["case"]) for cases in record.cases.values() for case in cases]
 
