@@ -1,6 +1,7 @@
 """Sets in the layouts and file formats that people have become fragments, without a line of YAML by hand."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -166,6 +167,9 @@ def test_labels_of_several_channels(with_background, place):
     data = planned("channels", images=STRUCTURES["images"], labels="total/{case}/all.nii.gz", **names)["data"]
     assert data["class_names"] == ["background", "liver", "cyst", "aorta"]
     assert data["cases"]["label_channels"] == data["class_names"][0 if with_background else 1 :]
+    shutil.rmtree("data_fragments")
+    channels = {"images": STRUCTURES["images"], "labels": "total/{case}/all.nii.gz"}
+    refused("--ignore_label is .* these labels have one channel for each structure", ignore_label=255, **channels)
 
 
 def test_series_of_dicom_slices(place):

@@ -122,6 +122,11 @@ def pattern_source(images: Sequence[str], labels: str | None, options: PatternOp
         found = channels_of_label(root, first, listing["label"], options.class_names)
         if found is not None:
             class_names, listing["label_channels"] = found
+            if options.ignore_label is not None:
+                raise UserError(
+                    "--ignore_label is a value of label maps, but these labels have one channel for each structure, "
+                    "which is 0 or another value: leave it out."
+                )
     if options.missing_structures is not None and "missing_structures" not in listing:
         raise UserError("--missing_structures needs {class} in --labels, the pattern of one file for each structure.")
     if in_folders or "label_channels" in listing or (labels is not None and CLASS in labels):

@@ -45,9 +45,10 @@ def masks_of_structures(
             mask = channel != 0
             if (channel[mask] != channel.max()).any():
                 found = sorted(value_text(value) for value in torch.unique(channel[mask])[:3].tolist())
+                instead = "; name label maps by a pattern without {class}" if len(label) == 1 else ""
                 raise UserError(
                     f"Case {case}: {file.grid.path} holds the values {', '.join(found)}, but what marks one structure "
-                    f"has one value beside 0; correct the file, or name label maps by a pattern without {{class}}."
+                    f"has one value beside 0: correct the file{instead}."
                 )
             if number < len(classes):
                 yield classes[number], mask, label
