@@ -17,6 +17,7 @@ import numpy as np
 from medcalib.bundle.layout import Mode
 from medcalib.bundle.opened import Bundle
 from medcalib.bundle.option_values import override_values
+from medcalib.errors import UserError, suggestion
 from medcalib.keys import NUM_CORRUPTION_LEVELS, CorruptionKeys
 from medcalib.transforms import CorruptImaged
 from medcalib.visualize import draw_corruption_sheet
@@ -26,7 +27,10 @@ def slices(bundle: str, case: str | None, overrides: dict[str, Any]) -> tuple[di
     """By corruption the slices of all levels, and the image."""
     parser = Bundle.open(bundle).workflow(Mode.INFERENCE_EVAL, overrides).parser
     cases = parser.get_parsed_content("split")["test"]
-    chosen = next(one for one in cases if case in (None, one["case"]))
+    chosen = next((one for one in cases if case in (None, one["case"])), None)
+    if chosen is None:
+        names = [str(one["case"]) for one in cases]
+        raise UserError(f"--case {case!r} is no test case of {bundle}, as {names[0]} is{suggestion(str(case), names)}")
     prepared = parser.get_parsed_content("preprocessing")(dict(chosen))
     seed = parser.get_parsed_content("seed")
     volume = prepared["image"].ndim == 4
@@ -58,7 +62,10 @@ def main() -> None:
     parser.add_argument("--case")
     given, more = parser.parse_known_args()
     overrides = override_values(dict(word.removeprefix("--").split("=", 1) for word in more))
-    sheets, image = slices(given.bundle, given.case, overrides)
+    try:
+        sheets, image = slices(given.bundle, given.case, overrides)
+    except UserError as error:
+        parser.error(str(error))
     volume = image.ndim == 4
     sides = tuple(float(side) for side in image.pixdim[:2]) if volume else (1.0, 1.0)
     figure = draw_corruption_sheet(sheets, "lower" if volume else "upper", sides)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.container import BarContainer
+from tests.visualize.printed import assert_on_the_page
 
 from medcalib.functional import BinStatistics, consistency_band
 from medcalib.visualize import (
@@ -230,6 +231,31 @@ def test_every_size_can_be_saved_and_fits_the_page(tmp_path, cases, classes):
             path = tmp_path / f"figure.{suffix}"
             figure.savefig(path)
             assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("draw", "classes", "options"),
+    [
+        (draw_dataset_reliability_diagrams, 3, {}),
+        (draw_dataset_reliability_diagrams, 4, {"title": "data", "show_average": False}),
+        (draw_dataset_reliability_histograms, 1, {"show_counts": False}),
+        (draw_dataset_reliability_histograms, 1, {}),
+        (draw_case_reliability_diagrams, 1, {}),
+    ],
+)
+def test_nothing_is_cut_or_covered_however_often_it_is_drawn(draw, classes, options):
+    statistics = random_statistics(7, classes)
+    if draw is draw_case_reliability_diagrams:
+        statistics = tuple(array[0] for array in statistics)
+    figure = draw(*statistics, [f"class number {index}" for index in range(classes)], **options)
+    for _ in range(2):
+        figure.draw_without_rendering()
+        assert_on_the_page(figure)
+        titles = [axes.title.get_window_extent() for axes in figure.findobj(matplotlib.axes.Axes) if axes.get_title()]
+        # with their strips and the numbers below them
+        panels = [axes.get_tightbbox() for axes in main_axes(figure)]
+        assert figure.legends[0].get_window_extent().y1 < min(panel.y0 for panel in panels)
+        assert [sum(panel.overlaps(title) for title in titles) for panel in panels] == [1] * len(titles)
 
 
 def test_no_text_is_smaller_than_seven_points():

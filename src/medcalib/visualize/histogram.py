@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from medcalib.visualize.bins import accuracy_heatmap, bin_means, check_statistics, mean_without_nan
 from medcalib.visualize.panels import (
     DIAGONAL,
+    bar_beside,
     bin_edges,
     count_bars,
     diagonal,
@@ -109,7 +110,7 @@ def draw_dataset_reliability_histograms(
     entries = [curve([], [], style), Line2D([], [], label=style.diagonal_label, **DIAGONAL)]
     strip = "above" if show_counts else None
     figure, panels = panel_grid(
-        names, style, entries, columns=columns, title=title, strip=strip, side_strip=show_counts
+        names, style, entries, columns=columns, title=title, strip=strip, side_strip=show_counts, color_bar=True
     )
     edges = bin_edges(voxels.shape[-1]), bin_edges(rows)
     for panel, text, (heatmap, confidences, frequencies, _) in zip(panels, notes, shown, strict=True):
@@ -125,7 +126,7 @@ def draw_dataset_reliability_histograms(
             row_bars(panel.side_strip, heatmap.sum(axis=1), style)
     count_bars(panels, np.stack([voxels_of_bins for *_, voxels_of_bins in shown]), style)
     top = float(color_norm.vmax or 1.0)
-    bar = figure.colorbar(cells, ax=[panel.main for panel in panels], shrink=0.8, aspect=25)
+    bar = figure.colorbar(cells, cax=bar_beside(figure, panels))
     ticks = [10.0**power for power in range(int(np.log10(top)) + 1)]
     bar.set_ticks([*ticks, top] if top > 1.5 * ticks[-1] else ticks, minor=False)
     bar.ax.set_yticklabels([f"{tick:.0f}" for tick in bar.get_ticks()])

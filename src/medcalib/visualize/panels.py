@@ -21,6 +21,7 @@ __all__ = [
     "Panel",
     "band_bars",
     "band_entry",
+    "bar_beside",
     "bin_edges",
     "count_bars",
     "diagonal",
@@ -47,6 +48,17 @@ class Panel(NamedTuple):
     side_strip: Axes | None
 
 
+class _Inches(NamedTuple):
+    """Around all panels at the left, right and foot and the top, and above and below each of them."""
+
+    left: float
+    right: float
+    foot: float
+    above: float
+    below: float
+    top: float
+
+
 def panel_grid(
     titles: Sequence[str],
     style: ReliabilityStyle,
@@ -56,6 +68,7 @@ def panel_grid(
     title: str | None = None,
     strip: str | None = None,
     side_strip: bool = False,
+    color_bar: bool = False,
 ) -> tuple[Figure, list[Panel]]:
     """A figure with one square panel of unit axes for each title, and a legend below.
 
@@ -67,6 +80,7 @@ def panel_grid(
         title: title of the whole figure.
         strip: ``"above"``, ``"below"`` or None: where a strip of counts shares the horizontal axis of its panel.
         side_strip: whether a strip at the right shares the vertical axis of its panel.
+        color_bar: whether room is left for a colour bar, as of `bar_beside`.
 
     Returns:
         The figure and its panels.
@@ -86,8 +100,8 @@ def panel_grid(
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
     beside = (STRIP + GAP) * side_strip
-    # what is left of the width beside labels and gaps; with strips at the side comes a colour bar
-    margin = 1.5 if side_strip else 0.9
+    # what is left of the width beside labels and gaps
+    margin = (1.5 if color_bar else 0.9) * max(1.0, style.font_size / 7)
     side = min(style.panel_size, (style.width - margin) / columns - 0.2 - beside)
     if side < 0.3:
         raise ValueError(f"columns={columns} leaves no room for panels in a figure {style.width:g} inches wide.")
@@ -95,18 +109,42 @@ def panel_grid(
     line = style.font_size * 1.3 / 72
     widths = [(0.52 * len(str(entry.get_label())) + 5) * style.font_size / 72 for entry in entries] or [width]
     in_a_row = len(widths) if sum(widths) < width else max(1, int(width / max(widths)))
-    foot = -(-len(entries) // in_a_row) * line + 0.5
-    height = rows * (side + (STRIP + GAP) * (strip is not None) + 3 * line) + foot + 2 * line * bool(title)
-    figure = Figure(figsize=(width, height), facecolor="white", layout="compressed")
-    grid = figure.subplots(rows, columns, squeeze=False)
+    heading = max(8, int(side * 72 / (0.62 * style.title_size)))
+    titles = [textwrap.fill(name, heading, max_lines=2, placeholder=" …") for name in titles]
+    vertical = textwrap.fill(style.frequency_label, max(8, int(side * 72 / (0.58 * style.font_size))))
+    # A layout engine finds other places each time that the figure is drawn, since the strips are sized in inches.
+    size = _Inches(
+        left=2 * style.font_size / 72 + 0.15 + (1 + vertical.count("\n")) * line,
+        right=beside + (margin - 0.7 if color_bar else 0.15),
+        foot=-(-len(entries) // in_a_row) * 1.2 * line + line + 0.2,
+        above=(1 + max(name.count("\n") for name in titles)) * 1.3 * style.title_size / 72 + 0.12
+        + (STRIP + GAP) * (strip == "above"),
+        below=line + 0.06 + (STRIP + GAP) * (strip == "below"),
+        top=((style.title_size + 1) * 1.3 / 72 + 0.05) * bool(title),
+    )  # fmt: skip
+    height = size.foot + rows * (size.above + side + size.below) + size.top
+    figure = Figure(figsize=(width, height), facecolor="white")
+    spare = max(0.0, width - size.left - size.right - columns * side - (columns - 1) * (0.2 + beside))
+    first = size.left + spare / 2
+    grid = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={
+            "left": first / width,
+            "right": (first + columns * side + (columns - 1) * (0.2 + beside)) / width,
+            "bottom": (size.foot + size.below) / height,
+            "top": (height - size.top - size.above) / height,
+            "wspace": (0.2 + beside) / side,
+            "hspace": (size.above + size.below) / side,
+        },
+    )
     for axes in grid.flat[len(titles) :]:
         axes.remove()
 
-    heading = int(side * 72 / (0.62 * style.title_size))
     panels = []
     for number, (main, name) in enumerate(zip(grid.flat, titles, strict=False)):
         main.set(xlim=(0, 1), ylim=(0, 1), box_aspect=1, xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        name = textwrap.fill(name, max(8, heading), max_lines=2, placeholder=" …")
         count_strip = beside_strip = None
         inches = figure.dpi_scale_trans + ScaledTranslation(int(side_strip), strip == "above", main.transAxes)
         if strip:
@@ -132,23 +170,34 @@ def panel_grid(
         if number % columns:
             main.tick_params(labelleft=False)
         else:
-            label = textwrap.fill(style.frequency_label, max(8, int(side * 72 / (0.58 * style.font_size))))
-            main.set_ylabel(label, fontsize=style.font_size)
+            main.set_ylabel(vertical, fontsize=style.font_size)
             if count_strip is not None:
                 count_strip.set_ylabel(style.count_label, fontsize=style.font_size)
         panels.append(Panel(main, count_strip, beside_strip))
     if title:
-        figure.suptitle(title, fontsize=style.title_size + 1)
+        figure.suptitle(title, y=1 - 0.05 / height, fontsize=style.title_size + 1)
     if entries:
         figure.legend(
             handles=list(entries),
-            loc="outside lower center",
+            loc="lower center",
+            bbox_to_anchor=(0.5, 0.04 / height),
+            borderaxespad=0,
             ncols=in_a_row,
             fontsize=style.font_size,
             frameon=False,
             borderpad=0.1,
         )
     return figure, panels
+
+
+def bar_beside(figure: Figure, panels: Sequence[Panel]) -> Axes:
+    """Axes for a colour bar at the right of all panels, four fifths as high as they are."""
+    width, _ = figure.get_size_inches()
+    places = [panel.main.get_position() for panel in panels]
+    right = max(place.x1 for place in places)
+    low, high = min(place.y0 for place in places), max(place.y1 for place in places)
+    beside = STRIP + GAP if panels[0].side_strip is not None else 0.0
+    return figure.add_axes((right + (beside + 0.2) / width, low + 0.1 * (high - low), 0.12 / width, 0.8 * (high - low)))
 
 
 def bin_edges(num_bins: int) -> Array:
