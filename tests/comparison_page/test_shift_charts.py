@@ -9,9 +9,9 @@ from scipy.stats import spearmanr
 from tests.comparison_page import made_up
 
 from medcalib.comparison_page import PageContext, write_page
+from medcalib.comparison_page.decay_rows import shift_rows
 from medcalib.comparison_page.method_rows import level_of
 from medcalib.comparison_page.shift_charts import EVERY, decay, decay_table
-from medcalib.comparison_page.shift_rows import shift_rows
 
 PLACES = [(kind, level) for kind in ("noise", "blur") for level in (1, 3, 5)]
 

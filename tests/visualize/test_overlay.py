@@ -309,7 +309,7 @@ def test_pyplot_is_left_alone():
         ({"maximum": 0.0}, "must be above 0 and finite, got 0.0"),
         ({"class_names": ["background"]}, "must be above 0 and finite"),
         ({"class_names": NAMES[:2]}, r"labels must lie between 0 and 1, got \[0, 1, 2\]"),
-        ({"label": np.full((12, 10), -1)}, "labels must lie between 0 and 2"),
+        ({"label": np.full((12, 10), -2)}, "labels must lie between 0 and 2"),
         ({"width": 1.0}, "width must be at least"),
         ({"label": np.zeros((12, 9))}, "label must have the shape"),
     ],

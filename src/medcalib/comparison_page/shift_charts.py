@@ -9,10 +9,10 @@ import pandas as pd
 
 from medcalib.compare import Comparison
 from medcalib.comparison_page.chart import Chart, FigureBlock, Series
+from medcalib.comparison_page.decay_rows import AREA, AS_IT_IS, CORRELATION, RISK, Shifted, promised_risks, shift_rows
 from medcalib.comparison_page.method_rows import is_classification
 from medcalib.comparison_page.metric_words import MINUS, metric_label, number_text, words
 from medcalib.comparison_page.page_tables import Cell, Table
-from medcalib.comparison_page.shift_rows import AREA, AS_IT_IS, CORRELATION, RISK, Shifted, promised_risks, shift_rows
 
 __all__ = ["decay", "decay_table"]
 

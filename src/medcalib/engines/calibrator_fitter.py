@@ -15,7 +15,7 @@ from medcalib.calibrators import CalibrationCase, Calibrator, FitReport, fit_cal
 from medcalib.calibrators.storage import keep_of_other_weights
 from medcalib.data.case_identity import case_identities
 from medcalib.data.cases import split_digest
-from medcalib.functional.known_voxels import known_voxels, unsigned_labels
+from medcalib.functional.unknown_truth import known_voxels, unsigned_labels
 from medcalib.inferers import SamplingInferer
 from medcalib.keys import CaseKeys
 from medcalib.networks.weights import weights_digest

@@ -25,7 +25,6 @@ from medcalib.functional.calibration_errors import (
 from medcalib.functional.class_sizes import ClassVolumes, class_volumes
 from medcalib.functional.conformal import adaptive_scores, conformal_p_values, conformal_quantile, num_cases_needed
 from medcalib.functional.debiased import INDEPENDENT_UNITS, consistency_band, debiased_calibration_error
-from medcalib.functional.known_voxels import known_voxels
 from medcalib.functional.raters import (
     consensus_dice,
     generalised_energy_distance,
@@ -51,6 +50,7 @@ from medcalib.functional.scoring_rules import (
 )
 from medcalib.functional.temperature import keep_decisions, log_odds, scale_temperature
 from medcalib.functional.uncertainty import PredictiveMoments, entropy, sample_mean_uncertainty
+from medcalib.functional.unknown_truth import known_voxels
 
 __all__ = [
     "CALIBRATION_ERRORS",

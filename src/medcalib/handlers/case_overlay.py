@@ -12,7 +12,7 @@ from monai.handlers import from_engine
 from torch import Tensor
 
 from medcalib.errors import UserError
-from medcalib.functional.known_voxels import known_voxels
+from medcalib.functional.unknown_truth import known_voxels
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.keys import IGNORED, CaseKeys, SplitKeys, UncertaintyKeys
 from medcalib.task import Task

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
 from medcalib.errors import UserError
-from medcalib.functional.known_voxels import known_voxels, unsigned_labels
+from medcalib.functional.unknown_truth import known_voxels, unsigned_labels
 from medcalib.losses.cross_entropy import CrossEntropyLoss
 from medcalib.losses.dice import DiceLoss
 from medcalib.losses.l1ace import L1ACELoss

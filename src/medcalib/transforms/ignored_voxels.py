@@ -11,7 +11,7 @@ from monai.config import KeysCollection
 from monai.utils import CommonKeys
 from torch import Tensor
 
-from medcalib.functional.known_voxels import known_voxels, unsigned_labels
+from medcalib.functional.unknown_truth import known_voxels, unsigned_labels
 from medcalib.keys import IGNORED, CaseKeys
 from medcalib.task import Task
 from medcalib.transforms.regions import Regionsd

@@ -13,8 +13,8 @@ from monai.utils import CommonKeys, ensure_tuple
 from torch import Tensor
 
 from medcalib.errors import UserError
-from medcalib.functional.known_voxels import known_voxels
 from medcalib.functional.slabs import slabs
+from medcalib.functional.unknown_truth import known_voxels
 from medcalib.keys import IGNORED, CaseKeys
 
 __all__ = ["RegionOfInterestd", "Regionsd", "label_regions"]

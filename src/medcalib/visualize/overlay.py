@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
+from medcalib.keys import IGNORED
 from medcalib.visualize.ignored_area import draw_ignored, ignored_entry
 from medcalib.visualize.set_bands import band_colors, band_entry, set_band
 from medcalib.visualize.slices import CaseSlice, case_slice
@@ -132,9 +133,10 @@ def draw_case_overlay(
             raise ValueError(f"{name} must hold {len(class_names) - 1} classes, those after the background.")
     outlines = {"ground truth": cut.label, "prediction": cut.prediction}
     segmentations = {name: np.maximum(labels, 0) for name, labels in outlines.items() if labels is not None}
-    ignored = None if cut.label is None or not (cut.label < 0).any() else cut.label < 0
+    ignored = None if cut.label is None or not (cut.label == IGNORED).any() else cut.label == IGNORED
     present = np.unique(np.concatenate([np.unique(labels) for labels in segmentations.values()])).astype(int)
-    if cut.prediction.min() < 0 or present[-1] >= len(class_names):
+    lowest = 0 if cut.label is None else cut.label.min()
+    if cut.prediction.min() < 0 or lowest < IGNORED or present[-1] >= len(class_names):
         raise ValueError(f"labels must lie between 0 and {len(class_names) - 1}, got {present.tolist()}.")
     bands = {number: band for number in range(1, len(class_names)) if (band := set_band(cut, number)) is not None}
     classes = sorted({number for number in present.tolist() if number > 0} | bands.keys())

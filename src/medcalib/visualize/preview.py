@@ -92,7 +92,7 @@ def draw_batch_preview(
         numbers = labels[:, 0]
     else:
         maps, names = _label_maps(labels, names)
-        numbers = np.maximum(maps, 0)
+        numbers = np.where(maps == IGNORED, 0, maps)
     if numbers.min() < 0 or numbers.max() >= len(names):
         raise ValueError(f"labels must lie between 0 and {len(names) - 1}, got {np.unique(numbers).tolist()}.")
     classes = [int(n) for n in np.unique(maps[:number]) if n > 0]
