@@ -43,7 +43,7 @@ def test_the_verbs_are_listed_with_one_line_each(monkeypatch, capsys, words):
         (["generat"], "error: medcalib has no verb 'generat'; did you mean generate?\n"),
         (
             ["xyz"],
-            "error: medcalib has no verb 'xyz'; there is calibrate, check, compare, export, generate, new-data, ",
+            "error: medcalib has no verb 'xyz'; there is calibrate, check, compare, evaluate, export, generate, ",
         ),
         (["--debug"], "error: medcalib has no verb '--debug'"),
         (["run", "--mode=train"], "error: --bundle is missing"),
