@@ -68,7 +68,7 @@ def test_the_same_cases_in_two_layouts_get_the_same_plan(made):
         content["data"]["cases"].pop("_target_")
     assert decathlon == nnunet
     assert decathlon["data"]["class_names"] == ["background", "Anterior", "Posterior"]
-    assert decathlon["data"]["tta_flip_axes"] == [0, 2]
+    assert decathlon["data"]["tta_flip_axes"] == [0]
     assert decathlon["data"]["patch_size"] == [12, 14, 12]
 
 

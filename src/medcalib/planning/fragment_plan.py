@@ -126,6 +126,9 @@ def plan_fragment(
     num_training = max(1, math.floor(_TRAINING_SHARE * len(source.cases)))
     patch = plan_patch(resampled, spacing, len(names), len(labels.class_names), num_training, budget)
     flips, unflipped = flip_axes([*labels.class_names, *(labels.regions or ())], measures.num_axes)
+    if not budget.on_gpu and not source.has_pictures and len(flips) > 1 and 0 in flips:
+        # bodies are alike on both sides, and nowhere else: a long training learns them upside down, too
+        flips, unflipped = [0], [*unflipped, "from left to right alone, since a brief training has little to spare"]
     covers = bool((np.asarray(patch.patch_size) >= np.median(resampled, axis=0)).all())
     augmentation = [
         Choice(value, reason)
@@ -219,6 +222,8 @@ def _why_network(patch: PatchPlan, budget: Budget) -> str:
     text += "as in Auto3DSeg" if patch.settings["init_filters"] == 32 else f"for {budget.option}"
     if "resolution" in patch.settings:
         text += "; resolution lets axes of finer or more voxels be halved first"
+    if patch.settings["norm"] == "batch":
+        return f"{text}; batch normalisation, with which a brief training gets further"
     return f"{text}; instance normalisation, since batches are small"
 
 

@@ -50,6 +50,10 @@ class PatchPlan(NamedTuple):
     batch_limit: str
 
 
+# patches of a batch whose mean and deviation are those of a network on a CPU
+_BATCH_NORMALISED = 4
+
+
 def plan_patch(
     sizes: ArrayLike, spacing: Sequence[float], num_channels: int, num_classes: int, num_training: int, budget: Budget
 ) -> PatchPlan:
@@ -87,6 +91,8 @@ def plan_patch(
             if memory.of_batch(batch) <= budget.usable:
                 size, limit = _batch_size(memory, patch, sizes, num_training, budget)
                 is_clipped = limits != list(start) or filters != _FILTERS[budget.on_gpu][0]
+                if not budget.on_gpu and size >= _BATCH_NORMALISED:
+                    settings["norm"] = "batch"
                 return PatchPlan(patch, size, settings, memory, is_clipped, limit)
             smallest = min(smallest, memory.of_batch(batch))
             allowed = (budget.usable - memory.weights) / (batch * memory.case) * math.prod(patch)
