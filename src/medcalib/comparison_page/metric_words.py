@@ -47,8 +47,8 @@ def metric_label(metric: str) -> str:
     """What a metric is called on the page.
 
     Example:
-        >>> metric_label("macro_ace"), metric_label("surface_dice")
-        ('ACE', 'surface dice')
+        >>> metric_label("macro_ace"), metric_label("my_metric")
+        ('ACE', 'my metric')
     """
     return words(metric_title(metric))
 
