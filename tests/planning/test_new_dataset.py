@@ -68,8 +68,16 @@ def test_the_same_cases_in_two_layouts_get_the_same_plan(made):
         content["data"]["cases"].pop("_target_")
     assert decathlon == nnunet
     assert decathlon["data"]["class_names"] == ["background", "Anterior", "Posterior"]
-    assert decathlon["data"]["tta_flip_axes"] == [0]
+    assert decathlon["data"]["tta_flip_axes"] == [0, 2]
     assert decathlon["data"]["patch_size"] == [12, 14, 12]
+
+
+def test_what_a_cpu_has_time_for(made):
+    content = planned(decathlon=str(made / "Task04_Hippocampus"), name="brief", gpu_memory=None, cpu=True)
+    data = content["data"]
+    flipped = [one["spatial_axis"] for one in data["augmentation"] if one["_target_"].endswith("RandFlipd")]
+    assert flipped == data["tta_flip_axes"] == [0]
+    assert data["networks"]["segresnet_ds"]["norm"] == ("batch" if data["batch_size"] >= 4 else "instance")
 
 
 def test_ct_with_thick_slices_and_paired_organs(made, capsys):
