@@ -9,10 +9,11 @@ from tests.predictions.predictions_on_disk import labels, probabilities, save, w
 
 from medcalib.errors import UserError
 from medcalib.predictions import PredictionFolder
-from medcalib.predictions.calibrator_fits import fit_on, make_calibrator
-from medcalib.predictions.fold_fits import CasesByFold, FoldSettings, SourceInputs, calibrated_folds, cases_of_fits
+from medcalib.predictions.calibrator_fits import fitted_calibrator
+from medcalib.predictions.fold_fits import FoldSettings, SourceInputs, calibrated_folds, cases_of_fits
 from medcalib.predictions.fold_members import open_new_cases, write_new_members
 from medcalib.predictions.guaranteeing import fit_guarantee
+from medcalib.predictions.member_predictions import CasesByPart
 from medcalib.task import Task
 
 FOLDS = {0: ["p1", "p2", "p3", "p4"], 1: ["p5", "p6", "p7", "p8"]}
@@ -28,7 +29,7 @@ def source(tmp_path):
     for number, cases in FOLDS.items():
         predicted = write_volumes(tmp_path / f"fold_{number}", cases)
         folders |= dict.fromkeys(cases, PredictionFolder(predicted, truth, "probabilities"))
-    return CasesByFold(folders)
+    return CasesByPart(folders)
 
 
 def settings(calibrator="temperature_scaling", guarantee=None, **options):
@@ -67,8 +68,10 @@ def test_folds_together_fit_as_all_cases_in_one_folder_do(calibrator, source, tm
     fits = calibrated_folds(settings(calibrator), FOLDS, source)
     one_folder = PredictionFolder(write_volumes(tmp_path / "all", EVERYONE), tmp_path / "labels", "probabilities")
     for left_out, cases in ((None, EVERYONE), (0, FOLDS[1]), (1, FOLDS[0])):
-        expected = make_calibrator(calibrator, 3)
-        fit_on(expected, lambda cases=cases: map(one_folder.read, cases), num_bins=20, include_background=False, seed=0)
+        expected, _ = fitted_calibrator(
+            calibrator, TASK, lambda cases=cases: map(one_folder.read, cases), keep_argmax=False, num_bins=20, seed=0,
+            device=torch.device("cpu"),
+        )  # fmt: skip
         assert fits[left_out].cases["calibrator"] == cases
         for own, other in zip(fits[left_out].calibrator.parameters(), expected.parameters(), strict=True):
             assert torch.equal(own, other)

@@ -7,10 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 import medcalib
-from medcalib.calibrators import Calibrator, FitReport, save_calibrator
+from medcalib.calibrators import FitReport, save_calibrator
 from medcalib.data.cases import split_digest
 from medcalib.devices import named_device
 from medcalib.errors import UserError
@@ -19,12 +17,12 @@ from medcalib.files.writing import write_json
 from medcalib.keys import Activation, CaseKeys, SplitKeys
 from medcalib.networks.weights import weights_digest
 from medcalib.predictions.before_after import write_before_and_after
-from medcalib.predictions.calibrator_fits import calibrated_logits, check_name, fit_on, make_calibrator
-from medcalib.predictions.evaluating import activate_in_place, checked_class_names
+from medcalib.predictions.calibrator_fits import CalibratedPredictions, check_name, fitted_calibrator
+from medcalib.predictions.evaluating import checked_class_names
 from medcalib.predictions.prediction_folder import PredictionFolder
 from medcalib.predictions.prediction_paths import read_case_list
 from medcalib.predictions.prediction_values import PredictionKind
-from medcalib.predictions.volumes import write_channels
+from medcalib.predictions.probability_files import write_probabilities
 from medcalib.task import Task
 
 __all__ = ["calibrate_predictions", "check_number"]
@@ -109,13 +107,14 @@ def calibrate_predictions(
             predictions.find(case, with_label=evaluate)
         names = checked_class_names(predictions, lists[SplitKeys.CALIBRATION][0], class_names)
         task = Task(names, predictions.activation, include_background=include_background)
-        fitted = make_calibrator(calibrator, task.num_classes, task.activation, keep_argmax, num_bins)
-        report = fit_on(
-            fitted.to(chosen),
+        fitted, report = fitted_calibrator(
+            calibrator,
+            task,
             lambda: map(predictions.read, lists[SplitKeys.CALIBRATION]),
+            keep_argmax=keep_argmax,
             num_bins=num_bins,
-            include_background=include_background,
             seed=seed,
+            device=chosen,
         )
         print(report)
         digest = split_digest(split)
@@ -131,7 +130,7 @@ def calibrate_predictions(
             "versions": {"medcalib": medcalib.__version__, **{name: version(name) for name in ("monai", "torch")}},
         }
         save_calibrator(draft / "calibrator.pt", fitted, report, digest, details={"class_names": names})
-        _write_calibrated(predictions, lists[SplitKeys.TEST], fitted, draft / "predictions")
+        write_probabilities(CalibratedPredictions(predictions, fitted), lists[SplitKeys.TEST], draft / "predictions")
         summary: dict[str, Any] = {"fit": report.to_dict(), "class_names": names}
         if evaluate:
             calibrated = PredictionFolder(
@@ -175,15 +174,3 @@ def _checked_split(lists: Mapping[SplitKeys, list[str]]) -> dict[str, list[dict[
             f"cases it was fitted on, so keep it in one of them."
         )
     return {str(part): [{CaseKeys.CASE.value: case} for case in cases] for part, cases in lists.items()}
-
-
-def _write_calibrated(
-    predictions: PredictionFolder, cases: Sequence[str], calibrator: Calibrator, folder: Path
-) -> None:
-    for case in tqdm(cases, desc="calibrating", unit="case", leave=False, disable=None):
-        predicted = predictions.read(case, with_label=False)
-        geometry = predicted.geometry
-        calibrated = activate_in_place(calibrated_logits(predicted, calibrator), predictions.activation)
-        del predicted
-        write_channels(folder / case / f"{case}_prob.nii.gz", calibrated[0], geometry)
-        del calibrated

@@ -24,9 +24,18 @@ from medcalib.calibrators import (
 )
 from medcalib.errors import UserError, suggestion
 from medcalib.keys import Activation
+from medcalib.predictions.evaluating import PredictionSource
 from medcalib.predictions.prediction_folder import PredictedCase
+from medcalib.task import Task
 
-__all__ = ["CALIBRATORS", "calibrated_logits", "check_name", "fit_on", "make_calibrator"]
+__all__ = [
+    "CALIBRATORS",
+    "CalibratedPredictions",
+    "calibrated_logits",
+    "check_name",
+    "fitted_calibrator",
+    "make_calibrator",
+]
 
 CALIBRATORS: dict[str, type[Calibrator]] = {
     calibrator.kind: calibrator
@@ -78,39 +87,68 @@ def make_calibrator(
     return kind(num_classes, activation=activation, **{key: value for key, value in options.items() if key in known})
 
 
-def fit_on(
-    calibrator: Calibrator,
+def fitted_calibrator(
+    name: str,
+    task: Task,
     cases: Callable[[], Iterator[PredictedCase]],
     *,
+    keep_argmax: bool,
     num_bins: int,
-    include_background: bool,
     seed: int,
-) -> FitReport:
-    """Fit a calibrator, where it lies, on the predicted parts of cases.
+    device: torch.device,
+) -> tuple[Calibrator, FitReport]:
+    """Make a calibrator and fit it on the predicted parts of cases.
 
     Args:
-        calibrator: the calibrator.
+        name: as of `make_calibrator`.
+        task: what is predicted.
         cases: reads the cases with their labels, one after the other, each time it is called.
-        num_bins: number of bins of the calibration errors in the report.
-        include_background: whether class 0 of exclusive classes counts in them.
+        keep_argmax: as of `make_calibrator`.
+        num_bins: number of bins of the calibration errors in the report, and of histogram binning.
         seed: fixes whatever is random.
+        device: where it is fitted.
 
     Returns:
-        The report of the fit.
+        The calibrator, and the report of its fit.
 
     Raises:
         UserError: as :func:`medcalib.calibrators.fit_calibrator`, or a case cannot be read.
     """
-    return fit_calibrator(
+    calibrator = make_calibrator(name, task.num_classes, task.activation, keep_argmax, num_bins).to(device)
+    report = fit_calibrator(
         calibrator,
         lambda: (case.calibration_case() for case in cases()),
         max_voxels=MAX_VOXELS,
         seed=seed,
         num_bins=num_bins,
-        include_background=include_background,
+        include_background=task.include_background,
         cache_bytes=CACHE_BYTES if isinstance(calibrator, AuxiliaryCalibrator | LocalTemperatureScaling) else 0,
         progress=True,
     )
+    return calibrator, report
+
+
+class CalibratedPredictions:
+    """Predictions that are calibrated as they are read.
+
+    Args:
+        source: reads them.
+        calibrator: the calibrator.
+    """
+
+    def __init__(self, source: PredictionSource, calibrator: Calibrator) -> None:
+        self.source = source
+        self.calibrator = calibrator
+
+    @property
+    def activation(self) -> Activation:
+        """How logits become probabilities."""
+        return self.source.activation
+
+    def read(self, case: str, with_label: bool = True) -> PredictedCase:
+        """Read a case and calibrate it."""
+        predicted = self.source.read(case, with_label)
+        return predicted._replace(logits=calibrated_logits(predicted, self.calibrator))
 
 
 def calibrated_logits(predicted: PredictedCase, calibrator: Calibrator) -> Tensor:

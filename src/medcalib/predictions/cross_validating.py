@@ -15,7 +15,7 @@ from medcalib.errors import UserError
 from medcalib.keys import CaseKeys, SplitKeys
 from medcalib.networks.weights import weights_digest
 from medcalib.predictions.before_after import write_before_and_after
-from medcalib.predictions.calibrator_fits import fit_on, make_calibrator
+from medcalib.predictions.calibrator_fits import fitted_calibrator
 from medcalib.predictions.member_predictions import CasesByPart, MemberPredictions
 from medcalib.predictions.nnunet import Plans
 from medcalib.predictions.nnunet_dataset import DatasetDescription
@@ -98,18 +98,15 @@ def fit_on_folds(
     Raises:
         UserError: as :func:`medcalib.calibrators.fit_calibrator`, or a case cannot be read.
     """
-    task = settings.task
-    fitted = make_calibrator(
-        settings.name, task.num_classes, task.activation, settings.keep_argmax, settings.num_bins
-    ).to(settings.device)
-    report = fit_on(
-        fitted,
+    return fitted_calibrator(
+        settings.name,
+        settings.task,
         lambda: (sources[case].read(case) for case in cases),
+        keep_argmax=settings.keep_argmax,
         num_bins=settings.num_bins,
-        include_background=task.include_background,
         seed=settings.seed,
+        device=settings.device,
     )
-    return fitted, report
 
 
 def write_calibrator(

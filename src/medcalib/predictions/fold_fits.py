@@ -11,15 +11,14 @@ from medcalib.calibrators import Calibrator, FitReport
 from medcalib.data.fit_halves import calibration_halves
 from medcalib.guarantees import GuaranteeCase, JointGuarantees
 from medcalib.keys import Activation, CaseKeys
-from medcalib.predictions.calibrator_fits import calibrated_logits, fit_on, make_calibrator
+from medcalib.predictions.calibrator_fits import CalibratedPredictions, fitted_calibrator
 from medcalib.predictions.evaluating import PredictionSource
 from medcalib.predictions.guarantee_inputs import GuaranteeInputs, guarantee_case
 from medcalib.predictions.guaranteeing import fit_guarantee
-from medcalib.predictions.prediction_folder import PredictedCase
 from medcalib.predictions.volumes import Geometry
 from medcalib.task import Task
 
-__all__ = ["CasesByFold", "FoldFits", "FoldSettings", "SourceInputs", "calibrated_folds", "cases_of_fits"]
+__all__ = ["FoldFits", "FoldSettings", "SourceInputs", "calibrated_folds", "cases_of_fits"]
 
 
 class FoldSettings(NamedTuple):
@@ -121,47 +120,22 @@ def calibrated_folds(
         calibrator, report, joint = None, None, None
         calibrated = source
         if settings.calibrator is not None:
-            calibrator, report = _fitted(settings, source, cases["calibrator"])
-            calibrated = _Calibrated(source, calibrator)
+            fit_on = cases["calibrator"]
+            calibrator, report = fitted_calibrator(
+                settings.calibrator,
+                settings.task,
+                lambda fit_on=fit_on: (source.read(case) for case in fit_on),
+                keep_argmax=settings.keep_argmax,
+                num_bins=settings.num_bins,
+                seed=settings.seed,
+                device=settings.device,
+            )
+            calibrated = CalibratedPredictions(source, calibrator)
         if settings.guarantee is not None:
             inputs = SourceInputs(calibrated, settings.task)
             joint = fit_guarantee(settings.guarantee, inputs, cases["guarantee"], settings.alpha, settings.min_covered)
         found[left_out] = FoldFits(cases, calibrator, report, joint, calibrated)
     return found
-
-
-class CasesByFold:
-    """Predictions of cases of which each belongs to one of several sources."""
-
-    def __init__(self, sources: Mapping[str, PredictionSource]) -> None:
-        self.sources = dict(sources)
-
-    @property
-    def activation(self) -> Activation:
-        """How logits become probabilities."""
-        return next(iter(self.sources.values())).activation
-
-    def read(self, case: str, with_label: bool = True) -> PredictedCase:
-        """Read a case from its source."""
-        return self.sources[case].read(case, with_label)
-
-
-class _Calibrated:
-    """Predictions that are calibrated as they are read."""
-
-    def __init__(self, source: PredictionSource, calibrator: Calibrator) -> None:
-        self.source = source
-        self.calibrator = calibrator
-
-    @property
-    def activation(self) -> Activation:
-        """How logits become probabilities."""
-        return self.source.activation
-
-    def read(self, case: str, with_label: bool = True) -> PredictedCase:
-        """Read a case and calibrate it."""
-        predicted = self.source.read(case, with_label)
-        return predicted._replace(logits=calibrated_logits(predicted, self.calibrator))
 
 
 class SourceInputs(GuaranteeInputs):
@@ -180,19 +154,3 @@ class SourceInputs(GuaranteeInputs):
         predicted = self.source.read(case, with_label)
         on_cpu = predicted._replace(logits=predicted.logits.cpu().clone())
         return guarantee_case(on_cpu, self.source.activation), predicted.geometry
-
-
-def _fitted(settings: FoldSettings, source: PredictionSource, cases: Sequence[str]) -> tuple[Calibrator, FitReport]:
-    task = settings.task
-    assert settings.calibrator is not None
-    calibrator = make_calibrator(
-        settings.calibrator, task.num_classes, task.activation, settings.keep_argmax, settings.num_bins
-    ).to(settings.device)
-    report = fit_on(
-        calibrator,
-        lambda: (source.read(case) for case in cases),
-        num_bins=settings.num_bins,
-        include_background=task.include_background,
-        seed=settings.seed,
-    )
-    return calibrator, report

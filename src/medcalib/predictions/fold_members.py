@@ -6,17 +6,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from medcalib.errors import UserError
 from medcalib.keys import Activation
-from medcalib.predictions.evaluating import activate_in_place
 from medcalib.predictions.fold_fits import FoldFits, FoldSettings, SourceInputs
 from medcalib.predictions.guaranteeing import apply_guarantee
 from medcalib.predictions.member_predictions import MemberPredictions
 from medcalib.predictions.prediction_folder import PredictionFolder
 from medcalib.predictions.prediction_values import PredictionKind
-from medcalib.predictions.volumes import write_channels
+from medcalib.predictions.probability_files import write_probabilities
 
 __all__ = ["NewCases", "open_new_cases", "write_new_members"]
 
@@ -97,9 +94,6 @@ def write_new_members(folder: Path, settings: FoldSettings, fits: FoldFits, new:
         UserError: a case cannot be read, or members lie on different grids.
     """
     source = MemberPredictions(new.folders, fits.calibrator)
-    for case in tqdm(new.cases, desc="calibrating new cases", unit="case", leave=False, disable=None):
-        joined = source.read(case, with_label=False)
-        probs = activate_in_place(joined.logits.clone(), source.activation)[0]
-        write_channels(folder / case / f"{case}_prob.nii.gz", probs.cpu(), joined.geometry)
+    write_probabilities(source, new.cases, folder, "calibrating new cases")
     if fits.guarantee is not None:
         apply_guarantee(fits.guarantee, SourceInputs(source, settings.task), new.cases, False, folder)

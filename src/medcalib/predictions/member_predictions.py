@@ -14,6 +14,7 @@ from medcalib.functional.agreement import member_agreement
 from medcalib.functional.uncertainty import PredictiveMoments
 from medcalib.keys import MEMBER_MAPS, Activation, UncertaintyKeys
 from medcalib.predictions.calibrator_fits import calibrated_logits
+from medcalib.predictions.evaluating import PredictionSource
 from medcalib.predictions.prediction_folder import PredictedCase, PredictionFolder
 from medcalib.predictions.volumes import check_same_geometry
 
@@ -86,8 +87,8 @@ class CasesByPart:
         sources: the source of each case by its id.
     """
 
-    def __init__(self, sources: Mapping[str, MemberPredictions]) -> None:
-        self.sources = sources
+    def __init__(self, sources: Mapping[str, PredictionSource]) -> None:
+        self.sources = dict(sources)
 
     @property
     def activation(self) -> Activation:

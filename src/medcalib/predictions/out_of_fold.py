@@ -7,8 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 import medcalib
 from medcalib.calibrators import save_calibrator
 from medcalib.compare.merged_folds import FOLD
@@ -22,13 +20,14 @@ from medcalib.networks.weights import weights_digest
 from medcalib.predictions.before_after import write_before_and_after
 from medcalib.predictions.calibrating import check_number
 from medcalib.predictions.calibrator_fits import check_name
-from medcalib.predictions.evaluating import activate_in_place, write_evaluation
-from medcalib.predictions.fold_fits import CasesByFold, FoldFits, FoldSettings, SourceInputs, calibrated_folds
+from medcalib.predictions.evaluating import write_evaluation
+from medcalib.predictions.fold_fits import FoldFits, FoldSettings, SourceInputs, calibrated_folds
 from medcalib.predictions.fold_members import open_new_cases, write_new_members
 from medcalib.predictions.guaranteeing import apply_guarantee, check_guarantee_name, write_guarantee
 from medcalib.predictions.held_out import held_out_predictions
+from medcalib.predictions.member_predictions import CasesByPart
 from medcalib.predictions.prediction_values import PredictionKind
-from medcalib.predictions.volumes import write_channels
+from medcalib.predictions.probability_files import write_probabilities
 from medcalib.reports.guarantee_evaluation import write_guarantee_evaluation
 from medcalib.task import Task
 
@@ -108,7 +107,7 @@ def calibrate_folds(
     settings = FoldSettings(
         task, chosen, guarantee, keep_argmax, num_bins, seed, named_device(device), alpha, min_covered
     )
-    source = CasesByFold({case: held_out.sources[n] for n, cases in held_out.folds.items() for case in cases})
+    source = CasesByPart({case: held_out.sources[n] for n, cases in held_out.folds.items() for case in cases})
     everyone = list(source.sources)
     members = [predictions] if isinstance(predictions, str | Path) else predictions
     new = open_new_cases(members, everyone, task.activation, guarantee is not None) if members else None
@@ -159,7 +158,7 @@ def calibrate_folds(
                 print("\nAll cases, each by the fold that was not trained on it:")
                 write_evaluation(source, everyone, draft / "before", **shared)
             else:
-                after = CasesByFold({case: fits[n].source for n, cases in held_out.folds.items() for case in cases})
+                after = CasesByPart({case: fits[n].source for n, cases in held_out.folds.items() for case in cases})
                 of = "each fold by the calibrator of the others"
                 sources = {"before": source, "after": after}
                 summary["comparison"] = write_before_and_after(draft, sources, everyone, of=of, **shared)
@@ -189,10 +188,7 @@ def _write_fits(folder: Path, settings: FoldSettings, fits: Mapping[int | None, 
 def _write_fold(folder: Path, settings: FoldSettings, fits: FoldFits, cases: Sequence[str]) -> list[dict[str, Any]]:
     """Write the calibrated predictions of a fold and the sets of its guarantee; what is said of each case."""
     if fits.calibrator is not None:
-        for case in tqdm(cases, desc="calibrating", unit="case", leave=False, disable=None):
-            predicted = fits.source.read(case, with_label=False)
-            probs = activate_in_place(predicted.logits.clone(), fits.source.activation)[0]
-            write_channels(folder / case / f"{case}_prob.nii.gz", probs.cpu(), predicted.geometry)
+        write_probabilities(fits.source, cases, folder)
     if fits.guarantee is None:
         return []
     return apply_guarantee(fits.guarantee, SourceInputs(fits.source, settings.task), cases, True, folder)
