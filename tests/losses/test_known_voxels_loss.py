@@ -12,7 +12,14 @@ from torch.nn import functional as F
 
 from medcalib.errors import UserError
 from medcalib.keys import IGNORED
-from medcalib.losses import KnownVoxelsLoss, MultiHeadLoss, NACLLoss, SpatiallyVaryingLabelSmoothingLoss
+from medcalib.losses import (
+    CrossEntropyLoss,
+    KnownVoxelsLoss,
+    MultiHeadLoss,
+    NACLLoss,
+    SpatiallyVaryingLabelSmoothingLoss,
+    WeightedSumLoss,
+)
 from medcalib.losses.whole_batch import is_mean_over_cases
 
 NEIGHBOURS = ["nacl", "svls"]
@@ -189,3 +196,14 @@ def test_a_loss_that_cannot_leave_voxels_out_is_refused_at_once():
 
 def test_a_batch_that_processes_share_is_looked_at_as_a_whole():
     assert not is_mean_over_cases(KnownVoxelsLoss(build("baseline_ce", "softmax", 3)))
+
+
+class Refused(CrossEntropyLoss):
+    def forward(self, input, target):
+        raise AssertionError("a term of weight 0 is computed")
+
+
+def test_a_term_of_weight_0_is_not_computed_where_voxels_are_left_out_either():
+    logits, target = torch.randn(2, 3, 4, 4), torch.randint(-1, 3, (2, 1, 4, 4))
+    alone = KnownVoxelsLoss(CrossEntropyLoss())(logits, target)
+    assert torch.equal(KnownVoxelsLoss(WeightedSumLoss([Refused(), CrossEntropyLoss()], [0, 1]))(logits, target), alone)

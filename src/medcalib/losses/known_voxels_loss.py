@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
 from typing import Any
 
 import monai.losses
@@ -110,8 +109,7 @@ def _check(loss: Any) -> None:
 
 def _of_known(loss: Any, logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
     if _is_sum(loss):
-        terms = [_of_known(part, logits, target, known) for part in loss.losses]
-        return reduce(torch.add, (weight * term for weight, term in zip(loss.weights, terms, strict=True)))
+        return loss.weighted(lambda parts: [_of_known(part, logits, target, known) for part in parts])
     if hasattr(loss, "of_known"):
         return loss.of_known(logits, target, known)
     cases = [

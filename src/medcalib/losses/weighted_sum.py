@@ -92,8 +92,12 @@ class WeightedSumLoss(_Loss):
         Raises:
             ValueError: If shapes do not fit, or a value or label is out of range.
         """
+        return self.weighted(lambda losses: self._values(losses, input, target))
+
+    def weighted(self, values: Callable[[list[nn.Module]], Sequence[Tensor]]) -> Tensor:
+        """Return the weighted sum of what some of the losses are, those whose weight is not 0, unless all are."""
         counted = [place for place, weight in enumerate(self.weights) if weight] or range(len(self.weights))
-        terms = self._values([self.losses[place] for place in counted], input, target)
+        terms = values([self.losses[place] for place in counted])
         return reduce(torch.add, (self.weights[place] * term for place, term in zip(counted, terms, strict=True)))
 
     def terms(self, input: Tensor, target: Tensor) -> list[Tensor]:  # noqa: A002
