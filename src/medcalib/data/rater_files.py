@@ -6,12 +6,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from medcalib.data.dataset_folders import packed_otherwise, visible
+from medcalib.data.file_patterns import CASE
 
 __all__ = ["RATER_MARK", "is_rater_file", "rater_files"]
 
 RATER_MARK = "{rater}"
 """Stands in a pattern for the name of a rater."""
-_CASE_MARK = "{case}"
 
 
 def rater_files(
@@ -41,11 +41,11 @@ def rater_files(
     found: dict[str, dict[str, Path]] = {}
     forms = [pattern, other] if (other := packed_otherwise(pattern)) else [pattern]
     for form in forms:
-        wild = glob.escape(form).replace(glob.escape(_CASE_MARK), "*").replace(glob.escape(RATER_MARK), "*")
+        wild = glob.escape(form).replace(glob.escape(CASE), "*").replace(glob.escape(RATER_MARK), "*")
         for path in visible(root, wild):
             if (match := _match(path.relative_to(root).as_posix(), form, known)) is not None:
                 case, rater = match
-                own = [image.replace(_CASE_MARK, case) for image in images]
+                own = [image.replace(CASE, case) for image in images]
                 if path.relative_to(root).as_posix() in {*own, *map(packed_otherwise, own)}:
                     continue
                 found.setdefault(case, {}).setdefault(rater, path)
@@ -64,7 +64,7 @@ def is_rater_file(file: str, pattern: str, names: Collection[str]) -> bool:
 
 def _match(name: str, pattern: str, known: Collection[str]) -> tuple[str, str] | None:
     """Case and rater of a file; None if it belongs to no known case."""
-    begin = pattern.partition(_CASE_MARK)[0]
+    begin = pattern.partition(CASE)[0]
     if RATER_MARK not in begin:
         candidates = [name[len(begin) : end] for end in range(len(name), len(begin), -1)]
     elif (match := _expression(pattern).fullmatch(name)) is not None and match["case"] in known:
@@ -79,7 +79,7 @@ def _match(name: str, pattern: str, known: Collection[str]) -> tuple[str, str] |
 
 def _expression(pattern: str, case: str | None = None) -> re.Pattern[str]:
     text = re.escape(pattern)
-    for mark, group, value in ((_CASE_MARK, "case", case), (RATER_MARK, "rater", None)):
+    for mark, group, value in ((CASE, "case", case), (RATER_MARK, "rater", None)):
         first, *others = text.split(re.escape(mark))
         one = f"(?P<{group}>[^/]+)" if value is None else f"(?P<{group}>{re.escape(value)})"
         text = first + (one + f"(?P={group})".join(others) if others else "")

@@ -1,7 +1,7 @@
 """Datasets that are written on first use: complete or not at all, and known again by what they were made with."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,16 @@ class SyntheticDataset:
                     "data::dataset_dir to a folder you may write to, on a disk with space."
                 ) from error
         self._check(root, description)
+
+    def check_files(self, root: Path, paths: Iterable[str | Path]) -> None:
+        """Check that files are there.
+
+        Raises:
+            UserError: one is not.
+        """
+        for path in map(Path, paths):
+            if not path.is_file():
+                raise self.lacks(root, f"'{path.relative_to(root)}'")
 
     def lacks(self, root: Path, what: str) -> UserError:
         """The error of a dataset of which a part is gone."""

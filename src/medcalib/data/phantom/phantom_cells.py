@@ -92,11 +92,9 @@ def make_phantom_cells(
     _DATASET.make(root, description, _write)
     rows = _read_table(root / _TABLE)
     for name in (name for part in PARTS for name in description[part]):
-        image = _image(root, name)
         if name not in rows:
             raise _DATASET.lacks(root, f"the row of {name} in '{_TABLE}'")
-        if not image.is_file():
-            raise _DATASET.lacks(root, f"'{image.relative_to(root)}'")
+        _DATASET.check_files(root, [_image(root, name)])
 
 
 def _write(root: Path, description: Mapping[str, Any]) -> None:

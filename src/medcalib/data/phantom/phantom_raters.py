@@ -85,9 +85,7 @@ def make_phantom_raters(
     description = _DATASET.describe(num_training, num_validation, num_test, seed)
     _DATASET.make(root, description, _write)
     for case in (_case(root, name) for part in PARTS for name in description[part]):
-        for path in map(Path, [case[CaseKeys.IMAGE], *case[CaseKeys.LABEL], case[CaseKeys.PROBABILITY]]):
-            if not path.is_file():
-                raise _DATASET.lacks(root, f"'{path.relative_to(root)}'")
+        _DATASET.check_files(root, [case[CaseKeys.IMAGE], *case[CaseKeys.LABEL], case[CaseKeys.PROBABILITY]])
 
 
 def _write(root: Path, description: Mapping[str, Any]) -> None:

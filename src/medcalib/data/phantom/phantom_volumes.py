@@ -108,9 +108,7 @@ def make_phantom(
     description = _describe(num_training, num_validation, num_test, seed, hard_share)
     _DATASET.make(root, description, _write)
     for name in (name for part in PARTS for name in description[part]):
-        for path in (Path(_case(root, name)[key]) for key in _FOLDERS):
-            if not path.is_file():
-                raise _DATASET.lacks(root, f"'{path.relative_to(root)}'")
+        _DATASET.check_files(root, (_case(root, name)[key] for key in _FOLDERS))
 
 
 def _describe(num_training: int, num_validation: int, num_test: int, seed: int, hard_share: float) -> dict[str, Any]:
