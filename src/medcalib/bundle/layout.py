@@ -16,6 +16,7 @@ __all__ = [
     "CORRUPTION_CONFIG",
     "CORRUPTION_FIGURES",
     "COST",
+    "DEFAULT_SEED",
     "DIGEST_PREFIX_LENGTH",
     "GUARANTEED_IMAGES",
     "GUARANTEE_CONFIGS",
@@ -72,6 +73,9 @@ CORRUPTION_FIGURES = "corruption_figures.yaml"
 METADATA = "metadata.json"
 COST = "cost"
 DIGEST_PREFIX_LENGTH = 8
+
+DEFAULT_SEED = 12345
+"""The seed of a run that is given none, as the shared configuration has it."""
 
 SHARED_CONFIGS = ("common", "train", "validation")
 """Merged in every mode, so that a fragment may override any of their ids whatever the mode."""

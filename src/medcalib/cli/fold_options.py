@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from medcalib.bundle.option_values import read_texts
-from medcalib.cli.guarantee_options import check_needed
+from medcalib.cli.guarantee_options import check_needed, given_options
 from medcalib.errors import UserError
 
 __all__ = ["OF_FOLDS", "fold_options"]
@@ -39,9 +38,7 @@ def fold_options(command: Callable[..., Any], options: Mapping[str, Any]) -> dic
     Raises:
         UserError: an option does not go with the others, or is missing.
     """
-    defaults = {name: parameter.default for name, parameter in inspect.signature(command).parameters.items()}
-    given = [name for name, value in options.items() if name in defaults and value != defaults[name]]
-    if misplaced := [name for name in given if name not in (*OF_FOLDS, *SHARED)]:
+    if misplaced := [name for name in given_options(command, options) if name not in (*OF_FOLDS, *SHARED)]:
         raise UserError(
             f"--{misplaced[0]} does not go with --fold_bundles, which knows it from the bundles; leave it out, or see "
             f"medcalib calibrate --help."

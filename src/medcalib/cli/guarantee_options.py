@@ -8,7 +8,7 @@ from typing import Any
 
 from medcalib.errors import UserError
 
-__all__ = ["OWN", "check_needed", "guarantee_options"]
+__all__ = ["OWN", "check_needed", "given_options", "guarantee_options"]
 
 OWN = ("guarantee", "alpha", "min_covered")
 SHARED = (
@@ -37,8 +37,7 @@ def guarantee_options(command: Callable[..., Any], options: Mapping[str, Any]) -
     Raises:
         UserError: an option does not go with the others, or is missing.
     """
-    defaults = {name: parameter.default for name, parameter in inspect.signature(command).parameters.items()}
-    given = [name for name, value in options.items() if value != defaults[name]]
+    given = given_options(command, options)
     if options["guarantee"] is None:
         if misplaced := [name for name in given if name in OWN]:
             raise UserError(f"--{misplaced[0]} goes with --guarantee, such as --guarantee=margin_control.")
@@ -52,6 +51,18 @@ def guarantee_options(command: Callable[..., Any], options: Mapping[str, Any]) -
     if "activation" not in given:
         chosen["activation"] = None
     return chosen
+
+
+def given_options(command: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:
+    """Names of the options that are not as they are when nobody gives them.
+
+    Example:
+        >>> def command(seed: int = 0, debug: bool = False): ...
+        >>> given_options(command, {"seed": 1, "debug": False})
+        ['seed']
+    """
+    defaults = {name: parameter.default for name, parameter in inspect.signature(command).parameters.items()}
+    return [name for name, value in options.items() if value != defaults[name]]
 
 
 def check_needed(options: Mapping[str, Any], needed: Sequence[str]) -> None:

@@ -1,12 +1,13 @@
 """``medcalib evaluate``: evaluate every case of a cross-validation once."""
 
+from medcalib.bundle.layout import DEFAULT_SEED
 from medcalib.bundle.option_values import read_texts
 from medcalib.errors import UserError
 
 __all__ = ["main"]
 
 
-def main(folds: str, output_dir: str, seed: int = 12345, debug: bool = False) -> None:
+def main(folds: str, output_dir: str, seed: int = DEFAULT_SEED, debug: bool = False) -> None:
     """Evaluate every case of a cross-validation once, by the fold that was not trained on it.
 
     Every fold was trained and evaluated before, with medcalib run --mode train and --mode inference_eval. Their

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from medcalib.bundle.checkpoint_paths import output_name, weights_dir
 from medcalib.bundle.data_folds import bundles_of_folds
+from medcalib.bundle.layout import DEFAULT_SEED
 from medcalib.compare.evaluations import Evaluation, read_evaluation
 from medcalib.compare.merged_folds import merge_folds
 from medcalib.errors import UserError
 from medcalib.handlers.training_record import read_record
 
 __all__ = ["evaluate_folds", "seen_by_folds"]
-
-DEFAULT_SEED = 12345
 
 
 def evaluate_folds(
@@ -59,7 +58,7 @@ def seen_by_folds(folds: Mapping[int, Path], seed: int, debug: bool = False) -> 
                 f"{models} does not say which cases fold {number} was trained on, so nobody can tell whether its test "
                 f"cases were new to it; train it: medcalib run --bundle {bundle} --mode train --seed {seed}"
             )
-        seen[number] = sorted({str(case["case"]) for cases in record.cases.values() for case in cases})
+        seen[number] = record.case_ids
     return seen
 
 

@@ -53,6 +53,11 @@ class TrainingRecord:
     images: dict[str, Any] | None = None
     trained_on: list[dict[str, int | None]] = field(default_factory=list)
 
+    @property
+    def case_ids(self) -> list[str]:
+        """Ids of all cases that the training saw, whatever for."""
+        return sorted({str(case["case"]) for cases in self.cases.values() for case in cases})
+
 
 def read_record(models_dir: str | Path) -> TrainingRecord | None:
     """The record of the training in a folder; None if there is none that says which cases it saw.

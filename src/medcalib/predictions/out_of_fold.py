@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import medcalib
+from medcalib.bundle.layout import DEFAULT_SEED
 from medcalib.calibrators import save_calibrator
 from medcalib.compare.merged_folds import FOLD
 from medcalib.data.cases import split_digest
@@ -34,7 +35,6 @@ from medcalib.task import Task
 __all__ = ["NO_CALIBRATOR", "calibrate_folds"]
 
 NO_CALIBRATOR = "none"
-DEFAULT_SEED = 12345
 
 
 def calibrate_folds(

@@ -60,7 +60,7 @@ def _seen(run: Run) -> list[str]:
     # results on worse images lie deeper than the weights
     models = run.overrides.get("models_dir", run.bundle / output_name(run.seed, run.debug) / "models")
     record = read_record(weights_dir(run.bundle, models, run.seed, run.debug))
-    return [] if record is None else [str(case["case"]) for cases in record.cases.values() for case in cases]
+    return [] if record is None else record.case_ids
 
 
 def _link(link: Path, folder: Path) -> None:

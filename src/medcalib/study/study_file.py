@@ -13,7 +13,7 @@ from typing import Any
 
 from medcalib.bundle.data_folds import ALL
 from medcalib.bundle.fragments import FragmentKind, fragment_names, fragment_path, read_yaml
-from medcalib.bundle.layout import CONFIGS
+from medcalib.bundle.layout import CONFIGS, DEFAULT_SEED
 from medcalib.bundle.method_names import DEFAULT_METHOD, joined_fragments, known_fragments
 from medcalib.bundle.shifted_cases import CORRUPTION, LEVEL
 from medcalib.bundle.templates import find_templates
@@ -24,7 +24,6 @@ __all__ = ["OF_LOSS_ALONE", "Study", "read_study"]
 OF_LOSS_ALONE = ("num_bins",)
 """Ids that, when they are swept, reach trainings alone: errors of other bins cannot be compared."""
 
-DEFAULT_SEED = 12345
 DEFAULT_PREDICTIONS = 4
 METRICS = (
     "mean_dice", "surface_dice", "hd95", "mhd", "macro_ece", "macro_ace", "macro_mce", "micro_ece", "micro_ace",
