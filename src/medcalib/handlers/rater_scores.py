@@ -27,7 +27,7 @@ from medcalib.handlers.results import RATED, results_of
 from medcalib.keys import CaseKeys, RaterKeys, UncertaintyKeys
 from medcalib.task import Task
 
-__all__ = ["RatedCase", "RaterScoresHandler"]
+__all__ = ["RatedCase", "RaterScoresHandler", "labels_of_task"]
 
 _MAPS = (UncertaintyKeys.ENTROPY, UncertaintyKeys.MUTUAL_INFORMATION, UncertaintyKeys.VARIANCE)
 
@@ -122,10 +122,10 @@ class RaterScoresHandler:
         if RaterKeys.VOTES not in item:
             return RatedCase(case, {}, maps, [])
         task = self.task
-        votes = _on_classes(item[RaterKeys.VOTES], task)
+        votes = labels_of_task(item[RaterKeys.VOTES], task)
         prediction = _prediction(item["seg"], task)
         members = item.get(UncertaintyKeys.MEMBER_LABELS)
-        samples = prediction if members is None else _on_classes(members, task)
+        samples = prediction if members is None else labels_of_task(members, task)
         num_classes = task.num_classes if task.reports_exclusive else votes.shape[1]
         first = 0 if task.include_first_channel else 1
         together = torch.cat([prediction, samples, votes])
@@ -171,7 +171,7 @@ def _prediction(seg: Tensor, task: Task) -> Tensor:
     return seg if task.reports_exclusive else seg.bool()[None]
 
 
-def _on_classes(labels: Tensor, task: Task) -> Tensor:
+def labels_of_task(labels: Tensor, task: Task) -> Tensor:
     """Label maps (S, ...), or (S x C, ...) of independent labels, as maps or masks (S, C, ...) of what is reported."""
     labels = labels.as_subclass(Tensor).cpu()
     if not task.exclusive:

@@ -7,11 +7,13 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from medcalib.data.cases import Case
 from medcalib.errors import UserError
+from medcalib.functional import majority, mean_response
 from medcalib.image_files.image_traits import grid_traits
 from medcalib.image_files.label_values import value_text
 from medcalib.keys import CaseKeys
@@ -119,9 +121,9 @@ def _most(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     """The value (...) that most raters (rater, ...) give a voxel; a tie goes to the smallest."""
     if len(labels) == 1:
         return labels[0]
-    values = np.unique(labels)
-    votes = np.stack([(labels == value).sum(0) for value in values])
-    return values[votes.argmax(0)].astype(np.int32)
+    values, numbers = np.unique(labels, return_inverse=True)
+    votes = torch.from_numpy(numbers.reshape(labels.shape))
+    return values[majority(mean_response(votes, len(values)))[0].numpy()]
 
 
 def _all_classes(

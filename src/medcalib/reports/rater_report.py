@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medcalib.files.result_tables import write_table
 from medcalib.functional import response_variance
-from medcalib.handlers.rater_scores import RatedCase
+from medcalib.handlers.rater_scores import RatedCase, labels_of_task
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import RATED, results_of
 from medcalib.keys import CaseKeys, RaterKeys, UncertaintyKeys
@@ -158,13 +158,10 @@ class RaterReportHandler:
         if RaterKeys.VOTES not in item or not _lie_together(image, item[RaterKeys.VOTES]):
             return
         channels, task = self.task.foreground_channels, self.task
-        votes = item[RaterKeys.VOTES].as_subclass(Tensor).cpu()
-        if not task.exclusive:
-            masks = votes.reshape(-1, task.num_classes, *votes.shape[1:]).bool()
-        else:
-            masks = torch.stack([_of_region(votes, of) for of in self._labels()], 1)
+        masks = labels_of_task(item[RaterKeys.VOTES], task)
         predicted = seg.as_subclass(Tensor).cpu()
         if task.reports_exclusive:
+            masks = torch.stack([masks == number for number in range(task.num_classes)], 1)
             predicted = torch.stack([predicted[0] == number for number in range(task.num_classes)])
         picture = image.ndim == 3
         figure = draw_rater_maps(
@@ -181,12 +178,6 @@ class RaterReportHandler:
         )
         self.folder.save_figure(f"raters/{case}", figure, self.formats, self.dpi)
 
-    def _labels(self) -> list[list[int]]:
-        """The classes that each reported channel unites."""
-        if self.task.regions is None:
-            return [[number] for number in range(self.task.num_classes)]
-        return [list(of) for of in self.task.regions.values()]
-
 
 def _lie_together(image: Tensor, votes: Tensor) -> bool:
     if image.shape[1:] != votes.shape[1:]:
@@ -194,10 +185,6 @@ def _lie_together(image: Tensor, votes: Tensor) -> bool:
     if not (isinstance(image, MetaTensor) and isinstance(votes, MetaTensor)):
         return True
     return bool(torch.allclose(image.affine.cpu().double(), votes.affine.cpu().double(), atol=1e-4))
-
-
-def _of_region(votes: Tensor, classes: Sequence[int]) -> Tensor:
-    return torch.isin(votes, votes.new_tensor(list(classes)))
 
 
 def _by_rater(table: pd.DataFrame) -> pd.DataFrame:
