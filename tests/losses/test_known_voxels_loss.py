@@ -199,7 +199,7 @@ def test_a_batch_that_processes_share_is_looked_at_as_a_whole():
 
 
 class Refused(CrossEntropyLoss):
-    def forward(self, input, target):
+    def forward(self, input, target):  # noqa: A002
         raise AssertionError("a term of weight 0 is computed")
 
 

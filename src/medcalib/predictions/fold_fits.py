@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -120,11 +121,10 @@ def calibrated_folds(
         calibrator, report, joint = None, None, None
         calibrated = source
         if settings.calibrator is not None:
-            fit_on = cases["calibrator"]
             calibrator, report = fitted_calibrator(
                 settings.calibrator,
                 settings.task,
-                lambda fit_on=fit_on: (source.read(case) for case in fit_on),
+                partial(map, source.read, cases["calibrator"]),
                 keep_argmax=settings.keep_argmax,
                 num_bins=settings.num_bins,
                 seed=settings.seed,
