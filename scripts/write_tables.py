@@ -23,8 +23,8 @@ from medcalib.bundle.layout import (
     CLASSIFICATION,
     GUARANTEE_CONFIGS,
     IGNORED_VOXELS,
-    IGNORED_VOXELS_EVALUATION,
     INFERENCE_CONFIGS,
+    LABEL_CONFIGS,
     RATERS,
     SHARED_CONFIGS,
     Mode,
@@ -238,11 +238,10 @@ def shown(value: Any) -> str:
 
 def all_ids() -> str:
     """The tables of ids of every shared file, of every file of a mode and of every network."""
-    files = [*SHARED_CONFIGS, *INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL, IGNORED_VOXELS]
-    files += [IGNORED_VOXELS_EVALUATION, CLASSIFICATION]
+    files = [*SHARED_CONFIGS, *INFERENCE_CONFIGS, Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL]
+    files += [*LABEL_CONFIGS[IGNORED_VOXELS], CLASSIFICATION]
     files += [f"{CLASSIFICATION}/{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)]
-    files += [RATERS, *(f"{RATERS}_{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL))]
-    files += [*CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS, CALIBRATED_GUARANTEE_FIT]
+    files += [*LABEL_CONFIGS[RATERS], *CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS, CALIBRATED_GUARANTEE_FIT]
     files += [
         f"{CLASSIFICATION}/{name}" for name in GUARANTEE_CONFIGS if (CONFIGS / CLASSIFICATION / f"{name}.yaml").exists()
     ]

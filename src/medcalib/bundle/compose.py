@@ -28,9 +28,9 @@ from medcalib.bundle.layout import (
     GUARANTEE_CONFIGS,
     GUARANTEED_IMAGES,
     IGNORED_VOXELS,
-    IGNORED_VOXELS_EVALUATION,
     IMAGES,
     INFERENCE_CONFIGS,
+    LABEL_CONFIGS,
     METADATA,
     MLFLOW,
     MODE_OVERLAYS,
@@ -171,12 +171,8 @@ def _sources(configs_dir: Path, data: str, loss: str, method: str, network: str 
         sources[CLASSIFICATION] = configs_dir / f"{CLASSIFICATION}.yaml"
         for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL):
             sources[str(mode)] = configs_dir / CLASSIFICATION / f"{mode}.yaml"
-    if about.get("ignore_label") is not None:
-        ignored = (IGNORED_VOXELS, IGNORED_VOXELS_EVALUATION)
-        sources |= {file: configs_dir / f"{file}.yaml" for file in ignored}
-    if has_soft_labels(about):
-        names = [RATERS, *(f"{RATERS}_{mode}" for mode in (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL))]
-        sources |= {name: configs_dir / f"{name}.yaml" for name in names}
+    for kind, is_so in ((IGNORED_VOXELS, about.get("ignore_label") is not None), (RATERS, has_soft_labels(about))):
+        sources |= {name: configs_dir / f"{name}.yaml" for name in LABEL_CONFIGS[kind] if is_so}
     joined = joined_fragments(method, known_fragments(configs_dir))
     fits: list[str] = []
     if FragmentKind.CALIBRATOR in joined:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medcalib.bundle.fragments import FragmentKind, read_yaml
-from medcalib.bundle.layout import CLASSIFICATION, CONFIGS, IGNORED_VOXELS, RATERS, SHARED_CONFIGS, bundle_configs
+from medcalib.bundle.layout import CLASSIFICATION, CONFIGS, LABEL_CONFIGS, SHARED_CONFIGS, bundle_configs
 
 __all__ = ["bundle_digest", "config_digest", "training_digest"]
 
@@ -41,7 +41,7 @@ def training_digest(configs: dict[str, Any]) -> str:
     Args:
         configs: the parsed configurations by file name, without suffix.
     """
-    deciding = {*SHARED_CONFIGS, CLASSIFICATION, IGNORED_VOXELS, RATERS, *FragmentKind} - {
+    deciding = {*SHARED_CONFIGS, CLASSIFICATION, *LABEL_CONFIGS, *FragmentKind} - {
         FragmentKind.CALIBRATOR,
         FragmentKind.GUARANTEE,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 from medcalib.bundle.fragments import FragmentKind
@@ -21,10 +22,10 @@ __all__ = [
     "GUARANTEED_IMAGES",
     "GUARANTEE_CONFIGS",
     "IGNORED_VOXELS",
-    "IGNORED_VOXELS_EVALUATION",
     "IMAGES",
     "INFERENCE_CONFIGS",
     "INITIAL_WEIGHTS",
+    "LABEL_CONFIGS",
     "LABEL_FILES",
     "METADATA",
     "MLFLOW",
@@ -86,11 +87,14 @@ CLASSIFICATION = "classification"
 IGNORED_VOXELS = "ignored"
 """Shared file of data fragments with an ``ignore_label``."""
 
-IGNORED_VOXELS_EVALUATION = "ignored_inference_eval"
-"""What only their evaluations have."""
-
 RATERS = "raters"
-"""Shared file of bundles whose cases have several raters or a soft label; ``raters_<mode>`` are those of modes."""
+"""Shared file of bundles whose cases have several raters or a soft label."""
+
+LABEL_CONFIGS = {
+    IGNORED_VOXELS: (IGNORED_VOXELS, f"{IGNORED_VOXELS}_inference_eval"),
+    RATERS: (RATERS, f"{RATERS}_inference_pred", f"{RATERS}_inference_eval"),
+}
+"""What only data have whose labels are more than a class for every voxel: by the shared file, it and those of modes."""
 
 INFERENCE_CONFIGS = ("weights", "inference")
 """Merged before the file of a mode that predicts: what all use that use trained weights, and what all that predict."""
@@ -125,10 +129,8 @@ MODE_OVERLAYS = {Mode.INFERENCE_PRED: (LABEL_FILES,), Mode.INFERENCE_EVAL: (BOUN
 def bundle_configs(configs_dir: Path) -> list[Path]:
     """Every configuration file of a bundle, in a fixed order."""
     modes = (Mode.INFERENCE_PRED, Mode.INFERENCE_EVAL)
-    names = [*SHARED_CONFIGS, CLASSIFICATION, IGNORED_VOXELS, RATERS, *INFERENCE_CONFIGS, *modes]
-    names += [f"{RATERS}_{mode}" for mode in modes]
-    names += [*CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS, IGNORED_VOXELS_EVALUATION, CALIBRATED_GUARANTEE_FIT]
-    names += [*FragmentKind, "debug"]
+    names = [*SHARED_CONFIGS, CLASSIFICATION, *chain.from_iterable(LABEL_CONFIGS.values()), *INFERENCE_CONFIGS, *modes]
+    names += [*CALIBRATION_CONFIGS, *GUARANTEE_CONFIGS, CALIBRATED_GUARANTEE_FIT, *FragmentKind, "debug"]
     return [path for path in (configs_dir / f"{name}.yaml" for name in names) if path.exists()]
 
 
@@ -139,10 +141,10 @@ def config_files(configs_dir: Path, mode: Mode, debug: bool = False) -> list[Pat
     several raters, the mode's own, those of calibration and guarantee, network, data, loss, method, calibrator,
     guarantee, debug.
     """
-    names = [*SHARED_CONFIGS, CLASSIFICATION, IGNORED_VOXELS, RATERS]
+    names = [*SHARED_CONFIGS, CLASSIFICATION, *LABEL_CONFIGS]
     if mode is not Mode.TRAIN:
         names += [*INFERENCE_CONFIGS, mode, *(Path(overlay).stem for overlay in MODE_OVERLAYS[mode])]
-        names += [f"{IGNORED_VOXELS}_{mode}", f"{RATERS}_{mode}", "calibration", "guaranteed", f"guaranteed_{mode}"]
+        names += [*(f"{kind}_{mode}" for kind in LABEL_CONFIGS), "calibration", "guaranteed", f"guaranteed_{mode}"]
     elif any((configs_dir / f"{fit}.yaml").exists() for fit in ("calibration_fit", "guarantee_fit")):
         names += ["weights", *CALIBRATION_CONFIGS, "guaranteed", "guarantee_fit", CALIBRATED_GUARANTEE_FIT]
     names += FragmentKind
