@@ -285,3 +285,11 @@ def _write_mnms_table(path, rows):
     header = ["", "External code", "VendorName", "Vendor", "Centre", "ED", "ES", "Age", "Pathology", "Sex", "Height"]
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([[*header, "Weight"], *rows])
+
+
+def with_pairs(folder, names):
+    """The folder, with an empty picture and mask of every name."""
+    for name in names:
+        (folder / f"{name}.png").touch()
+        (folder / f"{name}_mask.png").touch()
+    return folder

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tests.data.layouts import with_pairs
 
 from medcalib.data import decathlon_cases, nnunet_cases, pattern_cases, split_in_folds
 from medcalib.errors import UserError
@@ -15,10 +16,7 @@ COLUMN = {"table": "cases.csv", "fold_column": "fold"}
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in CASES:
-        (tmp_path / f"{name}.png").touch()
-        (tmp_path / f"{name}_mask.png").touch()
-    return tmp_path
+    return with_pairs(tmp_path, CASES)
 
 
 def write(folder, folds, splits=None, patients=None):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tests.data.layouts import with_pairs
 
 from medcalib.data import pattern_cases
 from medcalib.errors import UserError
@@ -14,10 +15,7 @@ PATTERNS = {"image": "{case}.png", "label": "{case}_mask.png"}
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in CASES:
-        (tmp_path / f"{name}.png").touch()
-        (tmp_path / f"{name}_mask.png").touch()
-    return tmp_path
+    return with_pairs(tmp_path, CASES)
 
 
 def ids(split):
