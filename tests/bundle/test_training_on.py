@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from monai.optimizers import WarmupCosineSchedule
 
 from medcalib.bundle.run import run
 from medcalib.errors import UserError
@@ -61,14 +61,15 @@ class TestAFinishedTraining:
         again = shutil.copytree(copy, tmp_path / "again" / copy.name)
         before = {name: read(copy, name) for name in ("model.pt", "checkpoint.pt")}
         run(str(copy), "train", overrides=longer)
+        state = read(copy)
+        batches = state["iteration"] // 4
         plan = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.002)
-        schedule = CosineAnnealingLR(plan, 4, 1e-6)
-        for _ in range(4):
+        schedule = WarmupCosineSchedule(plan, batches, 4 * batches, end_lr=1e-6, warmup_multiplier=0.1)
+        for _ in range(4 * batches):
             plan.step()
             schedule.step()
-        state = read(copy)
         assert state["optimizer"]["param_groups"][0]["lr"] == schedule.get_last_lr()[0]
-        assert state["lr_scheduler"]["T_max"] == 4
+        assert state["lr_scheduler"]["t_total"] == 4 * batches
 
         # the weights of before are kept, and told
         assert equal(read(copy, "model.pt", "models_2_epochs"), before["model.pt"])

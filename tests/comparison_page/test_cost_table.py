@@ -1,3 +1,6 @@
+import dataclasses
+import shutil
+
 from tests.comparison_page import made_up
 
 from medcalib.comparison_page.cost_table import cost_table
@@ -33,3 +36,21 @@ def test_what_was_read_from_a_cache_counts_with_what_it_took_at_first(tmp_path):
     table = cost_table(made)
     assert [row[2].value for row in table.rows] == [50, 50]
     assert "read from a cache count with the time that they took at first" in table.caption
+
+
+def test_a_training_beside_an_evaluation_with_settings_of_its_own(tmp_path):
+    """Only where the weights are those of the bundle itself."""
+    made = made_up.of_segmentations(tmp_path / "made", ("a", "b"), seeds=(1,), num_cases=3)
+    made_up.add_costs(made)
+    for name, checkpoint in (("a", "bundle_a/seed_1/models/model.pt"), ("b", "bundle_a/seed_1/models/model.pt")):
+        one = made.evaluations[name][0]
+        bundle = tmp_path / f"bundle_{name}"
+        moved = bundle / "settings_1234" / "seed_1" / "evaluation"
+        training = bundle / "seed_1" / "cost"
+        shutil.copytree(one.folder.parent / "cost", moved.parent / "cost")
+        training.mkdir(parents=True)
+        (moved.parent / "cost" / "train.json").rename(training / "train.json")
+        summary = {"provenance": {"bundle": bundle.name, "checkpoint": checkpoint}}
+        made.evaluations[name] = [dataclasses.replace(one, folder=moved, summary=summary)]
+    trainings = {row[0].text: row[1].text for row in cost_table(made).rows}
+    assert (trainings["a"], trainings["b"]) == ("10 min 00 s", "\N{EN DASH}")

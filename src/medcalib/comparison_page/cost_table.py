@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from medcalib.compare import Comparison
+from medcalib.compare import Comparison, Evaluation
 from medcalib.comparison_page.metric_words import UNKNOWN
 from medcalib.comparison_page.page_tables import Cell, Table
 from medcalib.errors import UserError
@@ -16,6 +16,7 @@ from medcalib.files.writing import read_json
 
 __all__ = ["cost_table", "memory_text", "time_text"]
 
+COST = "cost"
 TRAINING = "train"
 PER_CASE = {"inference_pred": "Prediction, s per case", "inference_eval": "Evaluation, s per case"}
 
@@ -26,7 +27,7 @@ def cost_table(comparison: Comparison) -> Table | None:
     Times are means over seeds, memory is the largest of all runs.
     """
     found = {
-        name: [costs for one in evaluations if (costs := _costs(one.folder.parent / "cost"))]
+        name: [costs for one in evaluations if (costs := _costs_of(one))]
         for name, evaluations in comparison.evaluations.items()
     }
     if not any(found.values()):
@@ -55,6 +56,27 @@ def cost_table(comparison: Comparison) -> Table | None:
         caption += "; predictions that were read from a cache count with the time that they took at first"
     caption += ". A dash: not measured, or the training is another method's."
     return Table(caption, ["Method", "Training", *PER_CASE.values(), "Memory", "GPU memory"], rows, key="cost")
+
+
+def _costs_of(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    costs = _costs(evaluation.folder.parent / COST)
+    training = _training_folder(evaluation)
+    # an evaluation with settings of its own lies elsewhere in the bundle than the training
+    if TRAINING not in costs and training is not None and TRAINING in (of_training := _costs(training / COST)):
+        costs[TRAINING] = of_training[TRAINING]
+    return costs
+
+
+def _training_folder(evaluation: Evaluation) -> Path | None:
+    """Where the results of the bundle's own training lie; None where it used weights of another bundle."""
+    checkpoint = PurePosixPath(str(evaluation.provenance.get("checkpoint")))
+    bundle = evaluation.provenance.get("bundle")
+    if len(checkpoint.parts) < 3 or checkpoint.parts[0] != bundle:
+        return None
+    return next(
+        (parent.joinpath(*checkpoint.parts[1:-2]) for parent in evaluation.folder.parents if parent.name == bundle),
+        None,
+    )
 
 
 def _costs(folder: Path) -> dict[str, dict[str, Any]]:
