@@ -186,3 +186,10 @@ def test_a_file_in_the_place_of_the_figures_is_kept_and_told(tmp_path):
         write_page(made_up.of_segmentations(tmp_path / "runs", num_cases=3), tmp_path)
     assert (tmp_path / "figures").read_text() == "mine"
     assert not (tmp_path / "index.html").exists()
+
+
+@pytest.mark.parametrize(("primary", "error"), [("macro_ace", "ACE"), ("nll", "ECE"), ("mean_dice", "ECE")])
+def test_dice_is_drawn_against_the_error_that_decides(tmp_path, primary, error):
+    made = made_up.of_segmentations(tmp_path / "runs", ("a", "b"), num_cases=3, primary=primary)
+    page = write_page(made, tmp_path / "out").read_text(encoding="utf-8")
+    assert {one for one in ("ACE", "ECE", "Dice") if f"Dice against {one}" in page} == {error}

@@ -6,7 +6,7 @@ from tests.comparison_page.page_reading import PageReader
 from medcalib.comparison_page import write_page
 from medcalib.comparison_page.chart import Chart, FigureBlock, Series
 from medcalib.comparison_page.method_style import method_styles
-from medcalib.comparison_page.printed_chart import print_figure
+from medcalib.comparison_page.printed_chart import print_figure, printed_figure
 
 
 def pages_of(path):
@@ -33,3 +33,17 @@ def test_the_caption_says_which_classes_are_printed(tmp_path, monkeypatch):
     made = made_up.of_segmentations(tmp_path / "runs", ("a", "b"), num_cases=3, classes=classes)
     text = PageReader(write_page(made, tmp_path / "out").read_text(encoding="utf-8")).text
     assert text.count("The PDF holds 2 of the 4 choices of class, mean over classes, organ 0; the others are") == 1
+
+
+def test_names_of_many_methods_have_a_line_each(tmp_path):
+    """As many charts on a page as keep names apart, whatever the number of methods."""
+    styles = method_styles(["a"], "a", {})
+    for methods, expected in ((5, 1), (30, 4)):
+        ticks = [(float(place), f"method {place}") for place in range(methods)]
+        chart = Chart("a", "x", "", "", [Series([0.0], [0.0], "a")], y_ticks=ticks)
+        figure = FigureBlock("some", "", [chart] * 8)
+        print_figure(figure, styles, tmp_path / "some.pdf")
+        assert pages_of(tmp_path / "some.pdf") == expected
+        page = printed_figure(FigureBlock("some", "", [chart] * (8 // expected)), styles)
+        rows = 8 // expected / 2
+        assert page.get_size_inches()[1] / rows > methods * 0.11

@@ -51,6 +51,8 @@ from medcalib.files.writing import write_text
 __all__ = ["write_page"]
 
 FIGURES = "figures"
+ERRORS = ("ace", "ece", "mce")
+"""How names of calibration errors end."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ def _sections(comparison: Comparison, context: PageContext) -> Iterator[Section]
     metrics = main_metrics(dict.fromkeys(comparison.levels["metric"]), comparison.primary)
     images = is_classification(comparison)
     quality = next((name for name in ("accuracy", "auc") if images and name in metrics), "mean_dice")
-    errors = [name for name in metrics if name.endswith("ece")] or [comparison.primary]
+    kind = comparison.primary.rpartition("_")[2]
+    errors = [name for name in metrics if name.endswith(kind if kind in ERRORS else "ece")] or [comparison.primary]
     found = answer(comparison)
     yield Section(
         "answer",

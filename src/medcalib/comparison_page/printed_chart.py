@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,8 @@ def print_figure(block: FigureBlock, styles: Mapping[str, MethodStyle], path: Pa
 def _pages(block: FigureBlock) -> list[FigureBlock]:
     """Parts of a figure that fit on a page each."""
     most = 24 if block.narrow else 12
+    if ticks := block.charts[0].y_ticks:
+        most = min(most, 2 * max(1, int(LARGEST_HEIGHT / _row_height(ticks))))
     return [
         FigureBlock(block.name, block.caption, block.charts[start : start + most], block.legend, narrow=block.narrow)
         for start in range(0, len(block.charts), most)
@@ -97,7 +99,7 @@ def printed_figure(block: FigureBlock, styles: Mapping[str, MethodStyle], varian
     panel = COLUMN_WIDTH if columns == 1 else width / columns
     shared = len({str(chart.y_ticks) for chart in charts}) == 1 and charts[0].y_ticks is not None
     if ticks := charts[0].y_ticks:
-        height = rows * (LINE * sum(_broken(text).count("\n") + 1.5 for _, text in ticks) + 0.7)
+        height = rows * _row_height(ticks)
     else:
         height = rows * ((0.95 if block.narrow else 0.78) * panel + 0.15) + (0.15 if block.narrow else 0)
     letters = max((len(name) for name in legend), default=1)
@@ -131,6 +133,11 @@ def printed_figure(block: FigureBlock, styles: Mapping[str, MethodStyle], varian
     if variant:
         figure.suptitle(words(variant), fontsize=TITLE_SIZE, fontweight="bold")
     return figure
+
+
+def _row_height(ticks: Sequence[tuple[float, str]]) -> float:
+    """Inches of a chart whose lines have names."""
+    return LINE * sum(_broken(text).count("\n") + 1.5 for _, text in ticks) + 0.7
 
 
 def _place(figure: Figure, grid: NDArray, count: int, titled: bool) -> None:

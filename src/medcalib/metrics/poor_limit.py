@@ -102,13 +102,11 @@ def poor_limit_words(report: Mapping[str, Any]) -> str:
         '0.6 (the 10% quantile of the Dice of 6 calibration cases)'
     """
     value, found = f"{report['poor_below']:.4g}", report.get("poor_below_from", {})
-    match found.get("origin"):
-        case "calibration cases":
-            number = found["calibration_cases"]
-            cases = "1 calibration case" if number == 1 else f"{number} calibration cases"
-            return f"{value} (the {found['setting']} quantile of the Dice of {cases})"
-        case "default":
-            return f"{value} (the default, as no Dice of calibration cases is known)"
-        case "given":
-            return f"{value} (as set)"
-    return value
+    origin = found.get("origin")
+    if origin == FOUND:
+        number = found["calibration_cases"]
+        cases = "1 calibration case" if number == 1 else f"{number} calibration cases"
+        return f"{value} (the {found['setting']} quantile of the Dice of {cases})"
+    if origin == DEFAULT:
+        return f"{value} (the default, as no Dice of calibration cases is known)"
+    return f"{value} (as set)" if origin == GIVEN else value
