@@ -14,7 +14,7 @@ from medcalib.handlers.training_record import read_record
 RESULTS = "seed_12345"
 NO_FIGURES = {"evaluation::num_case_diagrams": 0, "quality_control::calibrate_threshold": False}
 # a learning rate of as good as nothing, so that what a training began with is what it ends with
-STILL = {"train::optimizer::lr": 1e-30, "train::lr_scheduler::eta_min": 1e-30, "data::max_epochs": 1}
+STILL = {"train::optimizer::lr": 1e-30, "train::lr_scheduler::end_lr": 1e-30, "data::max_epochs": 1}
 
 
 def state(bundle, name="model.pt"):
