@@ -32,6 +32,11 @@ def test_a_group_has_one_colour():
     assert looks["a"].number == looks["c"].number != looks["b"].number
 
 
+def test_methods_of_a_single_group_have_colours_of_their_own():
+    """As in a study of one loss, whose colour would say nothing."""
+    assert method_styles(NAMES, NAMES[0], dict.fromkeys(NAMES, "loss")) == method_styles(NAMES, NAMES[0])
+
+
 @pytest.mark.parametrize(("colors", "page"), [(LIGHT, "#ffffff"), (DARK, "#14171c")])
 def test_colours_stand_out_from_the_page(colors, page):
     assert len(colors) == len(set(colors)) == len(LIGHT)

@@ -44,7 +44,7 @@ def method_styles(
     Args:
         methods: names, in order.
         reference: the one that is drawn in grey.
-        groups: group of a method; with it, the colour says the group, and dash and symbol the method in it.
+        groups: group of a method; with several, the colour says the group, and dash and symbol the method in it.
 
     Returns:
         Looks by method, in the order given.
@@ -55,6 +55,8 @@ def method_styles(
         (0, 1, 'solid')
     """
     colors = dict(zip(dict.fromkeys((groups or {}).get(name, "") for name in methods), count()))
+    if len(colors) == 1:
+        groups = None
     looks: dict[str, MethodStyle] = {}
     place = 0
     for name in methods:
