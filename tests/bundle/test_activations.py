@@ -389,8 +389,8 @@ def test_a_score_over_exclusive_classes_belongs_to_none(evaluated):
     evaluation = evaluated("two_channels")
     table = evaluation.tables["nll_categorical"]
     assert list(table.columns) == ["mean"]
-    # both classes say the same
-    np.testing.assert_allclose(table["mean"], evaluation.tables["nll"]["foreground"], rtol=1e-4)
+    # both classes say the same, but of a voxel that is wrong for sure 1 - p has few digits in float32
+    np.testing.assert_allclose(table["mean"], evaluation.tables["nll"]["foreground"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("evaluate", ["regions", "labels"])
