@@ -66,7 +66,11 @@ def test_finished_runs_are_found_wherever_a_study_puts_them(tmp_path, place, mak
     (output / "cost" / "train.json").write_text(json.dumps(cost))
     (output / "cost" / "inference_eval.json").write_text(json.dumps(cost | {"finished": False}))
     (output / "cost" / "inference_pred.json").write_text("damaged")
-    (found,) = measured_runs(tmp_path / "x")
+    worse = output / "shifted" / "noise_3" / "cost"
+    worse.mkdir(parents=True)
+    (worse / "inference_eval.json").write_text(json.dumps(cost | {"mode": "inference_eval", "seconds": 2.5}))
+    found, of_worse = measured_runs(tmp_path / "x")
+    assert (of_worse.mode, of_worse.seconds, of_worse.debug) == (Mode.INFERENCE_EVAL, 2.5, True)
     assert (found.seconds, found.epochs, found.debug, found.num_bytes > 0) == (7.5, 3, True, True)
     assert found.fragments["network"] == "segresnet_ds"
 

@@ -121,7 +121,7 @@ def check_takes_corruption(config: Mapping[str, Any], bundle: str) -> None:
             )
 
 
-def shifted_folder(kind: str, level: int) -> str:
+def shifted_folder(kind: str, level: int | str) -> str:
     """Where results of a corruption lie in the folder of a seed, as the overlay says it.
 
     Example:
