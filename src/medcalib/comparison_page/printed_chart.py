@@ -131,7 +131,9 @@ def printed_figure(block: FigureBlock, styles: Mapping[str, MethodStyle], varian
             labelspacing=0.3,
         )
     if variant:
-        figure.suptitle(words(variant), fontsize=TITLE_SIZE, fontweight="bold")
+        # a legend beside the charts begins as high
+        place = {"x": 0.02, "ha": "left"} if beside else {}
+        figure.suptitle(words(variant), fontsize=TITLE_SIZE, fontweight="bold", **place)
     return figure
 
 
