@@ -40,14 +40,14 @@ STRONGER = {
 }
 
 
-def warm(rate: float, batch_size: int, **more: object) -> dict[str, object]:
+def warm(rate: float, batch_size: int) -> dict[str, object]:
     """Warm-up over the first epoch and half a cosine, as every bundle has it."""
-    return {"train::optimizer::lr": rate, "data::batch_size": batch_size, **more}
+    return {"train::optimizer::lr": rate, "data::batch_size": batch_size}
 
 
-def cosine(rate: float, batch_size: int, **more: object) -> dict[str, object]:
+def cosine(rate: float, batch_size: int) -> dict[str, object]:
     """Half a cosine from the first step on."""
-    return {"train::lr_scheduler": COSINE, **warm(rate, batch_size, **more)}
+    return {"train::lr_scheduler": COSINE, **warm(rate, batch_size)}
 
 
 SCHEDULES = {

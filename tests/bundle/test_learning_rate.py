@@ -19,8 +19,10 @@ def test_rates_rise_in_the_first_epoch_and_fall_in_half_a_cosine(make_bundle, ti
 
     def record(handler, engine):
         attach(handler, engine)
-        rate = lambda: engine.optimizer.param_groups[0]["lr"]  # noqa: E731
-        engine.add_event_handler(Events.ITERATION_STARTED, lambda: rates.append(rate()))
+
+        @engine.on(Events.ITERATION_STARTED)
+        def note():
+            rates.append(engine.optimizer.param_groups[0]["lr"])
 
     monkeypatch.setattr(EpochSeedHandler, "attach", record)
     run(str(bundle), "train", overrides=tiny | {"data::batch_size": 1, "max_epochs": 3, "train::optimizer::lr": 0.01})

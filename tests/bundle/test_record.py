@@ -50,6 +50,7 @@ def test_the_record_names_settings_and_cases(trained, phantom_dir, tiny):
     expected = {"seed": 12345, "num_bins": 20, "val_interval": 1, "amp": False, "limit_cases": None}
     expected |= {"activation": "softmax", "inferer::overlap": 0.0, "data::cases::num_test": 3}
     expected |= {"train::trainer::max_epochs": 2}
+    expected |= {"train::lr_scheduler::t_total": "$@max_epochs * len(@train::dataloader)"}
     assert expected.items() <= record.settings.items()
     assert not [id_ for id_, value in record.settings.items() if str(phantom_dir) in str(value)]
     assert record.overrides == tiny

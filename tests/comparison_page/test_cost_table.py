@@ -42,7 +42,7 @@ def test_a_training_beside_an_evaluation_with_settings_of_its_own(tmp_path):
     """Only where the weights are those of the bundle itself."""
     made = made_up.of_segmentations(tmp_path / "made", ("a", "b"), seeds=(1,), num_cases=3)
     made_up.add_costs(made)
-    for name, checkpoint in (("a", "bundle_a/seed_1/models/model.pt"), ("b", "bundle_a/seed_1/models/model.pt")):
+    for name in ("a", "b"):
         one = made.evaluations[name][0]
         bundle = tmp_path / f"bundle_{name}"
         moved = bundle / "settings_1234" / "seed_1" / "evaluation"
@@ -50,7 +50,7 @@ def test_a_training_beside_an_evaluation_with_settings_of_its_own(tmp_path):
         shutil.copytree(one.folder.parent / "cost", moved.parent / "cost")
         training.mkdir(parents=True)
         (moved.parent / "cost" / "train.json").rename(training / "train.json")
-        summary = {"provenance": {"bundle": bundle.name, "checkpoint": checkpoint}}
+        summary = {"provenance": {"bundle": bundle.name, "checkpoint": "bundle_a/seed_1/models/model.pt"}}
         made.evaluations[name] = [dataclasses.replace(one, folder=moved, summary=summary)]
     trainings = {row[0].text: row[1].text for row in cost_table(made).rows}
     assert (trainings["a"], trainings["b"]) == ("10 min 00 s", "\N{EN DASH}")

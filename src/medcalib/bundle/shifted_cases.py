@@ -14,6 +14,7 @@ __all__ = [
     "CORRUPTION",
     "DEFAULT_LEVEL",
     "LEVEL",
+    "SHIFTED",
     "asks_for_corruption",
     "check_corruption",
     "check_corruption_value",
@@ -24,6 +25,8 @@ __all__ = [
 CORRUPTION = "data::corruption"
 LEVEL = "data::corruption_level"
 DEFAULT_LEVEL = 3
+SHIFTED = "shifted"
+"""In the folder of a seed, holds the results on worse images."""
 # what the overlay changes or refers to
 _NEEDED = (
     "preprocessing",
@@ -121,11 +124,11 @@ def check_takes_corruption(config: Mapping[str, Any], bundle: str) -> None:
             )
 
 
-def shifted_folder(kind: str, level: int | str) -> str:
+def shifted_folder(kind: str, level: int) -> str:
     """Where results of a corruption lie in the folder of a seed, as the overlay says it.
 
     Example:
         >>> shifted_folder("noise", 2)
         'shifted/noise_2'
     """
-    return f"shifted/{kind}_{level}"
+    return f"{SHIFTED}/{kind}_{level}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from medcalib.bundle.layout import COST
 from medcalib.compare import Comparison, Evaluation
 from medcalib.comparison_page.metric_words import UNKNOWN
 from medcalib.comparison_page.page_tables import Cell, Table
@@ -16,7 +17,6 @@ from medcalib.files.writing import read_json
 
 __all__ = ["cost_table", "memory_text", "time_text"]
 
-COST = "cost"
 TRAINING = "train"
 PER_CASE = {"inference_pred": "Prediction, s per case", "inference_eval": "Evaluation, s per case"}
 
@@ -59,12 +59,11 @@ def cost_table(comparison: Comparison) -> Table | None:
 
 
 def _costs_of(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    costs = _costs(evaluation.folder.parent / COST)
-    training = _training_folder(evaluation)
     # an evaluation with settings of its own lies elsewhere in the bundle than the training
-    if TRAINING not in costs and training is not None and TRAINING in (of_training := _costs(training / COST)):
-        costs[TRAINING] = of_training[TRAINING]
-    return costs
+    training = _training_folder(evaluation)
+    of_training = {} if training is None else _costs(training / COST)
+    shared = {mode: cost for mode, cost in of_training.items() if mode == TRAINING}
+    return shared | _costs(evaluation.folder.parent / COST)
 
 
 def _training_folder(evaluation: Evaluation) -> Path | None:

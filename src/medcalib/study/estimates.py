@@ -6,12 +6,13 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
 from medcalib.bundle.bundle_metadata import read_metadata
 from medcalib.bundle.layout import COST, Mode
-from medcalib.bundle.shifted_cases import shifted_folder
+from medcalib.bundle.shifted_cases import SHIFTED
 from medcalib.bundle.training_on import EPOCHS
 from medcalib.errors import UserError
 from medcalib.files.writing import read_json
@@ -67,14 +68,13 @@ class Estimate:
 def measured_runs(bundles_dir: Path) -> list[Measured]:
     """What the finished runs of the bundles in a folder took."""
     found = []
-    for pattern in ("*", "settings_*/*", "*/settings_*", "settings_*/*/settings_*"):
-        for results in ("", f"/{shifted_folder('*', '*')}"):
-            for path in sorted(bundles_dir.glob(f"{pattern}/seed_*{results}/{COST}/*.json")):
-                try:
-                    found += _measured(path)
-                # of a run that somebody removes, or damaged
-                except (UserError, KeyError, ValueError, TypeError, OSError):
-                    continue
+    bundles = ("*", "settings_*/*", "*/settings_*", "settings_*/*/settings_*")
+    for bundle, results in product(bundles, ("seed_*", f"seed_*/{SHIFTED}/*")):
+        for path in sorted(bundles_dir.glob(f"{bundle}/{results}/{COST}/*.json")):
+            try:
+                found += _measured(path)
+            except (UserError, KeyError, ValueError, TypeError, OSError):  # of a run that somebody removes, or damaged
+                continue
     return found
 
 
@@ -191,5 +191,5 @@ def _measured(path: Path) -> list[Measured]:
         record = json.loads((output / "models" / "training.json").read_text(encoding="utf-8"))
         epochs = (record.get("settings") or {}).get(EPOCHS)
     left = sum(file.stat().st_size for file in (output / _FOLDERS[mode]).rglob("*") if file.is_file())
-    debug = any(folder.name.endswith("_debug") for folder in (output, *output.parents) if folder.is_relative_to(bundle))
+    debug = any(part.endswith("_debug") for part in output.relative_to(bundle).parts)
     return [Measured(mode, fragments, debug, trains, float(cost["seconds"]), left, int(cost["num_cases"]), epochs)]
