@@ -108,6 +108,54 @@ def test_labels_drawn_from_the_predicted_probabilities_are_calibrated():
     assert scored(sharper, y).overall["nll_categorical"] > scores.overall["nll_categorical"]
 
 
+def by_loop(p, hit, num_bins=10):
+    """ECE, root mean square error and the published unbiased squared error (arXiv:1909.10155) of probabilities."""
+    ece = squared = unbiased = 0.0
+    for k in range(num_bins):
+        inside = (p > k / num_bins) & (p <= (k + 1) / num_bins)
+        number = inside.sum()
+        if number == 0:
+            continue
+        share, frequency = number / len(p), hit[inside].mean()
+        gap = frequency - p[inside].mean()
+        ece += share * abs(gap)
+        squared += share * gap**2
+        if number > 1:
+            unbiased += share * (gap**2 - frequency * (1 - frequency) / (number - 1))
+    return ece, squared**0.5, max(unbiased, 0) ** 0.5
+
+
+def test_debiased_errors_are_those_of_loops_over_images():
+    rng = np.random.default_rng(3)
+    p, y = rng.dirichlet([1, 1, 1], size=150), rng.integers(0, 3, 150)
+    scores = scored(p, y)
+    found = {name: [*scores.per_class[f"micro_{name}"].tolist()] for name in ("ece", "rmsce", "rmsce_debiased")}
+    for index in range(3):
+        expected = by_loop(p[:, index], y == index)
+        assert [values[index] for values in found.values()] == pytest.approx(expected)
+    top = [scores.overall[f"top_label_{name}"] for name in found]
+    assert top == pytest.approx(by_loop(p.max(1), p.argmax(1) == y))
+
+
+def test_of_right_probabilities_chance_is_what_debiasing_leaves_out():
+    rng = np.random.default_rng(1)
+    found = {name: [] for name in ("ece", "ece_debiased", "rmsce", "rmsce_debiased")}
+    for _ in range(150):
+        p = rng.dirichlet([1, 1, 1], size=200)
+        y = (rng.random((len(p), 1)) > p.cumsum(1)).sum(1)
+        overall = scored(p, y).overall
+        for name, values in found.items():
+            values.append(overall[f"top_label_{name}"])
+    plain, debiased, root, left = (np.array(values) for values in found.values())
+    # as derived for the l1 error: 2 - sqrt(2) of it is left in the mean
+    assert debiased.mean() == pytest.approx((2 - np.sqrt(2)) * plain.mean(), rel=0.1)
+    # a squared error that is 0 in the mean is below 0 about as often as above
+    assert 0.3 < (left == 0).mean() < 0.7
+    assert (left**2).mean() < 0.35 * (root**2).mean()
+    sharper = scored(p**3 / (p**3).sum(1, keepdims=True), y).overall
+    assert sharper["top_label_rmsce_debiased"] > 0.9 * sharper["top_label_rmsce"] > 0.1
+
+
 def test_a_class_that_no_image_has_is_nan_and_left_out_of_the_means():
     p, y = example()
     y[y == 2] = 0

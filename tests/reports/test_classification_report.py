@@ -15,8 +15,14 @@ from medcalib.functional import bin_statistics, calibration_error
 from medcalib.handlers import ImagePredictionsHandler, PredictionTableHandler, ResultFolder
 from medcalib.handlers.results import IMAGES
 from medcalib.metrics import aurc, classification_scores, retained_accuracy
-from medcalib.reports import ClassificationReportHandler, ClassificationScoresHandler, RetentionReportHandler
+from medcalib.reports import (
+    ClassificationReportHandler,
+    ClassificationScoresHandler,
+    RetentionReportHandler,
+    classification_report,
+)
 from medcalib.task import Task
+from medcalib.visualize import draw_case_reliability_diagrams
 
 CLASSES = ["negative", "low_grade", "high_grade"]
 TASK = Task(CLASSES)
@@ -118,7 +124,8 @@ def test_metrics_and_summary_are_those_of_sklearn(images, folder):
 
 def test_tables_per_class_have_the_agreed_shape(folder):
     summary = json.loads((folder / "summary.json").read_text())
-    names = ["auc", "sensitivity", "specificity", "nll", "brier", "micro_ece", "micro_ace", "micro_mce"]
+    micro = ["micro_ece", "micro_ace", "micro_mce", "micro_ece_debiased", "micro_rmsce", "micro_rmsce_debiased"]
+    names = ["auc", "sensitivity", "specificity", "nll", "brier", *micro]
     assert sorted(path.name for path in folder.glob("*_raw.csv")) == sorted(f"{name}_raw.csv" for name in names)
     for name in names:
         table = pd.read_csv(folder / f"{name}_raw.csv")
@@ -174,6 +181,30 @@ def test_retention_of_every_uncertainty(images, folder):
 def test_figures_are_there(folder):
     names = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
     assert names == {"reliability/dataset_diagram.png", "retention/retention.png", "retention/risk_coverage.png"}
+
+
+def test_the_diagram_has_the_band_of_independent_images(images, tmp_path, monkeypatch):
+    drawn = []
+
+    def keep(*args, **kwargs):
+        drawn.append(kwargs["band_level"])
+        return draw_case_reliability_diagrams(*args, **kwargs)
+
+    monkeypatch.setattr(classification_report, "draw_case_reliability_diagrams", keep)
+    report(tmp_path / "evaluation", images)
+    assert drawn == [0.95]
+    with pytest.raises(UserError, match=r"handlers::report::band_level must lie between 0 and 1, .* not 95"):
+        ClassificationReportHandler(ResultFolder(tmp_path / "other"), band_level=95)
+
+
+def test_what_chance_adds_is_told(images, tmp_path, capsys):
+    state = report(tmp_path / "evaluation", images)
+    told = re.search(
+        r"error of the predicted class (\S+); without what 40 images show by chance alone (\S+)\.\n",
+        capsys.readouterr().out,
+    )
+    names = ("top_label_rmsce", "top_label_rmsce_debiased")
+    assert told.groups() == tuple(f"{state.metrics[name]:.4f}" for name in names)
 
 
 def test_the_size_of_batches_does_not_matter(images, folder, tmp_path):

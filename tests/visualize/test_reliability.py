@@ -349,6 +349,19 @@ def test_band_spans_what_chance_explains(unit):
     assert "80 % band if calibrated" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+def test_images_shown_as_one_case_have_a_band_of_each_class():
+    """Each of them stands in the place of a voxel."""
+    counts, sum_pred, sum_true = (part[0] for part in random_statistics(1, 2))
+    figure = draw_case_reliability_diagrams(counts, sum_pred, sum_true, ["a", "b"], band_level=0.9)
+    tensors = BinStatistics(*(torch.as_tensor(part)[None] for part in (counts, sum_pred, sum_true)))
+    low, high = consistency_band(tensors, 0.9)
+    for index, axes in enumerate(main_axes(figure)[:2]):
+        expected = np.stack([low[0, index], high[0, index]], 1)
+        np.testing.assert_allclose(band(axes), expected[~np.isnan(expected[:, 0])])
+    assert "90 % band if calibrated" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert not band(main_axes(draw_case_reliability_diagrams(counts, sum_pred, sum_true, ["a", "b"]))[0])
+
+
 def test_no_band_of_few_cases_or_unless_wanted():
     few = draw_dataset_reliability_diagrams(*random_statistics(5, 1), ["a"])
     without = draw_dataset_reliability_diagrams(*random_statistics(8, 1), ["a"], band_level=None)

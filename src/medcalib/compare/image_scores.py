@@ -7,7 +7,8 @@ import pandas as pd
 from torch import Tensor
 
 from medcalib.compare.raw_tables import DATASET
-from medcalib.functional import BinStatistics, brier_score, every_calibration_error, negative_log_likelihood
+from medcalib.functional import BinStatistics, brier_score, negative_log_likelihood
+from medcalib.metrics import top_label_errors
 
 __all__ = ["case_tables_of_images", "class_probabilities", "top_label_tables"]
 
@@ -66,8 +67,10 @@ def top_label_tables(statistics: BinStatistics) -> dict[str, pd.DataFrame]:
         statistics: bin statistics of the predicted class, (image, 1, bin).
 
     Returns:
-        By metric, ``top_label_ece`` and its kin, one row ``dataset`` with ``mean``.
+        By metric, ``top_label_ece`` and its kin, debiased ones too, one row ``dataset`` with ``mean``.
     """
-    errors = every_calibration_error(statistics.pool(), ignore_empty=False)
     index = pd.Index([DATASET], name="case")
-    return {f"top_label_{name}": pd.DataFrame({"mean": [error.item()]}, index=index) for name, error in errors.items()}
+    return {
+        f"top_label_{name}": pd.DataFrame({"mean": [error]}, index=index)
+        for name, error in top_label_errors(statistics).items()
+    }

@@ -24,7 +24,12 @@ from medcalib.functional.calibration_errors import (
 )
 from medcalib.functional.class_sizes import ClassVolumes, class_volumes
 from medcalib.functional.conformal import adaptive_scores, conformal_p_values, conformal_quantile, num_cases_needed
-from medcalib.functional.debiased import INDEPENDENT_UNITS, consistency_band, debiased_calibration_error
+from medcalib.functional.debiased import (
+    INDEPENDENT_UNITS,
+    consistency_band,
+    debiased_calibration_error,
+    debiased_errors,
+)
 from medcalib.functional.raters import (
     consensus_dice,
     generalised_energy_distance,
@@ -78,6 +83,7 @@ __all__ = [
     "consistency_band",
     "controlled_index",
     "debiased_calibration_error",
+    "debiased_errors",
     "entropy",
     "every_calibration_error",
     "fixed_sequence",

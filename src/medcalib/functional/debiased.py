@@ -9,10 +9,12 @@ from torch import Tensor
 
 from medcalib.functional.binning import BinStatistics
 
-__all__ = ["INDEPENDENT_UNITS", "consistency_band", "debiased_calibration_error"]
+__all__ = ["INDEPENDENT_UNITS", "consistency_band", "debiased_calibration_error", "debiased_errors"]
 
 INDEPENDENT_UNITS = ("voxel", "case")
-"""What is taken to be independent of each other: all voxels, or only the cases, whatever the voxels of a case do."""
+"""What is taken to be independent of each other: all voxels, or only the cases, whatever the voxels of a case do.
+
+A classified image has one prediction and counts as a voxel."""
 
 
 def debiased_calibration_error(statistics: BinStatistics, norm: str = "l1", unit: str = "voxel") -> Tensor:
@@ -76,6 +78,37 @@ def debiased_calibration_error(statistics: BinStatistics, norm: str = "l1", unit
         of_bins = (gap.square() - variance).masked_fill(counts < 2, 0)
     weights = counts / counts.sum(-1, keepdim=True)
     return (weights * of_bins.masked_fill(counts == 0, 0)).sum(-1)
+
+
+def debiased_errors(statistics: BinStatistics, unit: str = "case") -> dict[str, Tensor]:
+    """What is reported beside the pooled ECE: the debiased one, and the root mean square error with and without chance.
+
+    Args:
+        statistics: bin statistics (batch, class, bin) of hard bins and a binary target; they are pooled.
+        unit: what is independent, as of `debiased_calibration_error`.
+
+    Returns:
+        Errors (1, class), float64, NaN where no bin is filled: ``ece_debiased``, at most 1; ``rmsce``, the root of the
+        mean squared gap, in [0, 1]; and ``rmsce_debiased``, in [0, 1], 0 where the gaps are smaller than those of
+        chance.
+
+    Raises:
+        ValueError: If ``unit`` is none of these.
+
+    Example:
+        >>> statistics = BinStatistics(*(torch.tensor([[[n]]]) for n in (10, 5.0, 7.0)))
+        >>> {name: round(error.item(), 4) for name, error in debiased_errors(statistics, "voxel").items()}
+        {'ece_debiased': 0.1889, 'rmsce': 0.2, 'rmsce_debiased': 0.1291}
+    """
+    pooled = statistics.pool()
+    share = pooled.counts / pooled.counts.sum(-1, keepdim=True)
+    gap = (pooled.sum_pred - pooled.sum_true) / pooled.counts
+    of_units = pooled if unit == "voxel" else statistics
+    return {
+        "ece_debiased": debiased_calibration_error(of_units, "l1", unit),
+        "rmsce": (share * gap.nan_to_num(0).square()).sum(-1).sqrt(),
+        "rmsce_debiased": debiased_calibration_error(of_units, "l2", unit).clamp(min=0).sqrt(),
+    }
 
 
 def consistency_band(

@@ -8,6 +8,7 @@ from medcalib.metrics.classification import (
     ClassificationScores,
     class_auc,
     classification_scores,
+    top_label_errors,
 )
 from medcalib.metrics.proper_scores import BrierScoreMetric, NegativeLogLikelihoodMetric
 from medcalib.metrics.quality_control import (
@@ -65,4 +66,5 @@ __all__ = [
     "risk_coverage",
     "score_correlation",
     "shift_test",
+    "top_label_errors",
 ]

@@ -15,11 +15,12 @@ from medcalib.functional import (
     brier_score,
     categorical_brier_score,
     categorical_negative_log_likelihood,
+    debiased_errors,
     every_calibration_error,
     negative_log_likelihood,
 )
 
-__all__ = ["ClassAUCMetric", "ClassificationScores", "class_auc", "classification_scores"]
+__all__ = ["ClassAUCMetric", "ClassificationScores", "class_auc", "classification_scores", "top_label_errors"]
 
 
 class ClassificationScores(NamedTuple):
@@ -49,11 +50,13 @@ def classification_scores(y_pred: Tensor, y: Tensor, num_bins: int = 20) -> Clas
 
     Per class, against all others: ``auc``; ``sensitivity`` and ``specificity`` of the predicted class, the one of the
     largest probability; ``nll`` and ``brier``, of the class as a binary problem; and ``micro_ece``, ``micro_ace``,
-    ``micro_mce``, computed once from the bins of all images, since the one prediction of an image fills a single bin. A
-    class that no image has is NaN in all of them.
+    ``micro_mce``, computed once from the bins of all images, since the one prediction of an image fills a single bin.
+    Beside them, the images being independent, ``micro_ece_debiased``, ``micro_rmsce`` and ``micro_rmsce_debiased``, as
+    of `medcalib.functional.debiased_errors`. A class that no image has is NaN in all of them.
 
     Over all classes: ``accuracy``; ``nll_categorical`` (the usual log loss, in nats) and ``brier_categorical`` (in
-    [0, 2]); ``top_label_ece``, ``top_label_ace`` and ``top_label_mce``, of the probability of the predicted class.
+    [0, 2]); ``top_label_ece``, ``top_label_ace``, ``top_label_mce`` and the debiased errors, likewise, of the
+    probability of the predicted class.
 
     Args:
         y_pred: probabilities (N, C), C at least 2.
@@ -95,6 +98,7 @@ def classification_scores(y_pred: Tensor, y: Tensor, num_bins: int = 20) -> Clas
         "nll": negative_log_likelihood(*dataset)[0],
         "brier": brier_score(*dataset)[0],
         **{f"micro_{name}": errors[0] for name, errors in every_calibration_error(statistics.pool()).items()},
+        **{f"micro_{name}": errors[0] for name, errors in debiased_errors(statistics, "voxel").items()},
     }
     per_class = {name: values.cpu().masked_fill(number.cpu() == 0, torch.nan) for name, values in per_class.items()}
     overall = {
@@ -102,12 +106,28 @@ def classification_scores(y_pred: Tensor, y: Tensor, num_bins: int = 20) -> Clas
         **{name: values.nanmean().item() for name, values in per_class.items()},
         "nll_categorical": categorical_negative_log_likelihood(*dataset).item(),
         "brier_categorical": categorical_brier_score(*dataset).item(),
-        **{
-            f"top_label_{name}": errors.item()
-            for name, errors in every_calibration_error(top_label.pool(), ignore_empty=False).items()
-        },
+        **{f"top_label_{name}": error for name, error in top_label_errors(top_label).items()},
     }
     return ClassificationScores(overall, per_class, statistics.to("cpu"), top_label.to("cpu"))
+
+
+def top_label_errors(statistics: BinStatistics) -> dict[str, float]:
+    """Calibration errors of the probability of the predicted class, plain and debiased, over all images.
+
+    Args:
+        statistics: bin statistics of the predicted class, (image, 1, bin).
+
+    Returns:
+        ``ece``, ``ace``, ``mce``, ``ece_debiased``, ``rmsce`` and ``rmsce_debiased``; see `classification_scores`.
+
+    Example:
+        >>> right = torch.tensor([[1.0], [1.0], [0.0], [1.0]])
+        >>> errors = top_label_errors(bin_statistics(torch.full((4, 1), 0.75), right, 10))
+        >>> errors["ece"], errors["rmsce_debiased"]
+        (0.0, 0.0)
+    """
+    errors = every_calibration_error(statistics.pool(), ignore_empty=False) | debiased_errors(statistics, "voxel")
+    return {name: error.item() for name, error in errors.items()}
 
 
 def class_auc(y_pred: Tensor, y: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from medcalib.handlers.image_predictions import ImagePredictions
 from medcalib.handlers.result_folder import ResultFolder
 from medcalib.handlers.results import CLASSIFIED, IMAGES, results_of
 from medcalib.metrics import ClassificationScores, classification_scores
+from medcalib.reports.reliability_report import check_band_level
 from medcalib.reports.strata import case_attributes, strata_text, with_attributes
 from medcalib.visualize import ReliabilityStyle, draw_case_reliability_diagrams
 
@@ -98,9 +99,12 @@ class ClassificationReportHandler:
         split: the dataset's split, which says what the attributes of its cases are; none when None.
         formats: file formats of the figure.
         dpi: resolution of raster formats.
+        band_level: probability of the band around perfect calibration in the reliability diagram, by consistency
+            resampling of the images, as of `medcalib.functional.consistency_band`; no band when None.
 
     Raises:
-        UserError: when the epoch ends, an attribute has the name of another column of ``cases.csv``.
+        UserError: ``band_level`` is out of range; or, when the epoch ends, an attribute has the name of another column
+            of ``cases.csv``.
 
     Example:
         >>> from medcalib.handlers import ImagePredictionsHandler
@@ -117,7 +121,10 @@ class ClassificationReportHandler:
         split: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         formats: Sequence[str] = ("png", "pdf"),
         dpi: int = 150,
+        band_level: float | None = 0.95,
     ) -> None:
+        check_band_level("handlers::report::band_level", band_level)
+        self.band_level = band_level
         self.folder = folder
         self.attributes = case_attributes(split or {})
         self.formats = tuple(formats)
@@ -204,7 +211,10 @@ class ClassificationReportHandler:
             for of_classes, of_predicted in zip(scores.statistics.pool(), scores.top_label.pool(), strict=True)
         )
         style = ReliabilityStyle(count_label="images", empty_label="no images")
-        figure = draw_case_reliability_diagrams(counts, sum_pred, sum_true, [*classes, TOP_LABEL], style=style)
+        names = [*classes, TOP_LABEL]
+        figure = draw_case_reliability_diagrams(
+            counts, sum_pred, sum_true, names, style=style, band_level=self.band_level
+        )
         self.folder.save_figure("reliability/dataset_diagram", figure, self.formats, self.dpi)
 
     def _text(self, scores: ClassificationScores, numbers: np.ndarray, classes: Sequence[str]) -> str:
@@ -218,5 +228,7 @@ class ClassificationReportHandler:
             f"\n{rows.to_string(float_format=lambda value: f'{value:.4f}', na_rep='-')}\n\n"
             f"Each class against the others; one that no image has is left out.\n"
             f"All classes together: accuracy {overall['accuracy']:.4f}, NLL {overall['nll_categorical']:.4f}, "
-            f"Brier {overall['brier_categorical']:.4f}, ECE of the predicted class {overall['top_label_ece']:.4f}."
+            f"Brier {overall['brier_categorical']:.4f}, ECE of the predicted class {overall['top_label_ece']:.4f}.\n"
+            f"Root mean square calibration error of the predicted class {overall['top_label_rmsce']:.4f}; without what "
+            f"{numbers.sum()} images show by chance alone {overall['top_label_rmsce_debiased']:.4f}."
         )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from medcalib.files.result_tables import case_table
-from medcalib.functional import debiased_calibration_error
+from medcalib.functional import debiased_calibration_error, debiased_errors
 from medcalib.handlers.binned_cases import BinnedCases
 
 __all__ = ["debiased_tables"]
@@ -35,23 +34,9 @@ def debiased_tables(binned: BinnedCases) -> dict[str, pd.DataFrame]:
     """
     absent, statistics = binned.absent(), binned.statistics
     nowhere = absent.all(0, keepdim=True)
-    pooled = statistics.pool()
-    share = pooled.counts / pooled.counts.sum(-1, keepdim=True)
-    gap = (pooled.sum_pred - pooled.sum_true) / pooled.counts
-    squared = (share * gap.nan_to_num(0).square()).sum(-1)
-    found = {
-        "macro_ece_debiased": debiased_calibration_error(statistics).masked_fill(absent, np.nan),
-        "micro_ece_debiased": debiased_calibration_error(statistics, unit="case").masked_fill(nowhere, np.nan),
-        "micro_rmsce": _root(squared).masked_fill(nowhere, np.nan),
-        "micro_rmsce_debiased": _root(debiased_calibration_error(statistics, "l2", "case")).masked_fill(
-            nowhere, np.nan
-        ),
-    }
-    rows = {"macro": binned.cases, "micro": ["dataset"]}
-    return {
-        name: case_table(rows[name.partition("_")[0]], binned.classes, values.numpy()) for name, values in found.items()
-    }
-
-
-def _root(squared: Tensor) -> Tensor:
-    return squared.clamp(min=0).sqrt()
+    of_cases = debiased_calibration_error(statistics).masked_fill(absent, np.nan)
+    tables = {"macro_ece_debiased": case_table(binned.cases, binned.classes, of_cases.numpy())}
+    for name, errors in debiased_errors(statistics).items():
+        known = errors.masked_fill(nowhere, np.nan).numpy()
+        tables[f"micro_{name}"] = case_table(["dataset"], binned.classes, known)
+    return tables

@@ -17,7 +17,13 @@ from medcalib.visualize import (
     draw_dataset_reliability_histograms,
 )
 
-__all__ = ["ReliabilityDiagramHandler"]
+__all__ = ["ReliabilityDiagramHandler", "check_band_level"]
+
+
+def check_band_level(id_: str, band_level: float | None) -> None:
+    """Refuse a probability that is none, under the configuration id that gives it."""
+    if band_level is not None and not 0 < band_level < 1:
+        raise UserError(f"{id_} must lie between 0 and 1, such as 0.95, not {band_level}.")
 
 
 class ReliabilityDiagramHandler:
@@ -57,10 +63,7 @@ class ReliabilityDiagramHandler:
         band_level: float | None = 0.95,
         band_unit: str = "case",
     ) -> None:
-        if band_level is not None and not 0 < band_level < 1:
-            raise UserError(
-                f"handlers::reliability::band_level must lie between 0 and 1, such as 0.95, not {band_level}."
-            )
+        check_band_level("handlers::reliability::band_level", band_level)
         if band_unit not in INDEPENDENT_UNITS:
             raise UserError(
                 f"handlers::reliability::band_unit must be {' or '.join(INDEPENDENT_UNITS)}, not {band_unit!r}."

@@ -30,7 +30,8 @@ METRICS = (
     "micro_mce", "nll", "brier", "nll_categorical", "brier_categorical", "accuracy", "auc", "sensitivity",
     "specificity", "top_label_ece", "top_label_ace", "top_label_mce", "macro_boundary_ece", "macro_boundary_ace",
     "macro_boundary_mce", "micro_boundary_ece", "micro_boundary_ace", "micro_boundary_mce", "macro_ece_debiased",
-    "micro_ece_debiased", "micro_rmsce", "micro_rmsce_debiased",
+    "micro_ece_debiased", "micro_rmsce", "micro_rmsce_debiased", "top_label_ece_debiased", "top_label_rmsce",
+    "top_label_rmsce_debiased",
 )  # fmt: skip
 
 _OF_FOLDS = re.compile(r"data::(num_folds|fold(_seed)?)")

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from medcalib.functional import BinStatistics, consistency_band
 from medcalib.visualize.bins import Array, bin_means, calibration_errors, check_statistics, mean_without_nan
 from medcalib.visualize.panels import (
+    Panel,
     band_bars,
     band_entry,
     count_bars,
@@ -38,6 +40,7 @@ def draw_case_reliability_diagrams(
     show_counts: bool = True,
     columns: int | None = None,
     style: ReliabilityStyle | None = None,
+    band_level: float | None = None,
 ) -> Figure:
     """Reliability diagram of every class of one case.
 
@@ -45,6 +48,10 @@ def draw_case_reliability_diagrams(
     the bar where the prediction is over-confident and inside it where it is under-confident. ECE, ACE and MCE stand in
     the panel. A class that does not occur in the reference is said to be absent and gets no numbers, because they would
     only say how seldom it was predicted.
+
+    Classified images can be shown as one case, each image in the place of a voxel. Since they are independent of each
+    other, as voxels are not, ``band_level`` then draws narrow bars that span where the observed frequency would lie by
+    chance, as of `draw_dataset_reliability_diagrams` with ``band_unit="voxel"``.
 
     Args:
         counts: voxels in each bin, ``(class, bin)``; bins have equal width on [0, 1].
@@ -55,12 +62,13 @@ def draw_case_reliability_diagrams(
         show_counts: whether a strip with the number of voxels of each bin, on a logarithmic scale, lies below.
         columns: panels in a row; by default up to 3, and 4 from ten classes on.
         style: sizes, colours and words.
+        band_level: probability of the band, in (0, 1), for each bin on its own; no band when None.
 
     Returns:
         A figure that belongs to no window and needs no closing.
 
     Raises:
-        ValueError: when the shapes, the number of class names, a count or ``columns`` is wrong.
+        ValueError: when the shapes, the number of class names, a count, ``columns`` or ``band_level`` is wrong.
 
     Example:
         >>> counts = [[90.0, 0.0, 10.0]]
@@ -76,6 +84,10 @@ def draw_case_reliability_diagrams(
     errors = calibration_errors(voxels, predicted, observed)
     strip = "below" if show_counts else None
     entries = reliability_entries(style)
+    band = None
+    if band_level is not None:
+        band = _band(voxels[None], predicted[None], observed[None], band_level, "voxel")
+        entries.append(_band_entry(band_level, style))
     figure, panels = panel_grid(class_names, style, entries, columns=columns, title=title, strip=strip)
     for index, panel in enumerate(panels):
         diagonal(panel.main, style)
@@ -87,6 +99,7 @@ def draw_case_reliability_diagrams(
         else:
             text = "\n".join(f"{name} {readable_number(float(values[index]))}" for name, values in errors.items())
         write_note(panel.main, text, confidence[index], frequency[index], style)
+    _band_bars(panels, band, style)
     count_bars(panels, voxels, style)
     return figure
 
@@ -189,7 +202,7 @@ def draw_dataset_reliability_diagrams(
     band = None
     if band_level is not None and (band_unit != "case" or len(voxels) >= _FEWEST_CASES):
         band = _band(voxels, predicted, observed, band_level, band_unit)
-        entries.append(band_entry(f"{100 * band_level:g} % {style.band_label}", style))
+        entries.append(_band_entry(band_level, style))
     figure, panels = panel_grid(names, style, entries, columns=columns, title=title, strip=strip)
     for panel, text, (confidences, frequencies, cases, _) in zip(panels, notes, shown, strict=True):
         diagonal(panel.main, style)
@@ -201,10 +214,8 @@ def draw_dataset_reliability_diagrams(
                 confidences[some], low[some], high[some], colors="black", linewidths=0.9, zorder=4, label="spread"
             )
         write_note(panel.main, text, confidences, frequencies, style)
-    if band is not None:
-        # the panel of the mean has none: classes of a case stray together
-        for panel, low, high in zip(panels, *band, strict=False):
-            band_bars(panel.main, low, high, style)
+    # the panel of the mean has none: classes of a case stray together
+    _band_bars(panels, band, style)
     count_bars(panels, np.stack([voxels_of_bins for *_, voxels_of_bins in shown]), style)
     return figure
 
@@ -213,6 +224,17 @@ def _band(voxels: Array, predicted: Array, observed: Array, level: float, unit: 
     statistics = BinStatistics(*(torch.as_tensor(array) for array in (voxels, predicted, observed)))
     low, high = consistency_band(statistics.pool() if unit == "voxel" else statistics, level, unit)
     return low[0].numpy(), high[0].numpy()
+
+
+def _band_entry(level: float, style: ReliabilityStyle) -> Artist:
+    return band_entry(f"{100 * level:g} % {style.band_label}", style)
+
+
+def _band_bars(panels: Sequence[Panel], band: tuple[Array, Array] | None, style: ReliabilityStyle) -> None:
+    """The band of every class, in the first panels."""
+    if band is not None:
+        for panel, low, high in zip(panels, *band, strict=False):
+            band_bars(panel.main, low, high, style)
 
 
 def quartiles(values: Array) -> tuple[Array, Array]:
