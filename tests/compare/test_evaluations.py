@@ -236,6 +236,11 @@ def test_classifications_are_compared(classified):
         level = found.levels.set_index(["metric", "class", "method"]).loc[(metric, "mean", "base")]
         assert level["mean"] == pytest.approx(classified["base"][0].summary[metric], rel=1e-6)
         assert level["low"] <= level["mean"] <= level["high"]
+    table = found.table[found.table["class"] == "mean"].set_index("metric")
+    for prefix in ("top_label", "micro"):
+        assert table.loc[f"{prefix}_rmsce", "difference_low"] < table.loc[f"{prefix}_rmsce", "difference_high"]
+        for name in ("ece", "rmsce"):
+            assert "this metric is not drawn anew, so no interval" in table.loc[f"{prefix}_{name}_debiased", "warning"]
 
 
 def test_segmentations_and_classifications_do_not_mix(folder, classified):

@@ -7,8 +7,8 @@ from sklearn.metrics import recall_score, roc_auc_score
 from tests.compare.made_evaluations import case_names, statistics_of
 
 from medcalib.compare.image_scores import case_tables_of_images, class_probabilities
-from medcalib.compare.pooled_scores import calibration_errors, decision_scores, roc_areas
-from medcalib.functional import BinStatistics, bin_statistics, every_calibration_error
+from medcalib.compare.pooled_scores import POOLED_ERRORS, calibration_errors, decision_scores, roc_areas
+from medcalib.functional import BinStatistics, bin_statistics, debiased_errors, every_calibration_error
 from medcalib.metrics import classification_scores
 
 
@@ -46,8 +46,10 @@ def test_calibration_errors(weights, ignore_empty):
     found = calibration_errors(statistics, ignore_empty)(weights)
     absent = 0
     for row, drawn in zip(found, weights, strict=True):
-        errors = every_calibration_error(repeated(statistics, drawn).pool(), ignore_empty)
-        expected = np.concatenate([with_mean(values[0].numpy()) for values in errors.values()])
+        pooled = repeated(statistics, drawn).pool()
+        errors = every_calibration_error(pooled, ignore_empty)
+        root = debiased_errors(pooled, "voxel")["rmsce"].where(~errors["ece"].isnan(), torch.nan)
+        expected = np.concatenate([with_mean(values[0].numpy()) for values in (*errors.values(), root)])
         np.testing.assert_allclose(row, expected, rtol=1e-9)
         absent += np.isnan(expected).any()
     assert (absent > 0) == ignore_empty
@@ -83,7 +85,7 @@ def test_they_are_the_numbers_of_an_evaluation(images):
     np.testing.assert_allclose(both[:3], scores.per_class["sensitivity"])
     np.testing.assert_allclose(both[4:7], scores.per_class["specificity"])
     top = calibration_errors(scores.top_label, ignore_empty=False)(every)[0]
-    np.testing.assert_allclose(top[::2], [scores.overall[f"top_label_{name}"] for name in ("ece", "ace", "mce")])
+    np.testing.assert_allclose(top[::2], [scores.overall[f"top_label_{name}"] for name in POOLED_ERRORS])
 
 
 def test_images_are_known_from_their_bins(images):
@@ -110,3 +112,8 @@ def test_scores_of_images_are_means_of_those_of_each(images):
     for metric in ("nll", "brier"):
         np.testing.assert_allclose(tables[metric].mean()[["a", "b", "c"]], scores.per_class[metric], rtol=1e-6)
     assert tables["accuracy"]["mean"].tolist() == [1] * 12
+    pooled = [name for name in scores.per_class if name.startswith("micro_")]
+    assert len(pooled) == 6
+    for metric in pooled:
+        np.testing.assert_array_equal(tables[metric].loc["dataset", ["a", "b", "c"]], scores.per_class[metric])
+        assert tables[metric].loc["dataset", "mean"] == pytest.approx(scores.overall[metric])

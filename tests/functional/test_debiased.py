@@ -8,6 +8,7 @@ from medcalib.functional import (
     calibration_error,
     consistency_band,
     debiased_calibration_error,
+    debiased_errors,
 )
 
 
@@ -60,6 +61,19 @@ def test_equals_the_published_code():
     np.random.seed(0)  # noqa: NPY002  # from which the published code draws
     expected = published.normal_debiased_ce(binned, power=1, resamples=4000)
     assert debiased_calibration_error(statistics).item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_bins_of_single_voxels_say_nothing_of_the_squared_error():
+    """A bin of two is there, too, in the first case."""
+    counts = torch.tensor([[[1, 2]], [[1, 1]], [[0, 0]]])
+    statistics = BinStatistics(counts, counts * 0.75, counts * torch.tensor([0.0, 1.0]))
+    squared = debiased_calibration_error(statistics, "l2")[:, 0]
+    assert squared[0].item() == pytest.approx(2 / 3 * 0.0625)
+    assert squared[1:].isnan().all()
+    one = BinStatistics(*(part[1:2] for part in statistics))
+    found = debiased_errors(one, "voxel")
+    assert found["rmsce_debiased"].isnan().all()
+    assert found["rmsce"].item() == pytest.approx(((0.5625 + 0.0625) / 2) ** 0.5)
 
 
 @pytest.mark.parametrize(("together", "unit"), [(1, "voxel"), (1, "case"), (40, "case")])

@@ -200,7 +200,7 @@ def test_the_diagram_has_the_band_of_independent_images(images, tmp_path, monkey
 def test_what_chance_adds_is_told(images, tmp_path, capsys):
     state = report(tmp_path / "evaluation", images)
     told = re.search(
-        r"error of the predicted class (\S+); without what 40 images show by chance alone (\S+)\.\n",
+        r"error of the predicted class (\S+); less what chance adds to that of 40 images (\S+)\.\n",
         capsys.readouterr().out,
     )
     names = ("top_label_rmsce", "top_label_rmsce_debiased")

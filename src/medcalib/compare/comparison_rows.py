@@ -174,8 +174,10 @@ def _warnings(found: MetricDraws, mask: Mask, name: str, reference: str, row: Ro
         told.append(f"with {row['num_cases']} cases intervals are too narrow")
     if other := [one for one in (name, reference) if one in found.other_cases]:
         told.append(f"the value of {' and '.join(other)} is of cases that not all have, so it is left out")
-    elif lacking := [one for one in (name, reference) if not found.has_draws[one]]:
+    elif lacking := [one for one in (name, reference) if one in found.lacks_bins]:
         told.append(f"no bin_statistics.npz of {' and '.join(lacking)}, so no interval")
+    elif not found.is_drawn:
+        told.append("this metric is not drawn anew, so no interval")
     return told
 
 

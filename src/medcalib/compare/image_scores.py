@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medcalib.compare.raw_tables import DATASET
 from medcalib.functional import BinStatistics, brier_score, negative_log_likelihood
-from medcalib.metrics import top_label_errors
+from medcalib.metrics import class_calibration_errors, top_label_calibration_errors
 
 __all__ = ["case_tables_of_images", "class_probabilities", "top_label_tables"]
 
@@ -33,7 +33,9 @@ def class_probabilities(statistics: BinStatistics) -> tuple[Tensor, Tensor]:
 def case_tables_of_images(
     cases: pd.DataFrame, statistics: BinStatistics | None, class_names: list[str]
 ) -> dict[str, pd.DataFrame]:
-    """Scores that every image has: whether it is right, and the proper scoring rules.
+    """What ``cases.csv`` and bins say, also of evaluations that did not write all of it.
+
+    That is of every image whether it is right, and the proper scoring rules; and the calibration errors of all images.
 
     Args:
         cases: what ``cases.csv`` of the evaluation holds.
@@ -42,7 +44,8 @@ def case_tables_of_images(
 
     Returns:
         By metric, one row a case with ``mean``; of ``nll`` and ``brier``, each class against all others, also a column
-        for each class. A class that no image has is NaN.
+        for each class. Of ``micro_ece`` and its kin one row ``dataset`` with these columns. A class that no image has
+        is NaN.
     """
     index = pd.Index(cases["filename"], name="case")
     tables = {
@@ -57,6 +60,10 @@ def case_tables_of_images(
             values = score(probabilities[..., None], labels[..., None]).numpy()
             table = pd.DataFrame(np.where(absent, np.nan, values), columns=class_names, index=index)
             tables[name] = table.assign(mean=table.mean(axis=1))
+        dataset = pd.Index([DATASET], name="case")
+        for name, errors in class_calibration_errors(statistics).items():
+            table = pd.DataFrame(errors.numpy()[None], columns=class_names, index=dataset)
+            tables[f"micro_{name}"] = table.assign(mean=table.mean(axis=1))
     return tables
 
 
@@ -72,5 +79,5 @@ def top_label_tables(statistics: BinStatistics) -> dict[str, pd.DataFrame]:
     index = pd.Index([DATASET], name="case")
     return {
         f"top_label_{name}": pd.DataFrame({"mean": [error]}, index=index)
-        for name, error in top_label_errors(statistics).items()
+        for name, error in top_label_calibration_errors(statistics).items()
     }

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from medcalib.compare.bootstrap import CaseDraws
 from medcalib.compare.drawn_values import Drawn, Statistic, Trainings, draw, means, undrawn
 from medcalib.compare.evaluations import Evaluation
-from medcalib.compare.pooled_scores import calibration_errors, decision_scores, roc_areas
+from medcalib.compare.pooled_scores import POOLED_ERRORS, calibration_errors, decision_scores, roc_areas
 from medcalib.compare.raw_tables import DATASET, is_pooled
-from medcalib.functional import CALIBRATION_ERRORS, BinStatistics
+from medcalib.functional import BinStatistics
 
 __all__ = ["MetricDraws", "draw_metrics", "trainings_of"]
 
@@ -34,7 +34,8 @@ class MetricDraws:
             for all cases together.
         known: by method, (case, column), whether every seed has a value.
         of_cases: from a method and a mask of cases to the columns, drawn, of this method and perhaps of others.
-        has_draws: by method, whether there is anything to draw from.
+        lacks_bins: methods without bins from which this metric, of all cases together, could be drawn.
+        is_drawn: whether the metric can be drawn at all.
         other_cases: methods whose value, which nothing can draw, is of other cases too, so that it is NaN here.
     """
 
@@ -43,7 +44,8 @@ class MetricDraws:
     by_case: dict[str, Array] | None
     known: dict[str, Mask]
     of_cases: Callable[[str, Mask], dict[str, Drawn]]
-    has_draws: dict[str, bool]
+    lacks_bins: frozenset[str] = frozenset()
+    is_drawn: bool = True
     other_cases: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -124,10 +126,10 @@ class _Source:
         names, of_seeds = [family], list[Statistic]()
         for statistics, top_label in self.statistics:
             if family == "micro":
-                names = [f"micro_{name}" for name in CALIBRATION_ERRORS]
+                names = [f"micro_{name}" for name in POOLED_ERRORS]
                 of_seeds.append(calibration_errors(statistics))
             elif family == "top_label" and top_label is not None:
-                names = [f"top_label_{name}" for name in CALIBRATION_ERRORS]
+                names = [f"top_label_{name}" for name in POOLED_ERRORS]
                 of_seeds.append(calibration_errors(top_label, ignore_empty=False))
             elif family == "auc":
                 of_seeds.append(roc_areas(statistics))
@@ -163,19 +165,18 @@ def _of_each_case(metric: str, columns: list[str], sources: Mapping[str, _Source
         drawn, width = draw([means(values)], number, source.draws, source.trainings), len(columns)
         return {name: drawn.take(range(place * width, (place + 1) * width)) for place, name in enumerate(names)}
 
-    return MetricDraws(metric, columns, by_case, known, of_cases, dict.fromkeys(sources, True))
+    return MetricDraws(metric, columns, by_case, known, of_cases)
 
 
 def _pooled(metric: str, columns: list[str], sources: Mapping[str, _Source]) -> MetricDraws:
     families = {"auc": "auc", "sensitivity": "decisions", "specificity": "decisions"}
     family = families.get(metric, metric.rpartition("_")[0])
     found: dict[str, Drawn] = {}
-    has_draws = {}
-    other_cases = set()
+    other_cases, is_drawn = set(), True
     for name, source in sources.items():
         drawn = source.pooled(family)
-        has_draws[name] = drawn is not None and metric in drawn[0]
         if drawn is None or metric not in drawn[0]:
+            is_drawn = is_drawn and source.statistics is None
             tables = [one.metrics[metric].loc[DATASET, columns].to_numpy(dtype=float) for one in source.evaluations]
             # a value of other cases cannot stand beside those of these cases
             if any(len(one.case_ids) > len(source.cases) for one in source.evaluations):
@@ -190,4 +191,5 @@ def _pooled(metric: str, columns: list[str], sources: Mapping[str, _Source]) -> 
         found[name] = numbers.take([names.index(metric) * width + place for place in places])
     num_cases = len(next(iter(sources.values())).cases)
     known = {name: np.ones((num_cases, len(columns)), dtype=bool) for name in sources}
-    return MetricDraws(metric, columns, None, known, lambda *_: found, has_draws, frozenset(other_cases))
+    lacks_bins = frozenset(name for name, source in sources.items() if source.statistics is None)
+    return MetricDraws(metric, columns, None, known, lambda *_: found, lacks_bins, is_drawn, frozenset(other_cases))

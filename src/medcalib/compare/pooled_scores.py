@@ -12,7 +12,10 @@ from medcalib.compare.image_scores import class_probabilities
 from medcalib.functional import CALIBRATION_ERRORS, BinStatistics
 from medcalib.functional.calibration_errors import EMPTY_WEIGHT
 
-__all__ = ["calibration_errors", "decision_scores", "roc_areas"]
+__all__ = ["POOLED_ERRORS", "calibration_errors", "decision_scores", "roc_areas"]
+
+POOLED_ERRORS = (*CALIBRATION_ERRORS, "rmsce")
+"""Calibration errors that are drawn. Debiased ones are not, since a case drawn twice has no chance of its own."""
 
 Array = NDArray[np.float64]
 _BLOCK = 300_000
@@ -26,8 +29,8 @@ def calibration_errors(statistics: BinStatistics, ignore_empty: bool = True) -> 
         ignore_empty: whether a class that no drawn case has is NaN.
 
     Returns:
-        From weights (draw, case) to numbers (draw, 3 x (class + 1)): ECE of each class and their mean without NaN, ACE
-        of each and their mean, MCE of each and their mean.
+        From weights (draw, case) to numbers (draw, 4 x (class + 1)): ECE of each class and their mean without NaN, then
+        likewise ACE, MCE and the root of the mean squared gap, in the order of `POOLED_ERRORS`.
     """
     counts, sum_pred, sum_true = (part.double().numpy() for part in statistics)
     num_cases, num_classes, num_bins = counts.shape
@@ -45,9 +48,10 @@ def calibration_errors(statistics: BinStatistics, ignore_empty: bool = True) -> 
                 "ece": gap.sum(-1) / number.sum(-1),
                 "ace": of_bins.sum(-1) / some,
                 "mce": np.where(some > 0, of_bins.max(-1), np.nan),
+                "rmsce": np.sqrt((number * of_bins**2).sum(-1) / number.sum(-1)),
             }
         absent = (weights @ target == 0) & ignore_empty
-        return np.concatenate([_with_mean(np.where(absent, np.nan, found[name])) for name in CALIBRATION_ERRORS], 1)
+        return np.concatenate([_with_mean(np.where(absent, np.nan, found[name])) for name in POOLED_ERRORS], 1)
 
     return errors
 

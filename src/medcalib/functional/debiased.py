@@ -14,7 +14,7 @@ __all__ = ["INDEPENDENT_UNITS", "consistency_band", "debiased_calibration_error"
 INDEPENDENT_UNITS = ("voxel", "case")
 """What is taken to be independent of each other: all voxels, or only the cases, whatever the voxels of a case do.
 
-A classified image has one prediction and counts as a voxel."""
+A classified image has one prediction and counts as a voxel; those of one patient or slide may not be independent."""
 
 
 def debiased_calibration_error(statistics: BinStatistics, norm: str = "l1", unit: str = "voxel") -> Tensor:
@@ -49,7 +49,7 @@ def debiased_calibration_error(statistics: BinStatistics, norm: str = "l1", unit
 
     Returns:
         Errors (batch, class), or (1, class) of cases, float64, at most 1; below 0 where the gaps are smaller than
-        those to be expected by chance; NaN where no bin is filled.
+        those to be expected by chance; NaN where no bin is filled, and of ``"l2"`` where each holds a single voxel.
 
     Raises:
         ValueError: If ``norm`` or ``unit`` is none of these.
@@ -74,13 +74,14 @@ def debiased_calibration_error(statistics: BinStatistics, norm: str = "l1", unit
     if norm == "l1":
         of_bins = 2 * gap.abs() - _folded_mean(gap, variance.sqrt())
     else:
-        # as in the published code, a bin of a single voxel says nothing
-        of_bins = (gap.square() - variance).masked_fill(counts < 2, 0)
+        # as in the published code, a bin of a single voxel says nothing, and counts as one without a gap
+        single = (counts < 2) & (counts.amax(-1, keepdim=True) >= 2)
+        of_bins = (gap.square() - variance).masked_fill(single, 0)
     weights = counts / counts.sum(-1, keepdim=True)
     return (weights * of_bins.masked_fill(counts == 0, 0)).sum(-1)
 
 
-def debiased_errors(statistics: BinStatistics, unit: str = "case") -> dict[str, Tensor]:
+def debiased_errors(statistics: BinStatistics, unit: str) -> dict[str, Tensor]:
     """What is reported beside the pooled ECE: the debiased one, and the root mean square error with and without chance.
 
     Args:
@@ -88,9 +89,10 @@ def debiased_errors(statistics: BinStatistics, unit: str = "case") -> dict[str, 
         unit: what is independent, as of `debiased_calibration_error`.
 
     Returns:
-        Errors (1, class), float64, NaN where no bin is filled: ``ece_debiased``, at most 1; ``rmsce``, the root of the
-        mean squared gap, in [0, 1]; and ``rmsce_debiased``, in [0, 1], 0 where the gaps are smaller than those of
-        chance.
+        Errors (1, class), float64, NaN where no bin is filled: ``ece_debiased``, at most 1, which may be negative;
+        ``rmsce``, the root of the mean squared gap, in [0, 1]; and ``rmsce_debiased``, in [0, 1], 0 where the gaps are
+        smaller than those of chance, NaN where every bin holds a single voxel. The debiased squared error of right
+        probabilities is 0 in the mean, so its root is above 0 about every other time.
 
     Raises:
         ValueError: If ``unit`` is none of these.
@@ -101,8 +103,8 @@ def debiased_errors(statistics: BinStatistics, unit: str = "case") -> dict[str, 
         {'ece_debiased': 0.1889, 'rmsce': 0.2, 'rmsce_debiased': 0.1291}
     """
     pooled = statistics.pool()
-    share = pooled.counts / pooled.counts.sum(-1, keepdim=True)
-    gap = (pooled.sum_pred - pooled.sum_true) / pooled.counts
+    counts = pooled.counts.double()
+    share, gap = counts / counts.sum(-1, keepdim=True), (pooled.sum_pred - pooled.sum_true) / counts
     of_units = pooled if unit == "voxel" else statistics
     return {
         "ece_debiased": debiased_calibration_error(of_units, "l1", unit),

@@ -7,8 +7,9 @@ from medcalib.metrics.classification import (
     ClassAUCMetric,
     ClassificationScores,
     class_auc,
+    class_calibration_errors,
     classification_scores,
-    top_label_errors,
+    top_label_calibration_errors,
 )
 from medcalib.metrics.proper_scores import BrierScoreMetric, NegativeLogLikelihoodMetric
 from medcalib.metrics.quality_control import (
@@ -56,6 +57,7 @@ __all__ = [
     "boundary_band",
     "case_shift_p_values",
     "class_auc",
+    "class_calibration_errors",
     "classification_scores",
     "excess_aurc",
     "flagging_curve",
@@ -66,5 +68,5 @@ __all__ = [
     "risk_coverage",
     "score_correlation",
     "shift_test",
-    "top_label_errors",
+    "top_label_calibration_errors",
 ]

@@ -20,7 +20,14 @@ from medcalib.functional import (
     negative_log_likelihood,
 )
 
-__all__ = ["ClassAUCMetric", "ClassificationScores", "class_auc", "classification_scores", "top_label_errors"]
+__all__ = [
+    "ClassAUCMetric",
+    "ClassificationScores",
+    "class_auc",
+    "class_calibration_errors",
+    "classification_scores",
+    "top_label_calibration_errors",
+]
 
 
 class ClassificationScores(NamedTuple):
@@ -51,8 +58,8 @@ def classification_scores(y_pred: Tensor, y: Tensor, num_bins: int = 20) -> Clas
     Per class, against all others: ``auc``; ``sensitivity`` and ``specificity`` of the predicted class, the one of the
     largest probability; ``nll`` and ``brier``, of the class as a binary problem; and ``micro_ece``, ``micro_ace``,
     ``micro_mce``, computed once from the bins of all images, since the one prediction of an image fills a single bin.
-    Beside them, the images being independent, ``micro_ece_debiased``, ``micro_rmsce`` and ``micro_rmsce_debiased``, as
-    of `medcalib.functional.debiased_errors`. A class that no image has is NaN in all of them.
+    Beside them, as of `medcalib.functional.debiased_errors` if images are independent, ``micro_ece_debiased``,
+    ``micro_rmsce`` and ``micro_rmsce_debiased``. A class that no image has is NaN in all of them.
 
     Over all classes: ``accuracy``; ``nll_categorical`` (the usual log loss, in nats) and ``brier_categorical`` (in
     [0, 2]); ``top_label_ece``, ``top_label_ace``, ``top_label_mce`` and the debiased errors, likewise, of the
@@ -97,32 +104,51 @@ def classification_scores(y_pred: Tensor, y: Tensor, num_bins: int = 20) -> Clas
         "specificity": (~given & ~has).sum(0) / (len(labels) - number),
         "nll": negative_log_likelihood(*dataset)[0],
         "brier": brier_score(*dataset)[0],
-        **{f"micro_{name}": errors[0] for name, errors in every_calibration_error(statistics.pool()).items()},
-        **{f"micro_{name}": errors[0] for name, errors in debiased_errors(statistics, "voxel").items()},
     }
     per_class = {name: values.cpu().masked_fill(number.cpu() == 0, torch.nan) for name, values in per_class.items()}
+    per_class |= {f"micro_{name}": errors for name, errors in class_calibration_errors(statistics).items()}
     overall = {
         "accuracy": right.double().mean().item(),
         **{name: values.nanmean().item() for name, values in per_class.items()},
         "nll_categorical": categorical_negative_log_likelihood(*dataset).item(),
         "brier_categorical": categorical_brier_score(*dataset).item(),
-        **{f"top_label_{name}": error for name, error in top_label_errors(top_label).items()},
+        **{f"top_label_{name}": error for name, error in top_label_calibration_errors(top_label).items()},
     }
     return ClassificationScores(overall, per_class, statistics.to("cpu"), top_label.to("cpu"))
 
 
-def top_label_errors(statistics: BinStatistics) -> dict[str, float]:
-    """Calibration errors of the probability of the predicted class, plain and debiased, over all images.
+def class_calibration_errors(statistics: BinStatistics) -> dict[str, Tensor]:
+    """Calibration errors of each class against all others, plain and debiased, from the bins of all images.
+
+    Args:
+        statistics: bin statistics (image, class, bin).
+
+    Returns:
+        ``ece``, ``ace``, ``mce``, all in [0, 1], and what `medcalib.functional.debiased_errors` gives of independent
+        images: (class,), float64, on the CPU, NaN of a class that no image has.
+
+    Example:
+        >>> statistics = bin_statistics(torch.tensor([[0.8, 0.2]] * 5), torch.tensor([[0]] * 4 + [[1]]), 10)
+        >>> class_calibration_errors(statistics)["rmsce_debiased"]
+        tensor([0., 0.], dtype=torch.float64)
+    """
+    errors = every_calibration_error(statistics.pool()) | debiased_errors(statistics, "voxel")
+    absent = statistics.sum_true.sum((0, 2)) == 0
+    return {name: values[0].masked_fill(absent, torch.nan).cpu() for name, values in errors.items()}
+
+
+def top_label_calibration_errors(statistics: BinStatistics) -> dict[str, float]:
+    """Calibration errors of the probability of the predicted class, plain and debiased, from the bins of all images.
 
     Args:
         statistics: bin statistics of the predicted class, (image, 1, bin).
 
     Returns:
-        ``ece``, ``ace``, ``mce``, ``ece_debiased``, ``rmsce`` and ``rmsce_debiased``; see `classification_scores`.
+        What `class_calibration_errors` gives of a class, but a number where no image is predicted rightly.
 
     Example:
         >>> right = torch.tensor([[1.0], [1.0], [0.0], [1.0]])
-        >>> errors = top_label_errors(bin_statistics(torch.full((4, 1), 0.75), right, 10))
+        >>> errors = top_label_calibration_errors(bin_statistics(torch.full((4, 1), 0.75), right, 10))
         >>> errors["ece"], errors["rmsce_debiased"]
         (0.0, 0.0)
     """

@@ -229,6 +229,6 @@ class ClassificationReportHandler:
             f"Each class against the others; one that no image has is left out.\n"
             f"All classes together: accuracy {overall['accuracy']:.4f}, NLL {overall['nll_categorical']:.4f}, "
             f"Brier {overall['brier_categorical']:.4f}, ECE of the predicted class {overall['top_label_ece']:.4f}.\n"
-            f"Root mean square calibration error of the predicted class {overall['top_label_rmsce']:.4f}; without what "
-            f"{numbers.sum()} images show by chance alone {overall['top_label_rmsce_debiased']:.4f}."
+            f"Root mean square calibration error of the predicted class {overall['top_label_rmsce']:.4f}; less what "
+            f"chance adds to that of {numbers.sum()} images {overall['top_label_rmsce_debiased']:.4f}."
         )

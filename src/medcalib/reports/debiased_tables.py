@@ -36,7 +36,7 @@ def debiased_tables(binned: BinnedCases) -> dict[str, pd.DataFrame]:
     nowhere = absent.all(0, keepdim=True)
     of_cases = debiased_calibration_error(statistics).masked_fill(absent, np.nan)
     tables = {"macro_ece_debiased": case_table(binned.cases, binned.classes, of_cases.numpy())}
-    for name, errors in debiased_errors(statistics).items():
+    for name, errors in debiased_errors(statistics, "case").items():
         known = errors.masked_fill(nowhere, np.nan).numpy()
         tables[f"micro_{name}"] = case_table(["dataset"], binned.classes, known)
     return tables

@@ -189,6 +189,6 @@ class EvaluationReportHandler:
             f"\n{rows.to_string(float_format=lambda value: f'{value:.4f}', na_rep='-')}\n\n"
             f"Mean over {num_cases} cases; a case that lacks a class is left out of its row.\n"
             f"Pooled over all voxels of all cases: {pooled}.\n"
-            f"Root mean square calibration error {squared:.4f}; without what {num_cases} cases show by chance alone "
+            f"Root mean square calibration error {squared:.4f}; less what chance adds to that of {num_cases} cases "
             f"{left:.4f}."
         )
