@@ -75,8 +75,8 @@ def debiased_calibration_error(statistics: BinStatistics, norm: str = "l1", unit
         of_bins = 2 * gap.abs() - _folded_mean(gap, variance.sqrt())
     else:
         # as in the published code, a bin of a single voxel says nothing, and counts as one without a gap
-        single = (counts < 2) & (counts.amax(-1, keepdim=True) >= 2)
-        of_bins = (gap.square() - variance).masked_fill(single, 0)
+        few = counts < 2
+        of_bins = (gap.square() - variance).masked_fill(few, 0).masked_fill(few.all(-1, keepdim=True), torch.nan)
     weights = counts / counts.sum(-1, keepdim=True)
     return (weights * of_bins.masked_fill(counts == 0, 0)).sum(-1)
 
